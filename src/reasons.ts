@@ -1,0 +1,32 @@
+/** Closed sets of reasons: the same word is the log field, the metric label, the status and, with its sentence, the warning. */
+
+/** Why a pod is left as it is. */
+export const SKIP_REASONS = {
+  opted_out: 'the pod carries the label edgesync.dev/inject: "false"',
+  not_requested: 'the pod has no edgesync annotation and no label edgesync.dev/inject: "true"',
+  namespace_not_enabled: "the namespace is not labelled edgesync.dev/injection: enabled",
+  already_injected: "the pod already is as edgesync would make it",
+  mirror_pod: "a mirror pod only shows what a kubelet runs from a file",
+  windows: "the sidecar runs on Linux only",
+} as const satisfies Record<string, string>;
+export type SkipReason = keyof typeof SKIP_REASONS;
+
+/** Why the main container may not start yet, or the pod is not ready. */
+export const GATE_REASONS = {
+  ok: "payload and credentials are in order",
+  payload_missing: "no release is installed yet",
+  secrets_missing: "not every declared secret has been published yet",
+  secrets_expired: "credentials have expired and could not be renewed within ready-grace",
+  starting: "the sidecar has not finished its recovery",
+  config_invalid: "the settings of the sidecar are not valid",
+} as const satisfies Record<string, string>;
+export type GateReason = keyof typeof GATE_REASONS;
+
+/** Why a release on trial was rolled back. */
+export const ROLLBACK_REASONS = {
+  health_failed: "the health check failed as often as its threshold allows",
+  trial_timeout: "the release was not healthy for trial-duration before trial-timeout",
+  too_many_starts: "the main container started more often than trial-starts allows",
+  interrupted: "the sidecar could not tell how far the trial had come",
+} as const satisfies Record<string, string>;
+export type RollbackReason = keyof typeof ROLLBACK_REASONS;

@@ -1,0 +1,224 @@
+/**
+ * Every metric, once: the programs register them from these tables and `docs/metrics.md` is made from them. Base units,
+ * `_total` on counters, labels only from closed sets. Log fields are here too, so that a new one is a deliberate act.
+ */
+
+export interface Metric {
+  readonly type: "counter" | "gauge" | "histogram";
+  readonly help: string;
+  readonly labels?: readonly string[];
+  /** Upper bounds, for histograms. */
+  readonly buckets?: readonly number[];
+}
+
+export const WEBHOOK_METRICS = {
+  edgesync_webhook_reviews_total: {
+    type: "counter",
+    help: "Admission reviews answered, by outcome (injected, skipped, denied, failed) and reason.",
+    labels: ["outcome", "reason"],
+  },
+  edgesync_webhook_review_duration_seconds: {
+    type: "histogram",
+    help: "Time from a review's arrival to its answer.",
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
+  },
+  edgesync_webhook_certificate_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the serving certificate expires.",
+  },
+} as const satisfies Record<string, Metric>;
+
+export const SIDECAR_METRICS = {
+  edgesync_sidecar_polls_total: {
+    type: "counter",
+    help: "Looks at the channel, by outcome (unchanged, changed, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_last_poll_success_timestamp_seconds: {
+    type: "gauge",
+    help: "When the channel was last read and verified.",
+  },
+  edgesync_sidecar_metadata_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the trusted metadata of a role expires.",
+    labels: ["role"],
+  },
+  edgesync_sidecar_download_bytes_total: {
+    type: "counter",
+    help: "Bytes fetched from the repository, by kind (metadata, delta, full).",
+    labels: ["kind"],
+  },
+  edgesync_sidecar_saved_bytes_total: {
+    type: "counter",
+    help: "Bytes not fetched because of deltas and kept files, against the compressed full files.",
+  },
+  edgesync_sidecar_update_phase: {
+    type: "gauge",
+    help: "1 for the phase of the update machine, 0 for the others.",
+    labels: ["phase"],
+  },
+  edgesync_sidecar_release_info: {
+    type: "gauge",
+    help: "1 for the release that current names.",
+    labels: ["app", "channel", "version"],
+  },
+  edgesync_sidecar_channel_sequence: {
+    type: "gauge",
+    help: "Highest sequence number seen in the channel.",
+  },
+  edgesync_sidecar_commits_total: { type: "counter", help: "Releases committed." },
+  edgesync_sidecar_rollbacks_total: {
+    type: "counter",
+    help: "Trials that ended in rollback, by reason.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_update_failures_total: {
+    type: "counter",
+    help: "Updates given up before their trial, by error code.",
+    labels: ["code"],
+  },
+  edgesync_sidecar_restarts_total: {
+    type: "counter",
+    help: "Restarts of the main container that were asked for through its liveness probe and seen to happen.",
+  },
+  edgesync_sidecar_vault_logins_total: {
+    type: "counter",
+    help: "Logins at Vault, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_secret_renewals_total: {
+    type: "counter",
+    help: "Renewals of leases, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_rotations_total: {
+    type: "counter",
+    help: "Sets of secret files published after the first.",
+  },
+  edgesync_sidecar_lease_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the credential of a declared secret expires.",
+    labels: ["secret"],
+  },
+  edgesync_sidecar_gate_open: {
+    type: "gauge",
+    help: "1 when the main container may start, by condition (payload, secrets).",
+    labels: ["condition"],
+  },
+  edgesync_sidecar_ready: {
+    type: "gauge",
+    help: "1 when the pod is reported ready, 0 with the reason why not.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_http_requests_total: {
+    type: "counter",
+    help: "Requests to the sidecar, by route and status.",
+    labels: ["route", "status"],
+  },
+} as const satisfies Record<string, Metric>;
+
+/** Records the metrics of one table; names and labels are checked by the compiler. */
+export interface Metrics<Table extends Readonly<Record<string, Metric>>> {
+  /** Adds to a counter; 1 without a value. */
+  add<N extends keyof Table>(name: N, labels: LabelsOf<Table[N]>, value?: number): void;
+  /** Sets a gauge. */
+  set<N extends keyof Table>(name: N, labels: LabelsOf<Table[N]>, value: number): void;
+  /** Forgets every label value of a gauge, before the ones that hold now are set. */
+  clear(name: keyof Table): void;
+  /** Adds an observation to a histogram. */
+  observe<N extends keyof Table>(name: N, labels: LabelsOf<Table[N]>, value: number): void;
+}
+
+type LabelsOf<M> = M extends { labels: readonly (infer L extends string)[] }
+  ? Readonly<Record<L, string>>
+  : Readonly<Record<string, never>>;
+
+export type WebhookMetrics = Metrics<typeof WEBHOOK_METRICS>;
+export type SidecarMetrics = Metrics<typeof SIDECAR_METRICS>;
+
+/** The part of prom-client that is needed; given by the program, because the core depends on no such library. */
+interface PromClient<R> {
+  readonly Counter: new (c: PromConfig<R>) => { inc(labels: object, value: number): void };
+  readonly Gauge: new (c: PromConfig<R>) => {
+    set(labels: object, value: number): void;
+    reset(): void;
+  };
+  readonly Histogram: new (c: PromConfig<R> & { buckets: number[] }) => {
+    observe(labels: object, value: number): void;
+  };
+}
+interface PromConfig<R> {
+  name: string;
+  help: string;
+  labelNames: string[];
+  registers: R[];
+}
+
+/** Registers every metric of a table in `registry`. Recording with the wrong type of metric is an error of ours and throws. */
+export function createMetrics<Table extends Readonly<Record<string, Metric>>, R>(
+  table: Table,
+  prom: PromClient<R>,
+  registry: R,
+): Metrics<Table> {
+  const counters = new Map<keyof Table, InstanceType<PromClient<R>["Counter"]>>();
+  const gauges = new Map<keyof Table, InstanceType<PromClient<R>["Gauge"]>>();
+  const histograms = new Map<keyof Table, InstanceType<PromClient<R>["Histogram"]>>();
+  for (const [name, { type, help, labels = [], buckets = [] }] of Object.entries(table)) {
+    const config = { name, help, labelNames: [...labels], registers: [registry] };
+    if (type === "counter") counters.set(name, new prom.Counter(config));
+    else if (type === "gauge") gauges.set(name, new prom.Gauge(config));
+    else histograms.set(name, new prom.Histogram({ ...config, buckets: [...buckets] }));
+  }
+  return {
+    add: (name, labels, value = 1) => pick(counters, name).inc(labels, value),
+    set: (name, labels, value) => pick(gauges, name).set(labels, value),
+    clear: (name) => pick(gauges, name).reset(),
+    observe: (name, labels, value) => pick(histograms, name).observe(labels, value),
+  };
+}
+
+function pick<K, V>(map: ReadonlyMap<K, V>, name: K): V {
+  const metric = map.get(name);
+  if (metric === undefined) throw new TypeError(`${String(name)} is not a metric of this type`);
+  return metric;
+}
+
+/** Fields that log lines may carry; units are at the end of the name. Never the value of a secret. */
+export interface LogFields {
+  readonly app?: string;
+  readonly channel?: string;
+  readonly version?: string;
+  readonly from?: string;
+  readonly sequence?: number;
+  readonly platform?: string;
+  readonly phase?: string;
+  readonly reason?: string;
+  readonly outcome?: string;
+  readonly code?: string;
+  readonly err?: unknown;
+  readonly role?: string;
+  readonly path?: string;
+  readonly route?: string;
+  readonly secret?: string;
+  readonly container?: string;
+  readonly namespace?: string;
+  readonly pod?: string;
+  readonly uid?: string;
+  readonly port?: number;
+  readonly attempt?: number;
+  readonly durationMs?: number;
+  readonly delayMs?: number;
+  readonly sizeBytes?: number;
+  readonly savedBytes?: number;
+  readonly expiresAt?: string;
+  readonly signal?: string;
+  readonly warnings?: readonly string[];
+}
+
+/** What the programs log through; pino's own shape, object first and a constant message. */
+export interface Log {
+  debug(fields: LogFields, message: string): void;
+  info(fields: LogFields, message: string): void;
+  warn(fields: LogFields, message: string): void;
+  error(fields: LogFields, message: string): void;
+}

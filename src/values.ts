@@ -1,0 +1,384 @@
+/**
+ * The kinds of value that annotations and settings hold: each knows its text form in both directions and can say, in words,
+ * what it allows. `parse(format(x))` is `x` for every kind (property-tested), which is what makes the webhook and the sidecar agree.
+ */
+
+export interface Value<T> {
+  /** Completes the sentence "allowed: …". */
+  readonly allowed: string;
+  /** `undefined` when the text is not allowed. */
+  parse(text: string): T | undefined;
+  format(value: T): string;
+}
+
+export type TypeOf<V> = V extends Value<infer T> ? T : never;
+
+function text(allowed: string, pattern: RegExp): Value<string> {
+  return {
+    allowed,
+    parse: (input) => (pattern.test(input) ? input : undefined),
+    format: (value) => value,
+  };
+}
+
+const LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
+
+/** RFC 1123 label, as Kubernetes names containers. */
+export const dnsLabel: Value<string> = text(
+  "a lower-case name of letters, digits and '-', at most 63 characters",
+  new RegExp(`^${LABEL}$`),
+);
+
+/** RFC 1123 subdomain, as Kubernetes names ConfigMaps. */
+export const objectName: Value<string> = text(
+  "the name of an object in the pod's namespace, such as edgesync-trust-root",
+  new RegExp(`^(?=.{1,253}$)${LABEL}(\\.${LABEL})*$`),
+);
+
+export const fileName: Value<string> = text(
+  "a file name of letters, digits, '.', '_' and '-' that does not begin with '.'",
+  /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/,
+);
+
+export const absolutePath: Value<string> = text(
+  "an absolute path without '..', '//' or a '/' at the end",
+  /^(?!.*\/\.{1,2}(\/|$))(\/[A-Za-z0-9._@+-]{1,255}){1,32}$/,
+);
+
+/** Loose on purpose: the registry has the last word; this keeps spaces and control characters out of a pod. */
+export const imageReference: Value<string> = text(
+  "an image reference such as registry.example/edgesync:1.2.3",
+  /^[a-z0-9][A-Za-z0-9._:/@-]{0,511}$/,
+);
+
+/** A Vault mount or role: path segments, none of them a dot segment. */
+export const vaultName: Value<string> = text(
+  "a Vault name or path such as kubernetes or team-a/reader",
+  /^(?!.*(^|\/)\.{1,2}(\/|$))[A-Za-z0-9_.-]{1,128}(\/[A-Za-z0-9_.-]{1,128}){0,15}$/,
+);
+
+export const audience: Value<string> = text(
+  "an audience of printable characters without spaces",
+  /^[\x21-\x7e]{1,253}$/,
+);
+
+export function oneOf<const T extends string>(...words: readonly T[]): Value<T> {
+  return {
+    allowed: words.join(", "),
+    parse: (input) => words.find((word) => word === input),
+    format: (value) => value,
+  };
+}
+
+/** A set of words, kept in the table's order so that equal sets have equal text. */
+export function someOf<const T extends string>(...words: readonly T[]): Value<readonly T[]> {
+  return {
+    allowed: `a comma-separated list of ${words.join(", ")}; or none`,
+    parse(input) {
+      if (input === "none") return [];
+      const given = input.split(",").map((word) => word.trim());
+      if (!given.every((word) => words.some((known) => known === word))) return undefined;
+      return words.filter((word) => given.includes(word));
+    },
+    format: (value) => (value.length === 0 ? "none" : value.join(",")),
+  };
+}
+
+export const containerNames: Value<readonly string[]> = {
+  allowed: "a comma-separated list of container names",
+  parse(input) {
+    const names = input.split(",").map((name) => name.trim());
+    const valid = names.every((name) => dnsLabel.parse(name) !== undefined);
+    return valid && new Set(names).size === names.length ? names : undefined;
+  },
+  format: (value) => value.join(","),
+};
+
+export function integer(min: number, max: number): Value<number> {
+  return {
+    allowed: `a whole number from ${min} to ${max}`,
+    parse(input) {
+      if (!/^\d{1,15}$/.test(input)) return undefined;
+      const value = Number(input);
+      return value >= min && value <= max ? value : undefined;
+    },
+    format: String,
+  };
+}
+
+const UNITS_MS = [
+  ["h", 3_600_000],
+  ["m", 60_000],
+  ["s", 1_000],
+  ["ms", 1],
+] as const;
+
+/** Go's duration syntax with whole numbers; the value is in milliseconds. */
+export function duration(min: string, max: string): Value<number> {
+  const low = durationMs(min) ?? 0;
+  const high = durationMs(max) ?? Number.MAX_SAFE_INTEGER;
+  return {
+    allowed: `a duration from ${min} to ${max}, such as 30s, 10m or 1h30m`,
+    parse(input) {
+      const value = durationMs(input);
+      return value !== undefined && value >= low && value <= high ? value : undefined;
+    },
+    format: formatDuration,
+  };
+}
+
+function durationMs(input: string): number | undefined {
+  const match = /^(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?(?:(\d{1,12})ms)?$/.exec(input);
+  if (match === null || input === "") return undefined;
+  return UNITS_MS.reduce((sum, [, ms], index) => sum + Number(match[index + 1] ?? 0) * ms, 0);
+}
+
+/** The shortest text for a duration in milliseconds, such as `1h30m`; `0s` for none. */
+export function formatDuration(ms: number): string {
+  if (ms === 0) return "0s";
+  let rest = ms;
+  let out = "";
+  for (const [unit, size] of UNITS_MS) {
+    const count = Math.floor(rest / size);
+    if (count > 0) out += `${count}${unit}`;
+    rest -= count * size;
+  }
+  return out;
+}
+
+const SUFFIXES = {
+  "": 1,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+} as const satisfies Record<string, number>;
+
+function isSuffix(input: string): input is keyof typeof SUFFIXES {
+  return Object.hasOwn(SUFFIXES, input);
+}
+
+/** A Kubernetes quantity of bytes, whole numbers only. */
+export function bytes(min: string, max: string): Value<number> {
+  const low = parseBytes(min) ?? 0;
+  const high = parseBytes(max) ?? Number.MAX_SAFE_INTEGER;
+  return {
+    allowed: `a size from ${min} to ${max}, such as 64Mi or 10M`,
+    parse(input) {
+      const value = parseBytes(input);
+      return value !== undefined && value >= low && value <= high ? value : undefined;
+    },
+    format: formatBytes,
+  };
+}
+
+/** Bytes of a Kubernetes quantity such as `64Mi`; `undefined` when it is not a whole number of bytes. */
+export function parseBytes(input: string): number | undefined {
+  const match = /^(\d{1,15})([A-Za-z]{0,2})$/.exec(input);
+  const suffix = match?.[2] ?? "";
+  if (match === null || !isSuffix(suffix)) return undefined;
+  const value = Number(match[1]) * SUFFIXES[suffix];
+  return Number.isSafeInteger(value) ? value : undefined;
+}
+
+/** The shortest exact quantity for a number of bytes. */
+export function formatBytes(value: number): string {
+  for (const suffix of ["Ti", "Gi", "Mi", "Ki"] as const) {
+    const size = SUFFIXES[suffix];
+    if (value !== 0 && value % size === 0) return `${value / size}${suffix}`;
+  }
+  return String(value);
+}
+
+/** A Kubernetes CPU quantity, in millicores. */
+export const cpu: Value<number> = {
+  allowed: "an amount of CPU such as 5m, 100m or 1",
+  parse(input) {
+    const match = /^(\d{1,6})(m?)$/.exec(input);
+    if (match === null) return undefined;
+    const value = Number(match[1]) * (match[2] === "m" ? 1 : 1000);
+    return value > 0 ? value : undefined;
+  },
+  format: (value) => (value % 1000 === 0 ? String(value / 1000) : `${value}m`),
+};
+
+/** A file mode: regular permission bits only, readable by its owner, never writable by others. */
+export const fileMode: Value<number> = {
+  allowed: "an octal file mode from 0400 to 0775 that others cannot write, such as 0440",
+  parse(input) {
+    if (!/^0?[4-7][0-7][0-7]$/.test(input)) return undefined;
+    const value = Number.parseInt(input, 8);
+    return (value & 0o002) === 0 ? value : undefined;
+  },
+  format: (value) => value.toString(8).padStart(4, "0"),
+};
+
+const LOOPBACK = /^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])$/;
+
+/** `https`, or `http` to this machine only: there is no network in between that could be listened to. */
+export const serverUrl: Value<string> = {
+  allowed: "an https:// address without credentials, query or fragment",
+  parse(input) {
+    if (!URL.canParse(input) || input.length > 2048) return undefined;
+    const url = new URL(input);
+    const secure =
+      url.protocol === "https:" || (url.protocol === "http:" && LOOPBACK.test(url.hostname));
+    const plain =
+      url.username === "" && url.password === "" && url.search === "" && url.hash === "";
+    // `new URL` would repair a missing slash or a back-slash; what was written must be what is used.
+    if (!secure || !plain || !/^https?:\/\/[^\\\s?#]+$/.test(input)) return undefined;
+    return url.href.replace(/\/$/, "");
+  },
+  format: (value) => value,
+};
+
+/** What a pod follows: `<app>/<channel>`. */
+export interface ChannelRef {
+  readonly app: string;
+  readonly channel: string;
+}
+
+export const channelRef: Value<ChannelRef> = {
+  allowed: "<app>/<channel>, such as detector/stable",
+  parse(input) {
+    const [app, channel, ...rest] = input.split("/");
+    if (app === undefined || channel === undefined || rest.length > 0) return undefined;
+    return isAppName(app) && isAppName(channel) ? { app, channel } : undefined;
+  },
+  format: ({ app, channel }) => `${app}/${channel}`,
+};
+
+/**
+ * Whether a text can name an app or a channel: a DNS label with a letter in it. Names of digits only are refused because
+ * JavaScript reorders integer-like keys, which would change the bytes that a signature covers.
+ */
+export function isAppName(input: string): boolean {
+  return dnsLabel.parse(input) !== undefined && /[a-z]/.test(input);
+}
+
+/** When a whole file may be fetched because no delta fits. Bytes are those on the wire. */
+export type FullFallback =
+  | { readonly kind: "never" }
+  | { readonly kind: "always" }
+  | { readonly kind: "up-to"; readonly bytes: number };
+
+const fallbackBytes = bytes("1", "1Ti");
+
+export const fullFallback: Value<FullFallback> = {
+  allowed: "never, always, or the largest size in bytes, such as 20Mi",
+  parse(input) {
+    if (input === "never" || input === "always") return { kind: input };
+    const limit = fallbackBytes.parse(input);
+    return limit === undefined ? undefined : { kind: "up-to", bytes: limit };
+  },
+  format: (value) => (value.kind === "up-to" ? fallbackBytes.format(value.bytes) : value.kind),
+};
+
+export type PayloadStorage =
+  { readonly kind: "ephemeral" } | { readonly kind: "claim"; readonly claim: string };
+
+export const payloadStorage: Value<PayloadStorage> = {
+  allowed: "ephemeral, or claim/<name of a PersistentVolumeClaim>",
+  parse(input) {
+    if (input === "ephemeral") return { kind: "ephemeral" };
+    const claim = input.startsWith("claim/")
+      ? objectName.parse(input.slice("claim/".length))
+      : undefined;
+    return claim === undefined ? undefined : { kind: "claim", claim };
+  },
+  format: (value) => (value.kind === "claim" ? `claim/${value.claim}` : "ephemeral"),
+};
+
+/** How the health of a release on trial is told. */
+export type HealthCheck =
+  | { readonly kind: "probe" }
+  | { readonly kind: "none" }
+  | { readonly kind: "http"; readonly port: number; readonly path: string }
+  | { readonly kind: "tcp"; readonly port: number };
+
+const port = integer(1, 65535);
+
+export const healthCheck: Value<HealthCheck> = {
+  allowed: "probe (the container's own), http:<port>/<path>, tcp:<port>, or none",
+  parse(input) {
+    if (input === "probe" || input === "none") return { kind: input };
+    const match = /^(?:http:(\d+)(\/[\x21-\x7e]{0,1023})|tcp:(\d+))$/.exec(input);
+    const number = port.parse(match?.[1] ?? match?.[3] ?? "");
+    if (match === null || number === undefined) return undefined;
+    const path = match[2];
+    return path === undefined
+      ? { kind: "tcp", port: number }
+      : { kind: "http", port: number, path };
+  },
+  format(value) {
+    if (value.kind === "http") return `http:${value.port}${value.path}`;
+    return value.kind === "tcp" ? `tcp:${value.port}` : value.kind;
+  },
+};
+
+/** The user and group that the sidecar runs as. */
+export interface RunAs {
+  readonly uid: number;
+  /** Absent: the main container's group when the pod states one, else the same number as `uid`. */
+  readonly gid?: number;
+}
+
+const identity = integer(1, 4_294_967_294);
+
+export const runAs: Value<RunAs> = {
+  allowed: "<uid> or <uid>:<gid>, neither of them 0, such as 65532:65532",
+  parse(input) {
+    const [user, group, ...rest] = input.split(":");
+    const uid = identity.parse(user ?? "");
+    if (uid === undefined || rest.length > 0) return undefined;
+    if (group === undefined) return { uid };
+    const gid = identity.parse(group);
+    return gid === undefined ? undefined : { uid, gid };
+  },
+  format: ({ uid, gid }) => (gid === undefined ? String(uid) : `${uid}:${gid}`),
+};
+
+/** What is asked of Vault: a path that is read, or written when it has parameters. */
+export interface SecretRequest {
+  readonly path: string;
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
+export const secretRequest: Value<SecretRequest> = {
+  allowed:
+    "a Vault path, such as secret/data/web, with parameters as key=value for a path that is written",
+  parse(input) {
+    const [path, ...words] = input.split(" ").filter((word) => word !== "");
+    if (path === undefined || vaultName.parse(path) === undefined || !path.includes("/"))
+      return undefined;
+    const parameters = new Map<string, string>();
+    for (const word of words) {
+      const match = /^([A-Za-z0-9_]{1,64})=([\x21-\x7e]{0,1024})$/.exec(word);
+      if (match?.[1] === undefined || parameters.has(match[1])) return undefined;
+      parameters.set(match[1], match[2] ?? "");
+    }
+    return { path, parameters: Object.fromEntries(parameters) };
+  },
+  format: ({ path, parameters }) =>
+    [path, ...Object.entries(parameters).map(([key, value]) => `${key}=${value}`)].join(" "),
+};
+
+/** How a secret's data becomes the bytes of a file. */
+export type SecretFormat =
+  | { readonly kind: "json" }
+  | { readonly kind: "env" }
+  | { readonly kind: "raw"; readonly field: string };
+
+export const secretFormat: Value<SecretFormat> = {
+  allowed: "json, env, or raw:<field>",
+  parse(input) {
+    if (input === "json" || input === "env") return { kind: input };
+    const field = /^raw:([A-Za-z0-9_.-]{1,256})$/.exec(input)?.[1];
+    return field === undefined ? undefined : { kind: "raw", field };
+  },
+  format: (value) => (value.kind === "raw" ? `raw:${value.field}` : value.kind),
+};
