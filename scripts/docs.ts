@@ -1,0 +1,135 @@
+/**
+ * Writes the reference pages from the tables that the programs themselves use: `npm run docs`. A test compares the pages with
+ * what this makes, so a change of a table without its page fails.
+ */
+import { writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { format } from "prettier";
+import {
+  ANNOTATIONS,
+  NAMESPACE_LABEL,
+  POD_LABEL,
+  PREFIX,
+  SECRET_ANNOTATIONS,
+} from "#core/annotations.ts";
+import type { Row } from "#core/annotations.ts";
+import { ERRORS } from "#core/errors.ts";
+import { GATE_REASONS, ROLLBACK_REASONS, SKIP_REASONS } from "#core/reasons.ts";
+import { settingRows, variableOf } from "#core/settings.ts";
+import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/telemetry.ts";
+import type { Metric } from "#core/telemetry.ts";
+
+const NOTICE = "<!-- Made by `npm run docs` from the tables in src/. Change those. -->";
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map(escape).join(" | ")} |`;
+  return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+/** A bare `<app>` would be taken for HTML and vanish. */
+function escape(cell: string): string {
+  const piped = cell.replaceAll("|", "\\|");
+  return piped.startsWith("`") ? piped : piped.replaceAll("<", "\\<");
+}
+
+function annotationRow(key: string, row: Row<unknown>): readonly string[] {
+  const otherwise = row.default === undefined ? (row.otherwise ?? "") : `\`${row.default}\``;
+  return [`\`${PREFIX}${key}\``, row.help, row.value.allowed, otherwise];
+}
+
+function annotations(): string {
+  const rows: readonly (readonly [string, Row<unknown>])[] = [
+    ...Object.entries(ANNOTATIONS),
+    ...Object.entries(SECRET_ANNOTATIONS).map(
+      ([family, row]) => [`${family}.<name>`, row] as const,
+    ),
+  ];
+  const sections = [...new Set(rows.map(([, row]) => row.section))].map((section) => {
+    const mine = rows.filter(([, row]) => row.section === section);
+    const body = mine.map(([key, row]) => annotationRow(key, row));
+    return `## ${section}\n\n${table(["Annotation", "Meaning", "Allowed", "When absent"], body)}`;
+  });
+  return [
+    "# Annotations",
+    NOTICE,
+    `A pod is injected when its namespace is labelled \`${NAMESPACE_LABEL}: enabled\` and it carries at least one of these annotations, or when the pod itself is labelled \`${POD_LABEL}: "true"\`. The pod label \`${POD_LABEL}: "false"\` always wins.`,
+    "An unknown annotation under the prefix, or a value that is not allowed, denies the pod with a message that names every such annotation and says what is allowed.",
+    ...sections,
+  ].join("\n\n");
+}
+
+function settings(): string {
+  const rows = settingRows().map(([key, row]) => [
+    `\`${variableOf(key)}\``,
+    row.help,
+    row.value.allowed,
+    row.default === undefined ? "" : `\`${row.default === "" ? " " : row.default}\``,
+  ]);
+  return [
+    "# Settings of the sidecar",
+    NOTICE,
+    "In a pod the webhook writes these variables; outside of Kubernetes a person does. Each secret travels as `EDGESYNC_SECRET_<NAME>`.",
+    table(["Variable", "Meaning", "Allowed", "When absent"], rows),
+  ].join("\n\n");
+}
+
+function errors(): string {
+  const rows = Object.entries(ERRORS).map(([code, { means, remedy, exit }]) => [
+    `\`${code}\``,
+    means,
+    remedy,
+    String(exit),
+  ]);
+  const reasons = (title: string, of: Readonly<Record<string, string>>): string =>
+    `## ${title}\n\n${table(
+      ["Reason", "Meaning"],
+      Object.entries(of).map(([reason, text]) => [`\`${reason}\``, text]),
+    )}`;
+  return [
+    "# Errors and reasons",
+    NOTICE,
+    "A code or reason is the same word in a log line, in a metric's label, in `/status` and in a denial.",
+    "## Error codes",
+    table(["Code", "Meaning", "What to do", "Exit status"], rows),
+    reasons("Why a pod is not injected", SKIP_REASONS),
+    reasons("Why a pod may not start, or is not ready", GATE_REASONS),
+    reasons("Why a release was rolled back", ROLLBACK_REASONS),
+  ].join("\n\n");
+}
+
+function metrics(): string {
+  const section = (title: string, of: Readonly<Record<string, Metric>>): string => {
+    const rows = Object.entries(of).map(([name, { type, help, labels = [] }]) => [
+      `\`${name}\``,
+      type,
+      labels.map((label) => `\`${label}\``).join(", "),
+      help,
+    ]);
+    return `## ${title}\n\n${table(["Metric", "Type", "Labels", "Meaning"], rows)}`;
+  };
+  return [
+    "# Metrics",
+    NOTICE,
+    section("Sidecar", SIDECAR_METRICS),
+    section("Webhook", WEBHOOK_METRICS),
+  ].join("\n\n");
+}
+
+/** Every generated page by its path from the root of the project. */
+export async function pages(): Promise<ReadonlyMap<string, string>> {
+  const made = {
+    annotations: annotations(),
+    settings: settings(),
+    errors: errors(),
+    metrics: metrics(),
+  };
+  const formatted = Object.entries(made).map(
+    async ([name, text]) =>
+      [`docs/${name}.md`, await format(text, { parser: "markdown", printWidth: 100 })] as const,
+  );
+  return new Map(await Promise.all(formatted));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  for (const [path, text] of await pages()) await writeFile(path, text);
