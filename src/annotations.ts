@@ -251,7 +251,7 @@ export const ANNOTATIONS = {
     section: "Sidecar",
     help: "CPU limit of the sidecar.",
     value: v.cpu,
-    otherwise: "none, or the request in a Guaranteed pod",
+    otherwise: "500m or a larger request; in a Guaranteed pod 100m or a larger request",
     sidecar: false,
   },
   "memory-request": {

@@ -31,8 +31,8 @@ export const ERRORS = {
     exit: 65,
   },
   INJECTION_CONFLICT: {
-    means: "The pod already uses a name, path or port that the injection needs.",
-    remedy: "Rename or move the field that the message names.",
+    means: "A field of the pod is in the way of the injection.",
+    remedy: "Change the field that the message names.",
     exit: 65,
   },
   REVIEW_INVALID: {

@@ -6,6 +6,7 @@ export const SKIP_REASONS = {
   not_requested: 'the pod has no edgesync annotation and no label edgesync.dev/inject: "true"',
   namespace_not_enabled: "the namespace is not labelled edgesync.dev/injection: enabled",
   already_injected: "the pod already is as edgesync would make it",
+  not_a_creation: "only the creation of a pod concerns edgesync",
   mirror_pod: "a mirror pod only shows what a kubelet runs from a file",
   windows: "the sidecar runs on Linux only",
 } as const satisfies Record<string, string>;

@@ -46,6 +46,8 @@ interface Row<T> {
   readonly help: string;
   readonly value: Value<T>;
   readonly default?: string;
+  /** Stated even at its default: the reader's default may be another one, or Kubernetes may set the variable for a Service. */
+  readonly always?: true;
 }
 
 export const SETTINGS = {
@@ -53,6 +55,7 @@ export const SETTINGS = {
     help: "Version of the meaning of these variables.",
     value: v.integer(1, 1_000_000),
     default: String(SETTINGS_VERSION),
+    always: true,
   },
   "pod-name": { help: "Name of the pod, from the downward API.", value: shortText },
   "pod-namespace": { help: "Namespace of the pod, from the downward API.", value: shortText },
@@ -79,6 +82,7 @@ export const SETTINGS = {
     help: "Port of the probes, the status and the metrics, on the pod's network.",
     value: v.integer(1, 65535),
     default: "19465",
+    always: true,
   },
   app: {
     help: "The application's containers whose probes go through the sidecar.",
@@ -125,7 +129,7 @@ const secretFields = {
 } as const;
 
 /**
- * The variables for some settings. What is undefined or stands at its default is left out.
+ * The variables for some settings. What is undefined is left out, and mostly what stands at its default.
  *
  * @throws EdgeSyncError ANNOTATION_INVALID when a value is larger than a variable may be
  */
@@ -135,7 +139,8 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
   for (const [key, row] of settingRows()) {
     const value = values[camel(key)];
     const text = value === undefined ? undefined : row.value.format(value);
-    if (text !== undefined && text !== row.default) put(env, variableOf(key), text, key);
+    if (text !== undefined && (row.always === true || text !== row.default))
+      put(env, variableOf(key), text, key);
   }
   for (const secret of settings.secrets) {
     const { name, request, format, file, mode } = secret;

@@ -1,0 +1,97 @@
+/** Names, mount paths and ports that the pod already uses; each sentence begins with the field. */
+import { SIDECAR, VOLUMES } from "./names.ts";
+import { fieldOf, places } from "./pod.ts";
+import type { Place, PodSpec, Volume } from "./pod.ts";
+import { isWithin } from "./requirements.ts";
+import { isOurs } from "./sidecar.ts";
+
+/** @param injected whether an earlier call has already put the sidecar there: our own volumes and mounts are then no conflict */
+export function conflicts(
+  spec: PodSpec,
+  port: number,
+  wanted: readonly Volume[],
+  injected: boolean,
+): readonly string[] {
+  return [
+    ...(spec.hostNetwork === true
+      ? [`spec.hostNetwork is true: port ${port} of the sidecar would be the node's`]
+      : []),
+    ...takenNames(spec),
+    ...takenVolumes(spec, wanted, injected),
+    ...takenPorts(spec, port),
+  ];
+}
+
+function takenNames(spec: PodSpec): readonly string[] {
+  const ephemeral = (spec.ephemeralContainers ?? []).flatMap(({ name }, index) =>
+    name === SIDECAR ? [`spec.ephemeralContainers[${index}].name`] : [],
+  );
+  const others = [...places(spec, "initContainers"), ...places(spec, "containers")]
+    .filter((place) => place.container.name === SIDECAR && !isOurs(place))
+    .map((place) => `${fieldOf(place)}.name`);
+  return [...others, ...ephemeral].map(
+    (field) => `${field} is ${SIDECAR}, the name of the sidecar that is injected`,
+  );
+}
+
+function takenVolumes(
+  spec: PodSpec,
+  wanted: readonly Volume[],
+  injected: boolean,
+): readonly string[] {
+  const names: readonly string[] = Object.values(VOLUMES);
+  return (spec.volumes ?? []).flatMap((volume, index) => {
+    const own = wanted.find(({ name }) => name === volume.name);
+    const ours = injected && own !== undefined && sourceOf(own) === sourceOf(volume);
+    return names.includes(volume.name) && !ours
+      ? [`spec.volumes[${index}].name is ${volume.name}, a name of the injection's own`]
+      : [];
+  });
+}
+
+function sourceOf(volume: Volume): string {
+  return Object.keys(volume)
+    .filter((key) => key !== "name")
+    .join();
+}
+
+function takenPorts(spec: PodSpec, port: number): readonly string[] {
+  return [...places(spec, "initContainers"), ...places(spec, "containers")]
+    .filter(({ container }) => container.name !== SIDECAR)
+    .flatMap((place) =>
+      (place.container.ports ?? []).flatMap(({ containerPort, protocol = "TCP" }, index) =>
+        containerPort === port && protocol === "TCP"
+          ? [`${fieldOf(place)}.ports[${index}].containerPort ${port} is the sidecar's`]
+          : [],
+      ),
+    );
+}
+
+/** Mounts of a container that are at, or below, a path of ours. One above is fine: ours is then made inside it. */
+export function mountConflicts(
+  place: Place,
+  path: string,
+  volume: string,
+  injected: boolean,
+): readonly string[] {
+  const { container } = place;
+  const mounts = (container.volumeMounts ?? []).flatMap(({ name, mountPath }, index) => {
+    const ours = injected && name === volume && mountPath === path;
+    return !ours && isWithin(normal(mountPath), path)
+      ? [`${fieldOf(place)}.volumeMounts[${index}].mountPath ${mountPath}`]
+      : [];
+  });
+  const devices = (container.volumeDevices ?? []).flatMap(({ devicePath }, index) =>
+    isWithin(normal(devicePath), path)
+      ? [`${fieldOf(place)}.volumeDevices[${index}].devicePath ${devicePath}`]
+      : [],
+  );
+  return [...mounts, ...devices].map(
+    (field) => `${field} is where ${volume} is mounted; move it, or set another path`,
+  );
+}
+
+function normal(path: string): string {
+  const parts = path.split("/").filter((part) => part !== "" && part !== ".");
+  return `/${parts.join("/")}`;
+}

@@ -1,0 +1,233 @@
+/**
+ * The injection: from a pod to the pod as it should be. Pure, and its own fixed point: the API server calls a webhook again after
+ * others have changed the pod, and then this finds nothing left to do.
+ */
+import { POD_LABEL } from "#core/annotations.ts";
+import { codeOf, EdgeSyncError } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import { sameJson } from "#core/json-patch.ts";
+import { hasAnnotations, readAnnotations } from "#core/pod-options.ts";
+import type { PodOptions } from "#core/pod-options.ts";
+import type { AppProbes } from "#core/probe.ts";
+import type { SkipReason } from "#core/reasons.ts";
+import { SETTINGS, variableOf } from "#core/settings.ts";
+import { adoptList, adoptSidecar } from "./adopt.ts";
+import type { ClusterOptions } from "./cluster.ts";
+import { conflicts, mountConflicts } from "./conflicts.ts";
+import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
+import { places } from "./pod.ts";
+import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
+import { appProbes, probeConflicts, withLever } from "./probes.ts";
+import { leverProblems, requirements, warnings } from "./requirements.ts";
+import { resourcesOf } from "./resources.ts";
+import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
+import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
+import type { Targets } from "./targets.ts";
+import { payloadMount, secretsMount, volumesOf } from "./volumes.ts";
+
+export type Injection =
+  | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
+  | { readonly kind: "deny"; readonly code: ErrorCode; readonly message: string }
+  | { readonly kind: "injected"; readonly pod: Pod; readonly warnings: readonly string[] };
+
+/**
+ * What becomes of a pod that was sent to the webhook: its configuration sends only pods of enabled namespaces and pods that are
+ * labelled, so a pod without the label is of an enabled namespace.
+ */
+export function inject(pod: Pod, cluster: ClusterOptions): Injection {
+  const annotations = pod.metadata?.annotations ?? {};
+  const label = pod.metadata?.labels?.[POD_LABEL];
+  const spec = pod.spec ?? {};
+  const skip = (reason: SkipReason): Injection => {
+    const asked = label === "true" || hasAnnotations(annotations);
+    return { kind: "skip", reason, asked };
+  };
+  if (label === "false") return skip("opted_out");
+  if (label === undefined && !hasAnnotations(annotations)) return skip("not_requested");
+  if (Object.hasOwn(annotations, "kubernetes.io/config.mirror")) return skip("mirror_pod");
+  if (spec.os?.name === "windows" || spec.nodeSelector?.["kubernetes.io/os"] === "windows")
+    return skip("windows");
+
+  const { options, problems } = readAnnotations(annotations);
+  const found = places(spec, "initContainers").find(isOurs);
+  const at = sidecarIndex(spec, found);
+  const { targets, problems: strangers } = findTargets(pod, spec, options, at);
+  const wrong = [
+    ...(label === undefined || label === "true"
+      ? []
+      : [`label ${POD_LABEL} is ${JSON.stringify(label)}; allowed: true, false`]),
+    ...problems,
+    ...requirements(annotations, options, cluster),
+    ...strangers,
+    ...leverProblems(options, spec, (targets?.payload ?? []).filter(runsOn)),
+  ];
+  const taken = fieldConflicts(spec, options, cluster, targets, found);
+  if (wrong.length > 0 || taken.length > 0 || targets === undefined)
+    return deny(wrong.length > 0 ? "ANNOTATION_INVALID" : "INJECTION_CONFLICT", [
+      ...wrong,
+      ...taken,
+    ]);
+  try {
+    const changed = injected(pod, spec, { options, cluster, targets, found });
+    if (sameJson(pod, changed)) return skip("already_injected");
+    return {
+      kind: "injected",
+      pod: changed,
+      warnings: found === undefined ? warnings(annotations, options, spec, targets) : [],
+    };
+  } catch (error) {
+    if (!(error instanceof EdgeSyncError)) throw error;
+    return deny(codeOf(error), [error.message]);
+  }
+}
+
+/** Characters; a pod may carry 256 KiB of annotations, each of them wrong. */
+const MESSAGE_LIMIT = 8_192;
+
+function deny(code: ErrorCode, problems: readonly string[]): Injection {
+  const all = problems.join("; ");
+  const message = all.length > MESSAGE_LIMIT ? `${all.slice(0, MESSAGE_LIMIT)}…` : all;
+  return { kind: "deny", code, message };
+}
+
+function hasLever({ channel, onUpdate }: Partial<PodOptions>): boolean {
+  return channel !== undefined && onUpdate === "restart";
+}
+
+/** A field for each thing in the way. Options that could not be read are left out of it. */
+function fieldConflicts(
+  spec: PodSpec,
+  options: PodOptions,
+  cluster: ClusterOptions,
+  targets: Targets | undefined,
+  found: Place | undefined,
+): readonly string[] {
+  const { channel, payloadPath, secretsPath, secrets }: Partial<PodOptions> = options;
+  const { payloadStorage, secretsSize }: Partial<PodOptions> = options;
+  const readable = payloadStorage !== undefined && secretsSize !== undefined;
+  const again = found !== undefined;
+  const inTargets = (
+    list: readonly Place[] | undefined,
+    path: string | undefined,
+    volume: string,
+  ): readonly string[] =>
+    path === undefined
+      ? []
+      : (list ?? []).flatMap((place) => mountConflicts(place, path, volume, again));
+  const payload = channel === undefined ? [] : (targets?.payload ?? []);
+  const known = probesBefore(found);
+  return [
+    ...conflicts(spec, cluster.sidecarPort, readable ? volumesOf(options) : [], again),
+    ...inTargets(payload, payloadPath, VOLUMES.payload),
+    ...inTargets(secrets?.length === 0 ? [] : targets?.secrets, secretsPath, VOLUMES.secrets),
+    ...payload
+      .filter((place) => runsOn(place) && !known.has(place.container.name))
+      .flatMap((place) => probeConflicts(place, hasLever(options))),
+  ];
+}
+
+interface Parts {
+  readonly options: PodOptions;
+  readonly cluster: ClusterOptions;
+  readonly targets: Targets;
+  readonly found: Place | undefined;
+}
+
+function injected(pod: Pod, spec: PodSpec, parts: Parts): Pod {
+  const { options, cluster, targets, found } = parts;
+  const { list: app, rewrite } = throughSidecar(parts);
+  const others = [...places(spec, "containers"), ...places(spec, "initContainers")]
+    .map(({ container }) => container)
+    .filter(({ name }) => name !== SIDECAR);
+  const readers = targets.secrets.map(({ container }) => container);
+  const wanted = sidecarContainer({
+    options,
+    cluster,
+    app,
+    identity: identityOf(options, spec, targets.main.container, readers),
+    resources: resourcesOf(options, others),
+    serviceAccount: spec.serviceAccountName || "default",
+  });
+  const sidecar = found === undefined ? wanted : adoptSidecar(found.container, wanted, cluster);
+  const change = (place: Place): Container => rewrite(place, mounted(place, options, targets));
+  const at = sidecarIndex(spec, found);
+  const inits = places(spec, "initContainers").filter(({ index }) => index !== found?.index);
+  const metadata = pod.metadata ?? {};
+  return {
+    ...pod,
+    metadata: {
+      ...metadata,
+      annotations: {
+        ...metadata.annotations,
+        // kubectl logs and exec go to the application, as before; and a second call knows which container that is.
+        [MAIN_CONTAINER_ANNOTATION]: targets.main.container.name,
+      },
+    },
+    spec: {
+      ...spec,
+      volumes: adoptList(spec.volumes, volumesOf(options), ({ name }) => name),
+      initContainers: [
+        ...inits.filter(({ index }) => index < at).map(change),
+        sidecar,
+        ...inits.filter(({ index }) => index >= at).map(change),
+      ],
+      containers: places(spec, "containers").map(change),
+    },
+  };
+}
+
+function mounted(
+  { list, index, container }: Place,
+  options: PodOptions,
+  targets: Targets,
+): Container {
+  const isIn = (those: readonly Place[]): boolean =>
+    those.some((place) => place.list === list && place.index === index);
+  const mounts: VolumeMount[] = [];
+  if (options.channel !== undefined && isIn(targets.payload)) mounts.push(payloadMount(options));
+  if (options.secrets.length > 0 && isIn(targets.secrets)) mounts.push(secretsMount(options));
+  if (mounts.length === 0) return container;
+  const volumeMounts = adoptList(container.volumeMounts, mounts, ({ mountPath }) => mountPath);
+  return { ...container, volumeMounts };
+}
+
+/**
+ * The probes of the payload's containers as the sidecar is told them, and the change to those containers. What an earlier call has
+ * told stands: the containers' probes are the sidecar's since then, or those of a mesh that has put itself in front of it.
+ */
+function throughSidecar({ options, cluster, targets, found }: Parts): {
+  readonly list: readonly AppProbes[];
+  readonly rewrite: (place: Place, container: Container) => Container;
+} {
+  if (options.channel === undefined) return { list: [], rewrite: (_, container) => container };
+  const before = probesBefore(found);
+  const lever = hasLever(options);
+  const windowMs = options.restartWindow;
+  const own = targets.payload.filter(runsOn);
+  const list = own.map(
+    ({ container }) => before.get(container.name) ?? appProbes(container, windowMs, lever),
+  );
+  return {
+    list,
+    rewrite(place, container) {
+      const probes = list.find((one) => one.container === container.name);
+      const fresh = lever && probes !== undefined && !before.has(container.name);
+      return fresh && runsOn(place)
+        ? withLever(container, probes, windowMs, cluster.sidecarPort)
+        : container;
+    },
+  };
+}
+
+/** By container: what the sidecar of an earlier call was told. */
+function probesBefore(found: Place | undefined): ReadonlyMap<string, AppProbes> {
+  const variable = variableOf("app");
+  const text = found?.container.env?.find(({ name }) => name === variable)?.value;
+  const list = text === undefined ? [] : (SETTINGS.app.value.parse(unescaped(text)) ?? []);
+  return new Map(list.map((probes) => [probes.container, probes]));
+}
+
+/** As the kubelet reads a variable's value. */
+function unescaped(value: string): string {
+  return value.replaceAll("$$", "$");
+}

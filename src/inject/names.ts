@@ -1,0 +1,41 @@
+/** The names, paths and routes that the webhook puts into a pod and the sidecar finds there. */
+
+export const SIDECAR = "edgesync";
+
+export const VOLUMES = {
+  payload: "edgesync-payload",
+  secrets: "edgesync-secrets",
+  token: "edgesync-token",
+  trust: "edgesync-trust",
+  repositoryCa: "edgesync-repository-ca",
+  vaultCa: "edgesync-vault-ca",
+  noToken: "edgesync-no-token",
+} as const;
+
+/** Mount paths in the sidecar. */
+export const PATHS = {
+  payload: "/edgesync/payload",
+  secrets: "/edgesync/secrets",
+  token: "/edgesync/token",
+  trust: "/edgesync/trust",
+  repositoryCa: "/edgesync/repository-ca",
+  vaultCa: "/edgesync/vault-ca",
+  /** Where the API server would otherwise mount the pod's own token into the sidecar too. */
+  noToken: "/var/run/secrets/kubernetes.io/serviceaccount",
+} as const;
+
+/** Folder of the secrets volume that the application sees: its own, because the root of a tmpfs is sticky. */
+export const SECRETS_SUBPATH = "set";
+
+/** File names in the mounted ConfigMaps and in the token's volume. */
+export const FILES = { root: "root.json", ca: "ca.crt", token: "token" } as const;
+
+export const MAIN_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container";
+
+/** Service meshes' proxies: never the main container, and native ones start before the sidecar, whose network they are. */
+export const MESH_PROXIES: readonly string[] = ["istio-proxy", "linkerd-proxy"];
+
+/** The route at which the sidecar answers a probe of an application container. */
+export function leverPath(container: string, probe: "startup" | "live"): string {
+  return `/app/${container}/${probe}`;
+}

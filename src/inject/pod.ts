@@ -1,0 +1,242 @@
+/**
+ * The part of a Kubernetes pod that injection reads. Fields that are not named here are kept as they are, because a changed
+ * pod is always made from the given one by spreading it. Lists and maps may be null: that is how Go writes empty ones.
+ */
+import * as s from "valibot";
+
+export interface Pod {
+  readonly apiVersion?: string;
+  readonly kind?: string;
+  readonly metadata?: Metadata | null;
+  readonly spec?: PodSpec | null;
+}
+
+export interface Metadata {
+  readonly name?: string;
+  readonly generateName?: string;
+  readonly namespace?: string;
+  readonly labels?: Readonly<Record<string, string>> | null;
+  readonly annotations?: Readonly<Record<string, string>> | null;
+}
+
+export interface PodSpec {
+  readonly containers?: readonly Container[] | null;
+  readonly initContainers?: readonly Container[] | null;
+  readonly ephemeralContainers?: readonly Container[] | null;
+  readonly volumes?: readonly Volume[] | null;
+  readonly restartPolicy?: string;
+  readonly serviceAccountName?: string;
+  readonly hostNetwork?: boolean;
+  readonly securityContext?: SecurityContext | null;
+  readonly nodeSelector?: Readonly<Record<string, string>> | null;
+  readonly os?: { readonly name?: string } | null;
+}
+
+export interface Container {
+  readonly name: string;
+  readonly image?: string;
+  readonly imagePullPolicy?: string;
+  readonly command?: readonly string[] | null;
+  readonly args?: readonly string[] | null;
+  readonly restartPolicy?: string;
+  readonly env?: readonly EnvVar[] | null;
+  readonly envFrom?: readonly unknown[] | null;
+  readonly ports?: readonly ContainerPort[] | null;
+  readonly volumeMounts?: readonly VolumeMount[] | null;
+  readonly volumeDevices?: readonly { readonly devicePath: string }[] | null;
+  readonly resources?: Resources | null;
+  readonly securityContext?: SecurityContext | null;
+  readonly startupProbe?: KubeProbe | null;
+  readonly livenessProbe?: KubeProbe | null;
+  readonly readinessProbe?: KubeProbe | null;
+  readonly lifecycle?: object | null;
+}
+
+export interface EnvVar {
+  readonly name: string;
+  readonly value?: string;
+  readonly valueFrom?: object;
+}
+
+export interface ContainerPort {
+  readonly name?: string;
+  readonly containerPort: number;
+  readonly protocol?: string;
+}
+
+export interface VolumeMount {
+  readonly name: string;
+  readonly mountPath: string;
+  readonly subPath?: string;
+  readonly readOnly?: boolean;
+}
+
+/** A name and one source, whose kind is the name of its field. */
+export interface Volume {
+  readonly name: string;
+}
+
+export interface Resources {
+  readonly requests?: Readonly<Record<string, string | number>> | null;
+  readonly limits?: Readonly<Record<string, string | number>> | null;
+}
+
+export interface SecurityContext {
+  readonly runAsUser?: number;
+  readonly runAsGroup?: number;
+}
+
+type Port = number | string;
+
+export interface KubeProbe {
+  readonly httpGet?: {
+    readonly path?: string;
+    readonly port: Port;
+    readonly host?: string;
+    readonly scheme?: string;
+    readonly httpHeaders?: readonly { readonly name: string; readonly value: string }[] | null;
+  } | null;
+  readonly tcpSocket?: { readonly port: Port; readonly host?: string } | null;
+  readonly grpc?: { readonly port: number; readonly service?: string | null } | null;
+  readonly exec?: object | null;
+  readonly initialDelaySeconds?: number;
+  readonly periodSeconds?: number;
+  readonly timeoutSeconds?: number;
+  readonly successThreshold?: number;
+  readonly failureThreshold?: number;
+  readonly terminationGracePeriodSeconds?: number | null;
+}
+
+const text = s.optional(s.string());
+const seconds = s.optional(s.pipe(s.number(), s.integer()));
+const texts = s.nullish(s.array(s.string()));
+const strings = s.nullish(s.record(s.string(), s.string()));
+const quantities = s.nullish(s.record(s.string(), s.union([s.string(), s.number()])));
+const port = s.union([s.number(), s.string()]);
+const object = s.nullish(s.looseObject({}));
+const securityContext = s.nullish(
+  s.looseObject({ runAsUser: s.optional(s.number()), runAsGroup: s.optional(s.number()) }),
+);
+
+const probe = s.nullish(
+  s.looseObject({
+    httpGet: s.nullish(
+      s.looseObject({
+        path: text,
+        port,
+        host: text,
+        scheme: text,
+        httpHeaders: s.nullish(s.array(s.looseObject({ name: s.string(), value: s.string() }))),
+      }),
+    ),
+    tcpSocket: s.nullish(s.looseObject({ port, host: text })),
+    grpc: s.nullish(s.looseObject({ port: s.number(), service: s.nullish(s.string()) })),
+    exec: object,
+    initialDelaySeconds: seconds,
+    periodSeconds: seconds,
+    timeoutSeconds: seconds,
+    successThreshold: seconds,
+    failureThreshold: seconds,
+    terminationGracePeriodSeconds: s.nullish(s.number()),
+  }),
+);
+
+const container = s.looseObject({
+  name: s.string(),
+  image: text,
+  imagePullPolicy: text,
+  command: texts,
+  args: texts,
+  restartPolicy: text,
+  env: s.nullish(s.array(s.looseObject({ name: s.string(), value: text }))),
+  envFrom: s.nullish(s.array(s.unknown())),
+  ports: s.nullish(
+    s.array(s.looseObject({ name: text, containerPort: s.number(), protocol: text })),
+  ),
+  volumeMounts: s.nullish(
+    s.array(
+      s.looseObject({
+        name: s.string(),
+        mountPath: s.string(),
+        subPath: text,
+        readOnly: s.optional(s.boolean()),
+      }),
+    ),
+  ),
+  volumeDevices: s.nullish(s.array(s.looseObject({ devicePath: s.string() }))),
+  resources: s.nullish(s.looseObject({ requests: quantities, limits: quantities })),
+  securityContext,
+  startupProbe: probe,
+  livenessProbe: probe,
+  readinessProbe: probe,
+  lifecycle: object,
+});
+const containers = s.nullish(s.array(container));
+
+const pod = s.looseObject({
+  apiVersion: text,
+  kind: text,
+  metadata: s.nullish(
+    s.looseObject({
+      name: text,
+      generateName: text,
+      namespace: text,
+      labels: strings,
+      annotations: strings,
+    }),
+  ),
+  spec: s.nullish(
+    s.looseObject({
+      containers,
+      initContainers: containers,
+      ephemeralContainers: containers,
+      volumes: s.nullish(s.array(s.looseObject({ name: s.string() }))),
+      restartPolicy: text,
+      serviceAccountName: text,
+      hostNetwork: s.optional(s.boolean()),
+      securityContext,
+      nodeSelector: strings,
+      os: s.nullish(s.looseObject({ name: text })),
+    }),
+  ),
+});
+
+/** Whether the fields of {@link Pod} have the right types. The value itself stays untouched: no field is dropped or filled in. */
+export function isPod(input: unknown): input is Pod {
+  return s.is(pod, input);
+}
+
+/** Where a pod's value first differs from {@link Pod}, such as `spec.containers.0.name`; `undefined` when it does not. */
+export function podProblem(input: unknown): string | undefined {
+  const result = s.safeParse(pod, input, { abortEarly: true });
+  return result.success ? undefined : (s.getDotPath(result.issues[0]) ?? "the pod itself");
+}
+
+export type ContainerList = "containers" | "initContainers";
+
+/** A container and the field that holds it. */
+export interface Place {
+  readonly list: ContainerList;
+  readonly index: number;
+  readonly container: Container;
+}
+
+/** Every container of one list with its place. */
+export function places(spec: PodSpec, list: ContainerList): readonly Place[] {
+  return (spec[list] ?? []).map((container, index) => ({ list, index, container }));
+}
+
+/** The name of a field as kubectl would say it: `spec.containers[1]`. */
+export function fieldOf({ list, index }: Place): string {
+  return `spec.${list}[${index}]`;
+}
+
+/** Native sidecar: an init container that goes on running. */
+export function isNativeSidecar({ list, container }: Place): boolean {
+  return list === "initContainers" && container.restartPolicy === "Always";
+}
+
+/** Whether a field is there: Go leaves an empty one out or writes null. */
+export function given<T>(value: T | null | undefined): value is T {
+  return value !== undefined && value !== null;
+}

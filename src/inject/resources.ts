@@ -1,0 +1,110 @@
+/** CPU and memory of the sidecar. Requests and limits are always set: a quota or a LimitRange would refuse the pod otherwise. */
+import type { PodOptions } from "#core/pod-options.ts";
+import { cpu, formatBytes } from "#core/values.ts";
+import type { Container, Resources } from "./pod.ts";
+import { given } from "./pod.ts";
+import { ephemeralBytes } from "./volumes.ts";
+
+/** Memory of the sidecar itself: the tmpfs for the secrets comes on top, because its pages are charged to the sidecar. */
+const OWN_MEMORY = 128 * 2 ** 20;
+/** The least that a memory limit must leave above the tmpfs. */
+export const LEAST_MEMORY: number = 64 * 2 ** 20;
+/** Millicores. Enough to start in a second and to apply a delta, too little to starve the application on a small machine. */
+const CPU_LIMIT = 500;
+/** In a Guaranteed pod the limit is reserved, so it is the least with which the sidecar starts in reasonable time. */
+const GUARANTEED_CPU = 100;
+/** The sidecar's log, on top of the payload. */
+const LOG_BYTES = 64 * 2 ** 20;
+
+export interface Amounts {
+  readonly cpuRequest: number;
+  readonly cpuLimit: number;
+  readonly memoryRequest: number;
+  readonly memoryLimit: number;
+}
+
+/** Millicores and bytes. */
+export function amountsOf(options: PodOptions, guaranteed: boolean): Amounts {
+  const { cpuRequest, memoryRequest } = options;
+  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + options.secretsSize;
+  if (!guaranteed)
+    return {
+      cpuRequest,
+      cpuLimit: options.cpuLimit ?? Math.max(CPU_LIMIT, cpuRequest),
+      memoryRequest: Math.min(memoryRequest, memoryLimit),
+      memoryLimit,
+    };
+  const both = options.cpuLimit ?? Math.max(GUARANTEED_CPU, cpuRequest);
+  return { cpuRequest: both, cpuLimit: both, memoryRequest: memoryLimit, memoryLimit };
+}
+
+export function resourcesOf(options: PodOptions, others: readonly Container[]): Resources {
+  const amounts = amountsOf(options, isGuaranteed(others));
+  const storage = ephemeralLimit(options, others);
+  return {
+    requests: {
+      cpu: cpu.format(amounts.cpuRequest),
+      memory: formatBytes(amounts.memoryRequest),
+    },
+    limits: {
+      cpu: cpu.format(amounts.cpuLimit),
+      memory: formatBytes(amounts.memoryLimit),
+      ...(storage === undefined ? {} : { "ephemeral-storage": storage }),
+    },
+  };
+}
+
+/** Whether the pod, without the sidecar, has QoS class Guaranteed: every container has limits of CPU and memory, and its requests equal them. */
+export function isGuaranteed(containers: readonly Container[]): boolean {
+  return (
+    containers.length > 0 &&
+    containers.every(({ resources }) =>
+      ["cpu", "memory"].every((name) => {
+        const limit = resources?.limits?.[name];
+        const request = resources?.requests?.[name] ?? limit;
+        return limit !== undefined && request !== undefined && amount(limit) > 0
+          ? amount(limit) === amount(request)
+          : false;
+      }),
+    )
+  );
+}
+
+/** Containers whose local storage is limited: the kubelet then holds all volumes of the pod against the sum of the limits. */
+export function limitsStorage(containers: readonly Container[]): boolean {
+  return containers.some(({ resources }) => given(resources?.limits?.["ephemeral-storage"]));
+}
+
+function ephemeralLimit(options: PodOptions, others: readonly Container[]): string | undefined {
+  const { channel, payloadSize, payloadStorage } = options;
+  const counted = channel !== undefined && payloadStorage.kind === "ephemeral";
+  if (!counted || payloadSize === undefined || !limitsStorage(others)) return undefined;
+  return formatBytes(ephemeralBytes(payloadSize) + LOG_BYTES);
+}
+
+const SCALES: Readonly<Record<string, number>> = {
+  n: 1e-9,
+  u: 1e-6,
+  m: 1e-3,
+  "": 1,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  P: 1e15,
+  E: 1e18,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+  Pi: 2 ** 50,
+  Ei: 2 ** 60,
+};
+
+/** A Kubernetes quantity as a number, NaN (equal to nothing) when it is none. */
+function amount(quantity: string | number): number {
+  if (typeof quantity === "number") return quantity;
+  const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)$/.exec(quantity);
+  const scale = SCALES[match?.[2] ?? ""];
+  return match === null || scale === undefined ? Number.NaN : Number(match[1]) * scale;
+}

@@ -1,0 +1,163 @@
+/** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
+import type { PodOptions } from "#core/pod-options.ts";
+import type { AppProbes } from "#core/probe.ts";
+import { toEnv, variableOf } from "#core/settings.ts";
+import type { Settings } from "#core/settings.ts";
+import type { ClusterOptions } from "./cluster.ts";
+import { FILES, PATHS, SIDECAR } from "./names.ts";
+import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
+import { sidecarMounts } from "./volumes.ts";
+
+const DEFAULT_ID = 65_532;
+
+/** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
+const ENDLESS = 2_147_483_647;
+
+/** From the downward API, because a pod has neither name nor uid when it is admitted. */
+const DOWNWARD = [
+  ["pod-name", "metadata.name"],
+  ["pod-namespace", "metadata.namespace"],
+  ["pod-uid", "metadata.uid"],
+  ["node-name", "spec.nodeName"],
+] as const;
+
+export interface Identity {
+  readonly uid: number;
+  readonly gid: number;
+  /** Mode of secret files: their group can read them when it is the application's, everybody when it is not known. */
+  readonly secretsMode: number;
+}
+
+/**
+ * Who the sidecar runs as. With the application's own group, files need not be readable by all; that takes a group that the pod
+ * states, the same for every container with the secrets. Group 0 is what images without one have, so it protects nothing.
+ */
+export function identityOf(
+  options: PodOptions,
+  spec: PodSpec,
+  main: Container,
+  readers: readonly Container[],
+): Identity {
+  const groupOf = ({ securityContext }: Container): number =>
+    securityContext?.runAsGroup ?? spec.securityContext?.runAsGroup ?? 0;
+  const stated = groupOf(main);
+  const uid = options.runAs?.uid ?? DEFAULT_ID;
+  const gid = options.runAs?.gid ?? (stated === 0 ? uid : stated);
+  const shared = readers.length > 0 && readers.every((reader) => groupOf(reader) === gid);
+  return { uid, gid, secretsMode: shared ? 0o440 : 0o444 };
+}
+
+export interface SidecarParts {
+  readonly options: PodOptions;
+  readonly cluster: ClusterOptions;
+  readonly identity: Identity;
+  readonly resources: Resources;
+  readonly app: readonly AppProbes[];
+  readonly serviceAccount: string;
+}
+
+/** @throws EdgeSyncError ANNOTATION_INVALID when a setting is larger than a variable may be */
+export function sidecarContainer(parts: SidecarParts): Container {
+  const { options, cluster, identity, resources } = parts;
+  const port = cluster.sidecarPort;
+  const get = (path: string): object => ({ httpGet: { path, port, scheme: "HTTP" } });
+  return {
+    name: SIDECAR,
+    image: options.image ?? cluster.image,
+    // A link that is thin or down must not decide whether a pod restarts.
+    imagePullPolicy: "IfNotPresent",
+    args: ["agent"],
+    restartPolicy: "Always",
+    env: environment(settingsOf(parts)),
+    ports: [{ name: SIDECAR, containerPort: port, protocol: "TCP" }],
+    volumeMounts: sidecarMounts(options),
+    resources,
+    securityContext: {
+      runAsNonRoot: true,
+      runAsUser: identity.uid,
+      runAsGroup: identity.gid,
+      privileged: false,
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ["ALL"] },
+      readOnlyRootFilesystem: true,
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    startupProbe: { ...get("/startup"), ...timing(1, ENDLESS) },
+    // The sidecar itself knows for how long "degraded" is still ready; two answers keep one lost packet from counting.
+    readinessProbe: { ...get("/ready"), ...timing(5, 2) },
+    // Its death takes the pod out of service, so the kubelet is patient with a busy machine.
+    livenessProbe: { ...get("/live"), ...timing(10, 6) },
+    terminationMessagePolicy: "FallbackToLogsOnError",
+  } as Container;
+}
+
+function timing(periodSeconds: number, failureThreshold: number): object {
+  return { periodSeconds, timeoutSeconds: 5, successThreshold: 1, failureThreshold };
+}
+
+function settingsOf({ options, cluster, identity, app, serviceAccount }: SidecarParts): Settings {
+  const payload = options.channel !== undefined;
+  const secrets = options.secrets.length > 0;
+  return {
+    ...options,
+    settingsVersion: 1,
+    repository: payload ? (options.repository ?? cluster.repository) : undefined,
+    vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
+    vaultRole: secrets ? (options.vaultRole ?? serviceAccount) : undefined,
+    podName: undefined,
+    podNamespace: undefined,
+    podUid: undefined,
+    nodeName: undefined,
+    payloadDir: payload ? PATHS.payload : undefined,
+    trustRootFile: payload ? `${PATHS.trust}/${FILES.root}` : undefined,
+    repositoryCaFile:
+      payload && options.repositoryCa !== undefined
+        ? `${PATHS.repositoryCa}/${FILES.ca}`
+        : undefined,
+    secretsDir: secrets ? PATHS.secrets : undefined,
+    tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
+    vaultCaFile:
+      secrets && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
+    secretsMode: identity.secretsMode,
+    port: cluster.sidecarPort,
+    app,
+  };
+}
+
+function environment(settings: Settings): readonly EnvVar[] {
+  return [
+    ...Object.entries(toEnv(settings)).map(([name, value]) => ({
+      name,
+      // Kubernetes replaces $(NAME) and $$ in a value; "$$" stands for the character itself.
+      value: value.replaceAll("$", "$$$$"),
+    })),
+    ...DOWNWARD.map(([key, fieldPath]) => ({
+      name: variableOf(key),
+      valueFrom: { fieldRef: { apiVersion: "v1", fieldPath } },
+    })),
+  ];
+}
+
+/** A container of the pod that has the sidecar's name. */
+export function namedSidecar(all: readonly Place[]): Place | undefined {
+  return all.find(({ container }) => container.name === SIDECAR);
+}
+
+/**
+ * Whether a container of the sidecar's name was put there by an earlier call. The API server calls a webhook again after others have
+ * changed the pod, and defaults and other webhooks may have added fields by then; a command or a hook is nobody's to add.
+ */
+export function isOurs({ list, container }: Place): boolean {
+  const { args, command, env, envFrom, lifecycle, restartPolicy } = container;
+  const version = variableOf("settings-version");
+  return (
+    list === "initContainers" &&
+    restartPolicy === "Always" &&
+    args?.length === 1 &&
+    args[0] === "agent" &&
+    (command ?? []).length === 0 &&
+    (envFrom ?? []).length === 0 &&
+    (lifecycle ?? undefined) === undefined &&
+    (env ?? []).some(({ name }) => name === version)
+  );
+}

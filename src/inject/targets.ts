@@ -1,0 +1,85 @@
+/** Which containers are meant: the main one, those with the payload, those with the secrets. */
+import { PREFIX } from "#core/annotations.ts";
+import type { PodOptions } from "#core/pod-options.ts";
+import { MAIN_CONTAINER_ANNOTATION, MESH_PROXIES, SIDECAR } from "./names.ts";
+import { fieldOf, isNativeSidecar, places } from "./pod.ts";
+import type { Place, Pod, PodSpec } from "./pod.ts";
+
+export interface Targets {
+  readonly main: Place;
+  readonly payload: readonly Place[];
+  readonly secrets: readonly Place[];
+}
+
+/**
+ * The places that the options name, with a sentence for each that does not fit.
+ *
+ * @param sidecarIndex where the sidecar is, or will be, among the init containers
+ */
+export function findTargets(
+  pod: Pod,
+  spec: PodSpec,
+  options: Partial<PodOptions>,
+  sidecarIndex: number,
+): { readonly targets: Targets | undefined; readonly problems: readonly string[] } {
+  const problems: string[] = [];
+  const running = places(spec, "containers");
+  const all = [...running, ...places(spec, "initContainers")].filter(
+    ({ container }) => container.name !== SIDECAR,
+  );
+  const asked = pod.metadata?.annotations?.[MAIN_CONTAINER_ANNOTATION];
+  const main =
+    asked === undefined
+      ? (running.find(({ container }) => !MESH_PROXIES.includes(container.name)) ?? running[0])
+      : running.find(({ container }) => container.name === asked);
+  if (main === undefined)
+    problems.push(
+      asked === undefined
+        ? "spec.containers is empty; a pod needs a main container"
+        : `${MAIN_CONTAINER_ANNOTATION} names ${JSON.stringify(asked)}; the pod has ${namesOf(running)}`,
+    );
+  const named = (key: string, names: readonly string[] | undefined): readonly Place[] =>
+    (names ?? []).flatMap((name) => {
+      const place = all.find(({ container }) => container.name === name);
+      if (place === undefined)
+        problems.push(`${PREFIX}${key} names ${JSON.stringify(name)}; the pod has ${namesOf(all)}`);
+      else if (place.list === "initContainers" && place.index < sidecarIndex)
+        problems.push(
+          `${PREFIX}${key} names ${JSON.stringify(name)}, but ${fieldOf(place)} runs before the sidecar`,
+        );
+      else return [place];
+      return [];
+    });
+  const payload = named("payload-containers", options.payloadContainers);
+  const secrets = named("secrets-containers", options.secretsContainers);
+  if (main === undefined) return { targets: undefined, problems };
+  return {
+    targets: {
+      main,
+      payload: options.payloadContainers === undefined ? [main] : payload,
+      secrets: options.secretsContainers === undefined ? [main] : secrets,
+    },
+    problems,
+  };
+}
+
+function namesOf(all: readonly Place[]): string {
+  return all.length === 0 ? "none" : all.map(({ container }) => container.name).join(", ");
+}
+
+/** Containers that run on and have probes; an ordinary init container has none and ends by itself. */
+export function runsOn(place: Place): boolean {
+  return place.list === "containers" || isNativeSidecar(place);
+}
+
+/**
+ * Where the sidecar belongs: behind the init containers with a smaller index, before the others. A new one comes first of all, because
+ * any of them may need its secrets. One that is there already stays, whatever others have put before it. Only the native proxies of a
+ * mesh always come before it: they are its network, and they come up only after it if they stand behind it.
+ */
+export function sidecarIndex(spec: PodSpec, found: Place | undefined): number {
+  const proxies = places(spec, "initContainers").filter(
+    (place) => isNativeSidecar(place) && MESH_PROXIES.includes(place.container.name),
+  );
+  return Math.max(found?.index ?? 0, (proxies.at(-1)?.index ?? -1) + 1);
+}

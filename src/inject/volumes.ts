@@ -1,0 +1,100 @@
+/** The volumes that the injection adds, and where the sidecar and the application mount them. */
+import type { PodOptions } from "#core/pod-options.ts";
+import { formatBytes } from "#core/values.ts";
+import { FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
+import type { Volume, VolumeMount } from "./pod.ts";
+
+/** 0444: the owner is root and the sidecar is not, so a stricter mode would lock it out. */
+const READABLE = 0o444;
+
+const TOKEN_LIFE_S = 3600;
+
+type Source = Readonly<Record<string, unknown>>;
+
+/** Which volumes a pod needs; the keys are those of {@link VOLUMES}, in the order in which they are added. */
+export function volumesOf(options: PodOptions): readonly Volume[] {
+  const volumes: (Volume & Source)[] = [];
+  const configMap = (volume: string, name: string, file: string): void => {
+    const items = [{ key: file, path: file }];
+    volumes.push({ name: volume, configMap: { name, items, defaultMode: READABLE } });
+  };
+  if (options.channel !== undefined) {
+    volumes.push({ name: VOLUMES.payload, ...payloadSource(options) });
+    configMap(VOLUMES.trust, options.trustRoot, FILES.root);
+    if (options.repositoryCa !== undefined)
+      configMap(VOLUMES.repositoryCa, options.repositoryCa, FILES.ca);
+  }
+  if (options.secrets.length > 0) {
+    // Without a limit the tmpfs could take all memory of the node; its pages are charged to the sidecar, which writes them.
+    const sizeLimit = formatBytes(options.secretsSize);
+    volumes.push(
+      { name: VOLUMES.secrets, emptyDir: { medium: "Memory", sizeLimit } },
+      { name: VOLUMES.token, projected: tokenSource(options) },
+    );
+    if (options.vaultCa !== undefined) configMap(VOLUMES.vaultCa, options.vaultCa, FILES.ca);
+  }
+  volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
+  return volumes;
+}
+
+function payloadSource({ payloadStorage, payloadSize }: PodOptions): Source {
+  if (payloadStorage.kind === "claim")
+    return { persistentVolumeClaim: { claimName: payloadStorage.claim } };
+  return {
+    emptyDir:
+      payloadSize === undefined ? {} : { sizeLimit: formatBytes(ephemeralBytes(payloadSize)) },
+  };
+}
+
+/**
+ * What the kubelet allows for a payload of at most `payloadSize` bytes. A full emptyDir is no ENOSPC: the kubelet evicts the pod. So
+ * the sidecar's own budget must be used up first, with room for what it does not count: directories, block rounding, its journal.
+ */
+export function ephemeralBytes(payloadSize: number): number {
+  const margin = Math.max(16 * 2 ** 20, payloadSize / 8);
+  return Math.ceil((payloadSize + margin) / 2 ** 20) * 2 ** 20;
+}
+
+/** The token of the login and of nothing else: with an audience the API server itself refuses it. */
+function tokenSource({ vaultAudience }: PodOptions): Source {
+  const audience = vaultAudience === undefined ? {} : { audience: vaultAudience };
+  return {
+    sources: [
+      { serviceAccountToken: { ...audience, expirationSeconds: TOKEN_LIFE_S, path: FILES.token } },
+    ],
+    defaultMode: READABLE,
+  };
+}
+
+export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
+  const mounts: VolumeMount[] = [];
+  const readable = (volume: keyof typeof VOLUMES): void => {
+    mounts.push({ name: VOLUMES[volume], mountPath: PATHS[volume], readOnly: true });
+  };
+  if (options.channel !== undefined) {
+    mounts.push({ name: VOLUMES.payload, mountPath: PATHS.payload });
+    readable("trust");
+    if (options.repositoryCa !== undefined) readable("repositoryCa");
+  }
+  if (options.secrets.length > 0) {
+    mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });
+    readable("token");
+    if (options.vaultCa !== undefined) readable("vaultCa");
+  }
+  // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.
+  readable("noToken");
+  return mounts;
+}
+
+export function payloadMount({ payloadPath }: PodOptions): VolumeMount {
+  return { name: VOLUMES.payload, mountPath: payloadPath, readOnly: true };
+}
+
+export function secretsMount({ secretsPath }: PodOptions): VolumeMount {
+  return {
+    name: VOLUMES.secrets,
+    mountPath: secretsPath,
+    subPath: SECRETS_SUBPATH,
+    readOnly: true,
+  };
+}
