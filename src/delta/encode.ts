@@ -1,0 +1,117 @@
+/**
+ * Makes deltas; the publisher's side of `zstd-segments`. A delta is only worth something once a decoder has made the new file from
+ * it, so whoever calls this decodes the result and compares the digest.
+ */
+import { promisify } from "node:util";
+import { constants, zstdCompress } from "node:zlib";
+import { EdgeSyncError } from "../errors.ts";
+import type { RandomAccess } from "./codec.ts";
+import { markOld } from "./window.ts";
+import {
+  HEADER_BYTES,
+  MAGIC,
+  MAX_SEGMENT,
+  MAX_WINDOW,
+  SEGMENT_HEADER_BYTES,
+  VERSION,
+  WINDOW_LOG,
+} from "./zstd-segments.ts";
+
+const compress = promisify(zstdCompress);
+
+/** Runs work when there is a processor for it. */
+export type Run = <T>(work: () => Promise<T>) => Promise<T>;
+
+/** zstd takes a dictionary that begins with this for one of its own format. */
+const DICTIONARY_MAGIC = 0xec30a437;
+
+/**
+ * A delta from `old` to `target`, in order.
+ *
+ * @param run decides how many segments are compressed at a time; about 150 MiB each
+ * @throws EdgeSyncError DELTA_INVALID when a segment cannot be encoded within the limits of the format
+ */
+export async function* encodeDelta(
+  old: RandomAccess,
+  target: RandomAccess,
+  run: Run,
+  signal: AbortSignal,
+): AsyncIterable<Buffer> {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.write(MAGIC, 0, "latin1");
+  header.writeUInt32LE(VERSION, 4);
+  header.writeBigUInt64LE(BigInt(target.size), 8);
+  yield header;
+
+  const length = Math.min(old.size, MAX_WINDOW);
+  const marks = old.size > length ? await markOld(old, target, length, signal) : undefined;
+  const segment = async (start: number): Promise<readonly Buffer[]> => {
+    signal.throwIfAborted();
+    const end = Math.min(start + MAX_SEGMENT, target.size);
+    const offset = (await marks?.windowFor(start, end, signal)) ?? 0;
+    return await encodeSegment(old, target, { start, end, offset, length });
+  };
+
+  // Two rounds ahead of the reader: processors have work, and memory a bound.
+  const ahead: Promise<readonly Buffer[]>[] = [];
+  let next = 0;
+  const begin = (): void => {
+    const start = next;
+    next += MAX_SEGMENT;
+    const work = run(() => segment(start));
+    // Awaited in order below; until then a failure must not count as unhandled.
+    work.catch(() => undefined);
+    ahead.push(work);
+  };
+  while (next < target.size && ahead.length < 8) begin();
+  for (let work = ahead.shift(); work !== undefined; work = ahead.shift()) {
+    yield* await work;
+    if (next < target.size) begin();
+  }
+}
+
+interface Plan {
+  readonly start: number;
+  readonly end: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+async function encodeSegment(
+  old: RandomAccess,
+  target: RandomAccess,
+  { start, end, offset, length }: Plan,
+): Promise<readonly Buffer[]> {
+  const bytes = await target.read(start, end - start);
+  let window = Buffer.from(await old.read(offset, length));
+  let from = offset;
+  if (window.length >= 4 && window.readUInt32LE(0) === DICTIONARY_MAGIC) {
+    window = window.subarray(1);
+    from += 1;
+  }
+  const frame = await compress(bytes, {
+    ...(window.length > 0 && { dictionary: window }),
+    params: {
+      // Level 19 with a shorter search and one pass for statistics: on executables the size is the same within 0.1 %, in two thirds
+      // of the time (docs/publishing.md has the figures).
+      [constants.ZSTD_c_compressionLevel]: 19,
+      [constants.ZSTD_c_strategy]: constants.ZSTD_btultra,
+      [constants.ZSTD_c_searchLog]: 5,
+      [constants.ZSTD_c_targetLength]: 128,
+      [constants.ZSTD_c_windowLog]: windowLog(bytes.length + window.length),
+    },
+  });
+  if (frame.length > MAX_SEGMENT)
+    throw new EdgeSyncError("DELTA_INVALID", "the segment does not compress at all");
+  const header = Buffer.alloc(SEGMENT_HEADER_BYTES);
+  header.writeUInt32LE(bytes.length, 0);
+  header.writeUInt32LE(frame.length, 4);
+  header.writeUInt32LE(window.length, 8);
+  header.writeBigUInt64LE(BigInt(from), 12);
+  return [header, frame];
+}
+
+/** The smallest window that reaches from the end of a segment to the beginning of its dictionary. */
+function windowLog(bytes: number): number {
+  return Math.min(WINDOW_LOG, Math.max(10, Math.ceil(Math.log2(bytes))));
+}

@@ -1,0 +1,64 @@
+/** Full blobs: a file as it is, or one zstd frame of it. */
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { constants, createZstdDecompress } from "node:zlib";
+import { EdgeSyncError } from "../errors.ts";
+
+/** The most that decoding holds: 2^23 bytes. It is what zstd takes by itself at level 19. */
+export const FULL_WINDOW_LOG = 23;
+
+/**
+ * The file that a full blob holds, piece by piece; exactly `size` bytes, or an error. The caller hashes them.
+ *
+ * @param size bytes of the file, from the signed manifest
+ * @throws EdgeSyncError DIGEST_MISMATCH when the blob does not make a file of that size; what `blob` throws passes unchanged
+ */
+export async function* decodeFull(
+  encoding: "identity" | "zstd",
+  blob: AsyncIterable<Uint8Array>,
+  size: number,
+  signal: AbortSignal,
+): AsyncIterable<Uint8Array> {
+  let rest = size;
+  for await (const chunk of encoding === "zstd" ? decompress(blob, signal) : blob) {
+    signal.throwIfAborted();
+    rest -= chunk.length;
+    if (rest < 0) throw mismatch(`makes more than the signed ${size} bytes`);
+    yield chunk;
+  }
+  if (rest > 0) throw mismatch(`makes ${size - rest} of the signed ${size} bytes`);
+}
+
+function mismatch(problem: string, cause?: unknown): EdgeSyncError {
+  return new EdgeSyncError("DIGEST_MISMATCH", `full blob ${problem}`, { cause });
+}
+
+async function* decompress(
+  blob: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncIterable<Uint8Array> {
+  const decoder = createZstdDecompress({
+    chunkSize: 64 * 1024,
+    params: { [constants.ZSTD_d_windowLogMax]: FULL_WINDOW_LOG },
+  });
+  let failure: { readonly error: unknown } | undefined;
+  async function* input(): AsyncIterable<Uint8Array> {
+    try {
+      yield* blob;
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+  }
+  const feeding = pipeline(Readable.from(input(), { objectMode: false }), decoder, { signal });
+  // Its error also destroys the decoder, so that the loop below meets it.
+  feeding.catch(() => undefined);
+  try {
+    yield* decoder;
+    await feeding;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (failure !== undefined) throw failure.error;
+    throw mismatch("cannot be decompressed", error);
+  }
+}
