@@ -1,0 +1,244 @@
+/**
+ * What the Vault tests run against: the server given by VAULT_ADDR and VAULT_TOKEN (and VAULT_CACERT), else the embedded
+ * development Vault over TLS; with a cluster whose tokens it accepts and a broker for which it issues users. Everything is
+ * configured through Vault's own API, under names that no other run uses, and taken away at the end.
+ */
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { request as plainRequest } from "node:http";
+import { request as tlsRequest } from "node:https";
+import type { Clock } from "#core/clock.ts";
+import { openDevBroker } from "../../demo/vault/broker.ts";
+import type { DevBroker } from "../../demo/vault/broker.ts";
+import { openDevCluster } from "../../demo/vault/cluster.ts";
+import type { DevCluster, ServiceAccount } from "../../demo/vault/cluster.ts";
+import { openDevVault } from "../../demo/vault/server.ts";
+import type { DevVault } from "../../demo/vault/server.ts";
+import { authority } from "../support/certificates.ts";
+import { realClock } from "../support/real-clock.ts";
+
+export interface Reply {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** Parsed JSON; empty when there is none. */
+  readonly body: Body;
+}
+
+/** As much of an answer of Vault as the tests look at. */
+export interface Body {
+  readonly errors?: readonly string[];
+  readonly data?: Readonly<Record<string, unknown>> | null;
+  readonly auth?: {
+    readonly client_token: string;
+    readonly accessor: string;
+    readonly policies: readonly string[];
+    readonly lease_duration: number;
+    readonly renewable: boolean;
+    readonly metadata: Readonly<Record<string, string>> | null;
+  } | null;
+  readonly lease_id?: string;
+  readonly lease_duration?: number;
+  readonly renewable?: boolean;
+}
+
+export interface World extends AsyncDisposable {
+  readonly url: string;
+  /** PEM of the authority of `url`; `undefined` when it speaks plain HTTP. */
+  readonly ca: string | undefined;
+  readonly cluster: DevCluster;
+  readonly broker: DevBroker;
+  /** Mounts and names that belong to this run. */
+  readonly names: {
+    readonly kv: string;
+    readonly plain: string;
+    readonly broker: string;
+    readonly kubernetes: string;
+    readonly jwt: string;
+    readonly policy: string;
+  };
+  /** Whom the roles `web` of both auth methods let in. */
+  readonly account: ServiceAccount;
+  /** A request with a token, the administrator's when absent. */
+  call(method: string, path: string, body?: object, token?: string): Promise<Reply>;
+  /** As `call` with the administrator's token, and fails unless it succeeds. */
+  configure(method: string, path: string, body?: object): Promise<Reply>;
+  /** The terms of the leases from now on, in seconds. */
+  leaseTerms(ttl: number, maxTtl: number): Promise<void>;
+  /** The embedded server, when it is that. */
+  readonly embedded: DevVault | undefined;
+}
+
+export interface WorldOptions {
+  /** Seconds. */
+  readonly tokenTtl?: number;
+  readonly tokenMaxTtl?: number;
+  /** Only the embedded server will do, because the test needs its faults. */
+  readonly embedded?: true;
+  readonly clock?: Clock;
+}
+
+export const AUDIENCE = "vault.edgesync.test";
+
+const ca = authority("edgesync test Vault CA");
+const identity = ca.issue(["localhost", "127.0.0.1"]);
+
+/** The environment is this helper's to read: it is how the real server is given. */
+const given = process.env;
+
+export async function openWorld(options: WorldOptions = {}): Promise<World> {
+  await using stack = new AsyncDisposableStack();
+  const clock = options.clock ?? realClock;
+  const address = options.embedded === true ? undefined : given["VAULT_ADDR"];
+  const embedded =
+    address === undefined
+      ? stack.use(await openDevVault({ tls: identity, host: "localhost", clock }))
+      : undefined;
+  const url = (embedded?.url ?? address ?? "").replace(/\/$/, "");
+  const rootToken = embedded?.rootToken ?? given["VAULT_TOKEN"] ?? "";
+  const cluster = stack.use(await openDevCluster({ tls: identity, clock }));
+  const broker = stack.use(await openDevBroker());
+  const bundle = embedded === undefined ? givenAuthority() : ca.cert;
+  const call: World["call"] = (method, path, body, token = rootToken) =>
+    exchange(url, bundle, { method, path, body, token });
+  const configure: World["configure"] = async (method, path, body) => {
+    const reply = await call(method, path, body);
+    if (reply.status >= 300)
+      throw new Error(`${method} ${path}: ${reply.status} ${reply.body.errors?.join("; ") ?? ""}`);
+    return reply;
+  };
+
+  const run = `es-${randomBytes(4).toString("hex")}`;
+  const names: World["names"] = {
+    kv: `${run}-kv`,
+    plain: `${run}-plain`,
+    broker: `${run}-broker`,
+    kubernetes: `${run}-k8s`,
+    jwt: `${run}-jwt`,
+    policy: `${run}-web`,
+  };
+  const account = { namespace: "shop", name: "web" };
+  const mount = async (area: "mounts" | "auth", name: string, body: object): Promise<void> => {
+    await configure("POST", `sys/${area}/${name}`, body);
+    stack.defer(async () => {
+      await call("DELETE", `sys/${area}/${name}`).catch(() => undefined);
+    });
+  };
+  await mount("mounts", names.kv, { type: "kv", options: { version: "2" } });
+  await mount("mounts", names.plain, { type: "kv", options: { version: "1" } });
+  await mount("mounts", names.broker, { type: "rabbitmq" });
+  await configure("POST", `${names.broker}/config/connection`, {
+    connection_uri: broker.url,
+    ...broker.admin,
+  });
+  await configure("POST", `${names.broker}/roles/app`, {
+    tags: "monitoring",
+    vhosts: JSON.stringify({ "/": { configure: "", write: ".*", read: ".*" } }),
+  });
+  const leaseTerms: World["leaseTerms"] = async (ttl, maxTtl) => {
+    await configure("POST", `${names.broker}/config/lease`, { ttl, max_ttl: maxTtl });
+  };
+  await leaseTerms(3_600, 7_200);
+
+  await configure("PUT", `sys/policies/acl/${names.policy}`, { policy: policyText(names) });
+  stack.defer(async () => {
+    await call("DELETE", `sys/policies/acl/${names.policy}`).catch(() => undefined);
+  });
+  const terms = {
+    token_policies: [names.policy],
+    token_ttl: options.tokenTtl ?? 3_600,
+    token_max_ttl: options.tokenMaxTtl ?? 86_400,
+  };
+  await mount("auth", names.kubernetes, { type: "kubernetes" });
+  await configure("POST", `auth/${names.kubernetes}/config`, {
+    kubernetes_host: cluster.url,
+    kubernetes_ca_cert: ca.cert,
+    disable_local_ca_jwt: true,
+  });
+  await configure("POST", `auth/${names.kubernetes}/role/web`, {
+    bound_service_account_names: [account.name],
+    bound_service_account_namespaces: [account.namespace],
+    ...terms,
+  });
+  await mount("auth", names.jwt, { type: "jwt" });
+  await configure("POST", `auth/${names.jwt}/config`, {
+    jwt_validation_pubkeys: [cluster.publicKey],
+    bound_issuer: cluster.issuer,
+  });
+  await configure("POST", `auth/${names.jwt}/role/web`, {
+    role_type: "jwt",
+    user_claim: "sub",
+    bound_audiences: [AUDIENCE],
+    bound_subject: `system:serviceaccount:${account.namespace}:${account.name}`,
+    ...terms,
+  });
+
+  const owned = stack.move();
+  return {
+    url,
+    ca: bundle,
+    cluster,
+    broker,
+    names,
+    account,
+    call,
+    configure,
+    leaseTerms,
+    embedded,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function policyText({ kv, plain, broker }: World["names"]): string {
+  return `
+# What the role web may do.
+path "${kv}/data/web/*" { capabilities = ["read"] }
+path "${kv}/data/+/shared" { capabilities = ["read"] }
+path "${kv}/data/web/forbidden" { capabilities = ["deny"] }
+path "${plain}/web/*" { capabilities = ["read", "update", "create"] }
+path "${broker}/creds/app" { capabilities = ["read"] }
+path "sys/leases/revoke" { capabilities = ["update"] }
+`;
+}
+
+function givenAuthority(): string | undefined {
+  const file = given["VAULT_CACERT"];
+  return file === undefined ? undefined : readFileSync(file, "utf8");
+}
+
+function exchange(
+  url: string,
+  bundle: string | undefined,
+  {
+    method,
+    path,
+    body,
+    token,
+  }: { method: string; path: string; body: object | undefined; token: string },
+): Promise<Reply> {
+  const target = new URL(`${url}/v1/${path}`);
+  const init = {
+    method,
+    ...(bundle === undefined ? {} : { ca: bundle }),
+    headers: {
+      ...(token === "" ? {} : { "x-vault-token": token }),
+      "x-vault-request": "true",
+      "content-type": "application/json",
+    },
+  };
+  return new Promise((resolve, reject) => {
+    const outgoing =
+      target.protocol === "https:" ? tlsRequest(target, init) : plainRequest(target, init);
+    outgoing.once("error", reject);
+    outgoing.once("response", (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk: Buffer) => chunks.push(chunk));
+      response.once("error", reject);
+      response.once("end", () => {
+        const text = Buffer.concat(chunks).toString();
+        const parsed = text === "" ? {} : (JSON.parse(text) as Body);
+        resolve({ status: response.statusCode ?? 0, headers: response.headers, body: parsed });
+      });
+    });
+    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
