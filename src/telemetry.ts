@@ -213,6 +213,8 @@ export interface LogFields {
   readonly expiresAt?: string;
   readonly signal?: string;
   readonly warnings?: readonly string[];
+  /** What was wrong, in words, where there is no error to log. */
+  readonly detail?: string;
 }
 
 /** What the programs log through; pino's own shape, object first and a constant message. */

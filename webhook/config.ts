@@ -1,0 +1,187 @@
+/** The settings of the webhook: one environment variable for each, from one table. */
+import { EdgeSyncError } from "#core/errors.ts";
+import type { ClusterOptions } from "#core/inject/cluster.ts";
+import { camel } from "#core/pod-options.ts";
+import type { Camel } from "#core/pod-options.ts";
+import { variableOf } from "#core/settings.ts";
+import * as v from "#core/values.ts";
+import type { TypeOf, Value } from "#core/values.ts";
+
+interface Row<T> {
+  /** One sentence for the reference page. */
+  readonly help: string;
+  readonly value: Value<T>;
+  readonly default?: string;
+  readonly required?: true;
+  /** For the reference page, when what stands in its absence is not a fixed text. */
+  readonly otherwise?: string;
+}
+
+/** Entries apart by commas or white space, so that a ConfigMap can hold one a line. */
+function listOf(allowed: string, isEntry: (entry: string) => boolean): Value<readonly string[]> {
+  return {
+    allowed: `a list, apart by commas or spaces, of ${allowed}; one that ends with * allows all that begin so`,
+    parse(input) {
+      const entries = input.split(/[\s,]+/).filter((entry) => entry !== "");
+      return entries.every(isEntry) ? entries : undefined;
+    },
+    format: (value) => value.join(","),
+  };
+}
+
+const images = listOf("image references", (entry) => {
+  const plain = entry.replace(/\*$/, "");
+  return plain !== "" && v.imageReference.parse(plain) !== undefined;
+});
+
+const addresses = listOf("https:// addresses", (entry) => {
+  const plain = entry.replace(/\*$/, "");
+  // A star within the host would allow hosts of others that begin alike.
+  return (
+    v.serverUrl.parse(plain) !== undefined &&
+    (plain === entry || /^https?:\/\/[^/]+\/.*$/.test(plain))
+  );
+});
+
+const listenAddress: Value<string> = {
+  allowed: "an IP address of this machine",
+  parse: (input) => (/^[0-9a-fA-F:.]{2,45}$/.test(input) ? input : undefined),
+  format: (value) => value,
+};
+
+export const WEBHOOK_SETTINGS = {
+  image: {
+    help: "Image of the sidecar, where a pod names none.",
+    value: v.imageReference,
+    required: true,
+  },
+  images: {
+    help: "Other images that a pod may name.",
+    value: images,
+    default: "",
+    otherwise: "only the default",
+  },
+  repository: {
+    help: "Address of the repository, where a pod names none.",
+    value: v.serverUrl,
+    otherwise: "each pod must name one that is allowed",
+  },
+  repositories: {
+    help: "Other repositories that a pod may name.",
+    value: addresses,
+    default: "",
+    otherwise: "only the default",
+  },
+  "vault-address": {
+    help: "Address of Vault or OpenBao, where a pod names none.",
+    value: v.serverUrl,
+    otherwise: "each pod with secrets must name one that is allowed",
+  },
+  "vault-addresses": {
+    help: "Other addresses of Vault that a pod may name.",
+    value: addresses,
+    default: "",
+    otherwise: "only the default",
+  },
+  "sidecar-port": {
+    help: "Port of the sidecar on each pod's network.",
+    value: v.integer(1, 65535),
+    default: "19465",
+  },
+  "tls-dir": {
+    help: "Folder with the serving certificate: tls.crt and tls.key.",
+    value: v.absolutePath,
+    default: "/edgesync/tls",
+  },
+  "tls-poll-interval": {
+    help: "Time between two looks at the serving certificate.",
+    value: v.duration("20ms", "1h"),
+    default: "10s",
+  },
+  "tls-port": {
+    help: "Port of the admission requests and of the webhook's own probes.",
+    value: v.integer(0, 65535),
+    default: "8443",
+  },
+  "metrics-port": {
+    help: "Port of the metrics, in plain HTTP.",
+    value: v.integer(0, 65535),
+    default: "9464",
+  },
+  "listen-address": {
+    help: "Address that both ports listen on.",
+    value: listenAddress,
+    otherwise: "all addresses",
+  },
+  "max-connections": {
+    help: "Connections that are served at one time; more are closed at once.",
+    value: v.integer(1, 100_000),
+    default: "256",
+  },
+  "request-timeout": {
+    help: "Time in which a whole request must have arrived; its headers, in half of it.",
+    value: v.duration("100ms", "1m"),
+    default: "5s",
+  },
+  "drain-delay": {
+    help: "Time between SIGTERM and the last new connection, in which the Service forgets this replica.",
+    value: v.duration("0s", "5m"),
+    default: "5s",
+  },
+  "log-level": {
+    help: "Least level of the log.",
+    value: v.oneOf("debug", "info", "warn", "error"),
+    default: "info",
+  },
+} as const satisfies Record<string, Row<never> | Row<unknown>>;
+
+type Setting<R> = R extends { value: infer V; default: string } | { value: infer V; required: true }
+  ? TypeOf<V>
+  : R extends { value: infer V }
+    ? TypeOf<V> | undefined
+    : never;
+
+export type WebhookConfig = {
+  readonly [K in keyof typeof WEBHOOK_SETTINGS as Camel<K>]: Setting<(typeof WEBHOOK_SETTINGS)[K]>;
+};
+
+/**
+ * The settings in an environment, and every problem at once. An empty variable counts as absent: that is how a ConfigMap leaves one open.
+ *
+ * @throws EdgeSyncError CONFIG_INVALID
+ */
+export function webhookConfig(env: Readonly<Record<string, string | undefined>>): WebhookConfig {
+  const problems: string[] = [];
+  const config: Record<string, unknown> = {};
+  const rows: readonly (readonly [string, Row<unknown>])[] = Object.entries(WEBHOOK_SETTINGS);
+  for (const [key, row] of rows) {
+    const variable = variableOf(key);
+    const text = env[variable] || row.default;
+    const value = text === undefined ? undefined : row.value.parse(text);
+    if (text !== undefined && value === undefined)
+      problems.push(`${variable} is ${quote(text)}; allowed: ${row.value.allowed}`);
+    if (text === undefined && row.required === true)
+      problems.push(`${variable} is not set; allowed: ${row.value.allowed}`);
+    config[camel(key)] = value;
+  }
+  if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
+  // Every member of the mapped type is assigned by the loop over the same table.
+  return config as unknown as WebhookConfig;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+}
+
+export function clusterOptions(config: WebhookConfig): ClusterOptions {
+  const { image, repository, repositories, vaultAddress, vaultAddresses, sidecarPort } = config;
+  return {
+    image,
+    images: config.images,
+    repository,
+    repositories,
+    vaultAddress,
+    vaultAddresses,
+    sidecarPort,
+  };
+}

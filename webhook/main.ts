@@ -1,0 +1,146 @@
+/** The webhook as a process: `edgesync webhook` serves, `edgesync webhook certificate` makes its certificate. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { pino } from "pino";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Clock } from "#core/clock.ts";
+import { codeOf, EdgeSyncError, ERRORS } from "#core/errors.ts";
+import { createMetrics, WEBHOOK_METRICS } from "#core/telemetry.ts";
+import * as v from "#core/values.ts";
+import { makeCertificate } from "./certificate.ts";
+import { clusterOptions, webhookConfig } from "./config.ts";
+import { openServer } from "./server.ts";
+import { watchCertificate } from "./serving-certificate.ts";
+
+const USAGE = `edgesync webhook
+  Serves the admission webhook; settings come from EDGESYNC_* variables (docs/webhook.md).
+
+edgesync webhook certificate --out <folder> --namespace <name> --service <name> [--name <host or address>]...
+  Writes ca.crt, tls.crt and tls.key for the webhook's Service. --name adds further names.
+`;
+
+const clock: Clock = {
+  now: Date.now,
+  monotonic: () => performance.now(),
+  sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+};
+
+/** @returns the exit status */
+export async function main(args: readonly string[]): Promise<number> {
+  try {
+    const [command, ...rest] = args;
+    if (command === undefined) return await serve();
+    if (command === "certificate") return await writeCertificate(rest);
+    if (command === "--help" || command === "-h") {
+      process.stdout.write(USAGE);
+      return 0;
+    }
+    throw new EdgeSyncError("USAGE", `${JSON.stringify(command)} is not known\n\n${USAGE}`);
+  } catch (error) {
+    const code = codeOf(error);
+    const text = error instanceof EdgeSyncError ? error.message : String(error);
+    process.stderr.write(`edgesync webhook: ${code}: ${text}\n${ERRORS[code].remedy}\n`);
+    return ERRORS[code].exit;
+  }
+}
+
+async function serve(): Promise<number> {
+  const config = webhookConfig(process.env);
+  const log = pino({
+    level: config.logLevel,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+  });
+  const registry = new Registry();
+  const metrics = createMetrics(WEBHOOK_METRICS, { Counter, Gauge, Histogram }, registry);
+  const stop = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const)
+    process.once(name, () => {
+      log.info({ signal: name }, "shutting down");
+      stop.abort(new Error(name));
+    });
+  await using server = await openServer({
+    config,
+    cluster: clusterOptions(config),
+    clock,
+    log,
+    metrics,
+    scrape: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+  });
+  log.info({ port: server.port }, "admission server listening");
+  log.info({ port: server.metricsPort }, "metrics server listening");
+  await watchCertificate(
+    {
+      folder: config.tlsDir,
+      pollMs: config.tlsPollInterval,
+      clock,
+      log,
+      use: (certificate) => server.use(certificate),
+    },
+    stop.signal,
+  );
+  // A second signal ends the process by itself; until then nothing may cut the drain short.
+  await server.drain(new AbortController().signal);
+  log.info({}, "stopped");
+  return 0;
+}
+
+async function writeCertificate(args: readonly string[]): Promise<number> {
+  const { out, namespace, service, name } = readOptions(args);
+  const files = await makeCertificate({ namespace, service, names: name }, clock.now());
+  await mkdir(out, { recursive: true });
+  const write = async (file: string, text: string, mode: number): Promise<void> => {
+    try {
+      await writeFile(join(out, file), text, { mode, flag: "wx" });
+    } catch (cause) {
+      throw new EdgeSyncError(
+        "USAGE",
+        `cannot write ${join(out, file)}; expected a folder without one that can be written to`,
+        { cause },
+      );
+    }
+  };
+  await write("tls.key", files.key, 0o600);
+  await write("tls.crt", files.certificate, 0o644);
+  await write("ca.crt", files.ca, 0o644);
+  process.stdout.write(
+    `Wrote ca.crt, tls.crt and tls.key to ${out}; they are good for 30 days. The webhook's Secret:
+  kubectl -n ${namespace} create secret tls ${service}-tls --cert ${join(out, "tls.crt")} --key ${join(out, "tls.key")}
+and ca.crt, in base64, is the caBundle of each entry of the MutatingWebhookConfiguration.
+`,
+  );
+  return 0;
+}
+
+interface CertificateOptions {
+  readonly out: string;
+  readonly namespace: string;
+  readonly service: string;
+  readonly name: readonly string[];
+}
+
+function readOptions(args: readonly string[]): CertificateOptions {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: {
+        out: { type: "string" },
+        namespace: { type: "string" },
+        service: { type: "string" },
+        name: { type: "string", multiple: true, default: [] },
+      },
+    });
+    const { out, namespace = "", service = "", name } = values;
+    if (out === undefined) throw new Error("--out is missing");
+    if (v.dnsLabel.parse(namespace) === undefined)
+      throw new Error(`--namespace must be ${v.dnsLabel.allowed}`);
+    if (v.dnsLabel.parse(service) === undefined)
+      throw new Error(`--service must be ${v.dnsLabel.allowed}`);
+    return { out, namespace, service, name };
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause);
+    throw new EdgeSyncError("USAGE", `${text}\n\n${USAGE}`, { cause });
+  }
+}
