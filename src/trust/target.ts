@@ -103,6 +103,17 @@ function childrenOf(parent: string, { delegations }: Targets, path: string): rea
   return rolesFor(path, delegations).map((role) => ({ parent, role, delegator: delegations }));
 }
 
+/** Metadata of a role to which the top-level targets role delegates, for whoever wants all of it. */
+export async function loadRole(
+  trusted: TrustedSet,
+  role: Delegation,
+  deps: TrustDeps,
+  signal: AbortSignal,
+): Promise<Targets> {
+  const delegator = trusted.targets.delegations ?? { keys: new Map() };
+  return await loadDelegated(trusted, { parent: "targets", role, delegator }, deps, signal);
+}
+
 /** A role that two others delegate to is verified for each of them: each names its own keys. */
 async function loadDelegated(
   trusted: TrustedSet,

@@ -1,0 +1,15 @@
+#!/usr/bin/env node
+/** The one command. It only dispatches, and loads nothing of the programs that are not asked for. */
+import process from "node:process";
+
+const [command, ...rest] = process.argv.slice(2);
+if (command === "agent") {
+  const { main } = await import("../sidecar/main.ts");
+  process.exitCode = await main(rest);
+} else if (command === "webhook") {
+  const { main } = await import("../webhook/main.ts");
+  process.exitCode = await main(rest);
+} else {
+  const { main } = await import("../publisher/main.ts");
+  process.exitCode = await main(process.argv.slice(2));
+}

@@ -1,0 +1,143 @@
+/** Files that are whole or absent, whatever happens to the machine. */
+import { createHash } from "node:crypto";
+import { mkdir, open, readFile, rename } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { EdgeSyncError } from "#core/errors.ts";
+import type { RandomAccess } from "#core/delta/codec.ts";
+
+/** The code of a system error, such as `ENOENT`. */
+export function errnoOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined;
+}
+
+/** The error to throw for one that a file system reported: DISK_FULL, DISK_FAILED, or anything else as it is. */
+export function diskError(error: unknown, path: string): unknown {
+  const code = errnoOf(error);
+  if (code === "ENOSPC" || code === "EDQUOT")
+    return new EdgeSyncError("DISK_FULL", `no room for ${path}`, { cause: error });
+  if (code === "EIO" || code === "EROFS" || code === "EACCES" || code === "EPERM")
+    return new EdgeSyncError("DISK_FAILED", `cannot write ${path} (${code})`, { cause: error });
+  return error;
+}
+
+/** Makes the entries of a folder durable: a rename can be lost in a power cut without it, see fsync(2). */
+export async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, "r");
+  await folder.sync();
+}
+
+/** Makes a folder and those above it, durably. */
+export async function makeFolder(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true });
+  if (first === undefined) return;
+  for (let made = path; made.length >= first.length; made = dirname(made))
+    await syncFolder(dirname(made));
+}
+
+export interface Spooled {
+  readonly path: string;
+  readonly size: number;
+  readonly sha256: string;
+}
+
+/** Writes a temporary file and tells its size and digest. */
+export async function spool(
+  path: string,
+  content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<Spooled> {
+  const hash = createHash("sha256");
+  let size = 0;
+  try {
+    await using file = await open(path, "wx", 0o644);
+    for await (const chunk of content) {
+      hash.update(chunk);
+      size += chunk.length;
+      await file.writeFile(chunk);
+    }
+  } catch (error) {
+    throw diskError(error, path);
+  }
+  return { path, size, sha256: hash.digest("hex") };
+}
+
+/** Gives a spooled file its name, durably, replacing what had it; readers see the old one or the new one. */
+export async function place(spooled: string, path: string): Promise<void> {
+  try {
+    {
+      await using file = await open(spooled, "r+");
+      await file.sync();
+    }
+    await makeFolder(dirname(path));
+    await rename(spooled, path);
+    await syncFolder(dirname(path));
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}
+
+export async function readIfExists(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** A part of a file as a stream. */
+export async function* readRange(
+  path: string,
+  offset: number,
+  length: number,
+): AsyncIterable<Uint8Array> {
+  await using file = await open(path, "r");
+  for (let done = 0; done < length;) {
+    const buffer = Buffer.allocUnsafe(Math.min(256 * 1024, length - done));
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, offset + done);
+    if (bytesRead === 0)
+      throw new EdgeSyncError("REPOSITORY_INVALID", `${path} is shorter than it should be`);
+    done += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+  }
+}
+
+export async function digestOf(content: AsyncIterable<Uint8Array>): Promise<{
+  readonly sha256: string;
+  readonly size: number;
+}> {
+  const hash = createHash("sha256");
+  let size = 0;
+  for await (const chunk of content) {
+    hash.update(chunk);
+    size += chunk.length;
+  }
+  return { sha256: hash.digest("hex"), size };
+}
+
+/** A file, read by position. */
+export async function openRandom(path: string): Promise<RandomAccess & AsyncDisposable> {
+  const file = await open(path, "r");
+  const { size } = await file.stat();
+  return {
+    size,
+    async read(position, length) {
+      const buffer = Buffer.allocUnsafe(length);
+      for (let done = 0; done < length;) {
+        const { bytesRead } = await file.read(buffer, done, length - done, position + done);
+        if (bytesRead === 0)
+          throw new EdgeSyncError("REPOSITORY_INVALID", `${path} became shorter while it was read`);
+        done += bytesRead;
+      }
+      return buffer;
+    },
+    [Symbol.asyncDispose]: () => file.close(),
+  };
+}
+
+/** Unique names below a folder. */
+export function namesIn(folder: string): () => string {
+  let count = 0;
+  return () => join(folder, String(count++));
+}

@@ -1,0 +1,141 @@
+/**
+ * One publisher at a time. The lock is a file that names its owner, so that a person can see who holds it and a lock whose owner
+ * is known to be dead can be taken over. It is advice among publishers; readers never look at it.
+ */
+import { randomUUID } from "node:crypto";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import * as s from "valibot";
+import { EdgeSyncError } from "#core/errors.ts";
+import { diskError, errnoOf, readIfExists } from "./files.ts";
+
+export const LOCK_NAME = ".lock";
+
+const schema = s.object({
+  /** Tells one locking from another. */
+  id: s.string(),
+  pid: s.pipe(s.number(), s.safeInteger(), s.minValue(1)),
+  host: s.string(),
+  /** See {@link processIdentity}. */
+  process: s.optional(s.string()),
+  /** Milliseconds since the epoch. */
+  since: s.pipe(s.number(), s.safeInteger()),
+});
+type Owner = s.InferOutput<typeof schema>;
+
+/**
+ * @param now milliseconds since the epoch
+ * @throws EdgeSyncError REPOSITORY_LOCKED
+ */
+export async function lockRepository(root: string, now: number): Promise<AsyncDisposable> {
+  const path = join(root, LOCK_NAME);
+  const identity = await processIdentity(process.pid);
+  const mine: Owner = {
+    id: randomUUID(),
+    pid: process.pid,
+    host: hostname(),
+    since: now,
+    ...(identity !== undefined && { process: identity }),
+  };
+  // Written aside and linked: the lock never exists without its owner's name in it.
+  const aside = `${path}.${mine.id}`;
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => rm(aside, { force: true }));
+  try {
+    await writeFile(aside, `${JSON.stringify(mine)}\n`, { flag: "wx" });
+    for (let attempt = 0; attempt < 3; attempt++) {
+      if (await tryLink(aside, path)) return releaseOf(path, mine);
+      await removeStale(path, now);
+    }
+  } catch (error) {
+    throw diskError(error, path);
+  }
+  throw locked(path, await readOwner(path), now);
+}
+
+async function tryLink(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+function releaseOf(path: string, mine: Owner): AsyncDisposable {
+  return {
+    async [Symbol.asyncDispose]() {
+      const owner = await readOwner(path);
+      if (owner?.id === mine.id) await rm(path, { force: true });
+    },
+  };
+}
+
+async function removeStale(path: string, now: number): Promise<void> {
+  const owner = await readOwner(path);
+  if (owner === undefined) {
+    // Gone since, or unreadable: the latter is for a person to judge.
+    if ((await readIfExists(path)) !== undefined) throw locked(path, undefined, now);
+    return;
+  }
+  if (owner.host !== hostname() || (await isAlive(owner))) throw locked(path, owner, now);
+  // Moved away, not deleted: of two publishers that judged the same lock, the second might move the lock of the first.
+  const moved = `${path}.${randomUUID()}`;
+  try {
+    await rename(path, moved);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return;
+    throw error;
+  }
+  const taken = await readOwner(moved);
+  if (taken?.id !== owner.id) await tryLink(moved, path);
+  await rm(moved, { force: true });
+}
+
+async function readOwner(path: string): Promise<Owner | undefined> {
+  const bytes = await readIfExists(path);
+  if (bytes === undefined) return undefined;
+  try {
+    return s.parse(schema, JSON.parse(bytes.toString()));
+  } catch {
+    // Not one of ours: it names nobody.
+    return undefined;
+  }
+}
+
+async function isAlive({ pid, process: known }: Owner): Promise<boolean> {
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    if (errnoOf(error) === "ESRCH") return false;
+    // EPERM: it exists and belongs to somebody else.
+  }
+  const identity = await processIdentity(pid);
+  // The number may have been given to another process, or the machine may have started anew.
+  return known === undefined || identity === undefined || known === identity;
+}
+
+/** Boot id and start time of a process, which its number alone does not tell; `undefined` where there is no /proc. */
+async function processIdentity(pid: number): Promise<string | undefined> {
+  try {
+    const boot = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+    // proc(5): field 22, counted after the command's name, which is in parentheses and may hold anything.
+    const start = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    return start === undefined ? undefined : `${boot.trim()}/${start}`;
+  } catch {
+    // Not Linux, or the process has just ended.
+    return undefined;
+  }
+}
+
+function locked(path: string, owner: Owner | undefined, now: number): EdgeSyncError {
+  const who =
+    owner === undefined
+      ? "somebody who does not say who"
+      : `process ${owner.pid} on ${owner.host} for ${Math.max(0, Math.round((now - owner.since) / 1000))} s`;
+  return new EdgeSyncError("REPOSITORY_LOCKED", `${path} is held by ${who}`);
+}

@@ -1,0 +1,115 @@
+/** The publisher's commands as a process: environment, terminal, signals, exit status. */
+import { readFile } from "node:fs/promises";
+import process from "node:process";
+import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
+import { COMMANDS } from "./commands.ts";
+import { helpOf, parseArguments } from "./command.ts";
+import type { Command, Shell } from "./command.ts";
+import { openKeyring } from "./keys.ts";
+import { progressLine, silent } from "./work.ts";
+import description from "../package.json" with { type: "json" };
+
+/** @returns the exit status */
+export async function main(args: readonly string[]): Promise<number> {
+  const stop = new AbortController();
+  let stoppedBy: "SIGINT" | "SIGTERM" | undefined;
+  for (const name of ["SIGINT", "SIGTERM"] as const)
+    process.once(name, () => {
+      stoppedBy = name;
+      stop.abort(new Error(name));
+    });
+  const shell = openShell();
+  try {
+    const first = args[0];
+    if (first === "--version") return print(`${description.version}\n`);
+    if (first === undefined || first === "--help" || first === "-h" || first === "help")
+      return print(overview());
+    const { command, rest } = findCommand(args);
+    const parsed = parseArguments(command, rest);
+    if (parsed.help) return print(helpOf(command));
+    const result = await command.run(parsed.arguments, shell, stop.signal);
+    print(
+      parsed.json
+        ? `${JSON.stringify(result.json)}\n`
+        : result.lines.map((line) => `${line}\n`).join(""),
+    );
+    return result.exit ?? 0;
+  } catch (error) {
+    shell.progress.end();
+    if (stoppedBy !== undefined && error === stop.signal.reason) {
+      process.stderr.write("edgesync: stopped; the repository is as it was\n");
+      return stoppedBy === "SIGINT" ? 130 : 143;
+    }
+    return report(error);
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+function report(error: unknown): number {
+  const code = codeOf(error);
+  const message = error instanceof Error ? error.message : String(error);
+  const { remedy, exit } = ERRORS[code];
+  process.stderr.write(`edgesync: ${code}: ${message.replaceAll(/\s+/g, " ")}. ${remedy}\n`);
+  return exit;
+}
+
+function openShell(): Shell {
+  return {
+    now: () => Date.now(),
+    async keyring(folder, passphraseFile) {
+      const given =
+        passphraseFile === undefined
+          ? process.env["EDGESYNC_PASSPHRASE"]
+          : await readPassphrase(passphraseFile);
+      return openKeyring(folder, given === "" ? undefined : given);
+    },
+    progress: process.stderr.isTTY
+      ? progressLine(
+          (text) => process.stderr.write(text),
+          () => performance.now(),
+        )
+      : silent,
+    print: (line) => void print(`${line}\n`),
+  };
+}
+
+async function readPassphrase(path: string): Promise<string> {
+  try {
+    return (await readFile(path, "utf8")).split(/\r?\n/, 1)[0] ?? "";
+  } catch (cause) {
+    throw new EdgeSyncError("KEY_INVALID", `the passphrase file ${path} cannot be read`, { cause });
+  }
+}
+
+/** @throws EdgeSyncError USAGE */
+function findCommand(args: readonly string[]): { command: Command; rest: readonly string[] } {
+  for (const command of COMMANDS) {
+    const words = command.name.split(" ");
+    if (words.every((word, index) => args[index] === word))
+      return { command, rest: args.slice(words.length) };
+  }
+  throw new EdgeSyncError(
+    "USAGE",
+    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command`,
+  );
+}
+
+function overview(): string {
+  const width = Math.max(...COMMANDS.map((command) => command.name.length));
+  return [
+    "edgesync <command> [options]",
+    "",
+    description.description,
+    "",
+    ...COMMANDS.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
+    `  ${"agent".padEnd(width)}  Runs the sidecar; settings come from the environment.`,
+    `  ${"webhook".padEnd(width)}  Runs the admission webhook; settings come from the environment.`,
+    "",
+    "edgesync <command> --help shows what a command takes; edgesync --version shows the version.",
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,71 @@
+/** Finds private keys where none may be: in a folder that is served. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { EdgeSyncError } from "#core/errors.ts";
+import { errnoOf, readRange } from "./files.ts";
+
+/**
+ * A PEM block of any kind of private key (RFC 7468, and OpenSSL's and OpenSSH's spellings). The line of base64 after it tells a
+ * key from a program that only knows the marker.
+ */
+const MARKER =
+  /-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----\s{1,2}((Proc-Type|DEK-Info): [^\n]{1,200}\s{1,2})*\s{0,2}[A-Za-z0-9+/=]{32}/;
+/** More than a match can be long, so that none is missed between two reads. */
+const OVERLAP = 1024;
+/** The content of releases: what is in there was meant to be published. */
+const PAYLOAD = /^blobs\/sha256\/[0-9a-f]{64}$/;
+
+/**
+ * Paths of files that hold a private key, dot-files and files behind symlinks included.
+ *
+ * @param root folder that is served
+ */
+export async function findPrivateKeys(
+  root: string,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const found: string[] = [];
+  const visit = async (folder: string): Promise<void> => {
+    for (const entry of await readdir(join(root, folder), { withFileTypes: true })) {
+      signal.throwIfAborted();
+      const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
+      if (entry.isDirectory()) await visit(path);
+      else if (!PAYLOAD.test(path) && (await holdsKey(join(root, path)))) found.push(path);
+    }
+  };
+  await visit("");
+  return found.toSorted();
+}
+
+async function holdsKey(path: string): Promise<boolean> {
+  try {
+    const { size, isFile } = await kindOf(path);
+    if (!isFile) return false;
+    let tail = "";
+    for await (const chunk of readRange(path, 0, size)) {
+      const text = tail + Buffer.from(chunk).toString("latin1");
+      if (MARKER.test(text)) return true;
+      tail = text.slice(-OVERLAP);
+    }
+    return false;
+  } catch (error) {
+    // A dangling symlink, or a temporary file that has got its name meanwhile.
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function kindOf(path: string): Promise<{ readonly size: number; readonly isFile: boolean }> {
+  const found = await stat(path);
+  return { size: found.size, isFile: found.isFile() };
+}
+
+/** @throws EdgeSyncError REPOSITORY_UNSAFE */
+export async function refusePrivateKeys(root: string, signal: AbortSignal): Promise<void> {
+  const found = await findPrivateKeys(root, signal);
+  if (found.length > 0)
+    throw new EdgeSyncError(
+      "REPOSITORY_UNSAFE",
+      `${root} holds a private key: ${found.join(", ")}`,
+    );
+}

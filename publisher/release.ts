@@ -1,0 +1,174 @@
+/** Adds a release: a folder becomes a manifest, blobs, deltas and packs, signed by the role of its app. */
+import { isDeepStrictEqual } from "node:util";
+import { EdgeSyncError } from "#core/errors.ts";
+import { manifestPath, parseRelease, serialize, treeDigest } from "#core/release.ts";
+import type { Release } from "#core/release.ts";
+import { openBlobMaker } from "./blobs.ts";
+import { place } from "./files.ts";
+import type { Keyring } from "./keys.ts";
+import { PACKED_BELOW, buildPacks, isFile, neededFrom } from "./packs.ts";
+import { findSigners, publish } from "./publish.ts";
+import { blobFile, readTarget } from "./repository.ts";
+import type { Repository } from "./repository.ts";
+import { scanTree } from "./tree.ts";
+import type { Source, Tree } from "./tree.ts";
+import { openSlots } from "./work.ts";
+import type { Progress } from "./work.ts";
+
+export interface NewRelease {
+  readonly folder: string;
+  readonly app: string;
+  readonly version: string;
+  readonly platform: string;
+  /** From how many of the previous releases there are deltas. */
+  readonly deltas: number;
+}
+
+export interface Added {
+  readonly release: Release;
+  /** False when the repository had it already. */
+  readonly isNew: boolean;
+  /** Bytes of a first installation. */
+  readonly fullBytes: number;
+  /** Bytes of an update from each of the previous releases. */
+  readonly updates: readonly { readonly from: string; readonly bytes: number }[];
+}
+
+export function appRole(app: string): string {
+  return `app.${app}`;
+}
+
+/**
+ * @throws EdgeSyncError TREE_INVALID, RELEASE_INVALID when the version exists with another content, KEY_INVALID, and as the disk
+ */
+export async function addRelease(
+  repository: Repository,
+  keyring: Keyring,
+  wanted: NewRelease,
+  now: number,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Added> {
+  const { app, version, platform } = wanted;
+  const role = appRole(app);
+  const path = manifestPath(app, version, platform);
+  const run = openSlots();
+  const tree = await scanTree(wanted.folder, run, signal);
+  const published = listReleases(repository, app, platform);
+  if (published.some((item) => item.path === path)) {
+    const release = parseRelease(await readTarget(repository, role, path));
+    refuseOther(release, tree, path);
+    return { release, isNew: false, ...bytesOf(release, []) };
+  }
+  // Before any work: a missing key is told at once.
+  const signers = await findSigners(repository, keyring, role);
+  const bases = await Promise.all(
+    published
+      .slice(0, wanted.deltas)
+      .map(async (item) => parseRelease(await readTarget(repository, role, item.path))),
+  );
+  const blobs = openBlobMaker(repository, bases, run, progress);
+  const basesOf = findBases(tree, bases);
+  const contents = await mapInOrder(tree.sources, 16, (source) =>
+    blobs.make(source, basesOf(source), signal),
+  );
+  for (const content of contents)
+    for (const blob of [content.full, ...content.deltas])
+      if (blob.size >= PACKED_BELOW) {
+        const { file } = await blobs.locate(blob.sha256);
+        const to = blobFile(repository, blob.sha256);
+        if (file !== to) await place(file, to);
+      }
+  const packs = await buildPacks(contents, bases, blobs, () => repository.temporary());
+  for (const { pack, file } of packs) await place(file.path, blobFile(repository, pack.sha256));
+
+  const release: Release = {
+    schema: 1,
+    app,
+    version,
+    platform,
+    tree: treeDigest({ entries: tree.entries, contents }),
+    entries: tree.entries,
+    contents,
+    packs: packs.map(({ pack }) => pack),
+  };
+  const bytes = serialize(release);
+  // What clients will do with it; a manifest that they would refuse is not published.
+  parseRelease(bytes);
+  progress.end();
+  signal.throwIfAborted();
+  const order = 1 + Math.max(0, ...published.map((item) => item.order));
+  const change = { role, paths: [`releases/${app}/*/*`], targets: [{ path, bytes, order }] };
+  await publish(repository, keyring, signers, change, now);
+  return { release, isNew: true, ...bytesOf(release, bases) };
+}
+
+/** The manifests of an app for a platform, the newest first. */
+function listReleases(
+  repository: Repository,
+  app: string,
+  platform: string,
+): readonly { readonly path: string; readonly order: number }[] {
+  const targets = repository.roles.get(appRole(app))?.signed.targets ?? {};
+  return Object.values(targets)
+    .filter((file) => file.path.endsWith(`/${platform}.json`))
+    .map(({ path, custom: { order } }) => ({ path, order: typeof order === "number" ? order : 0 }))
+    .toSorted((a, b) => b.order - a.order);
+}
+
+function refuseOther(published: Release, tree: Tree, path: string): void {
+  if (!isDeepStrictEqual(published.entries, tree.entries))
+    throw new EdgeSyncError(
+      "RELEASE_INVALID",
+      `${path} is published with another content; a version never changes`,
+    );
+}
+
+/** Contents that stood, in earlier releases, where this one stands now; none from a release that has it anyway. */
+function findBases(tree: Tree, bases: readonly Release[]): (source: Source) => readonly string[] {
+  const paths = Map.groupBy(tree.entries.filter(isFile), (entry) => entry.sha256);
+  const olds = bases.map((base) => {
+    const files = base.entries.filter(isFile);
+    return {
+      contents: new Set(files.map((entry) => entry.sha256)),
+      byPath: new Map(files.map((entry) => [entry.path, entry.sha256])),
+    };
+  });
+  return ({ sha256 }) => {
+    const found = new Set<string>();
+    for (const { contents, byPath } of olds) {
+      if (contents.has(sha256)) continue;
+      const old = paths.get(sha256)?.map((entry) => byPath.get(entry.path));
+      const first = old?.find((item) => item !== undefined);
+      if (first !== undefined) found.add(first);
+    }
+    return [...found];
+  };
+}
+
+function bytesOf(
+  release: Release,
+  bases: readonly Release[],
+): Pick<Added, "fullBytes" | "updates"> {
+  const total = (blobs: readonly { readonly size: number }[]): number =>
+    blobs.reduce((sum, blob) => sum + blob.size, 0);
+  return {
+    fullBytes: total(release.contents.map((content) => content.full)),
+    updates: bases.map((base) => ({
+      from: base.version,
+      bytes: total(neededFrom(base, release.contents)),
+    })),
+  };
+}
+
+/** Like map, with at most `width` at a time. */
+async function mapInOrder<T>(
+  items: readonly Source[],
+  width: number,
+  work: (item: Source) => Promise<T>,
+): Promise<readonly T[]> {
+  const results: T[] = [];
+  for (let index = 0; index < items.length; index += width)
+    results.push(...(await Promise.all(items.slice(index, index + width).map(work))));
+  return results;
+}

@@ -1,0 +1,179 @@
+/**
+ * A repository on disk, open for writing by one publisher.
+ *
+ * What is published is what `timestamp.json` leads to. Everything else is written before it, under names that nothing published
+ * refers to yet: a publisher that dies leaves the repository as it was, and the next one writes over what it left behind.
+ */
+import { hash } from "node:crypto";
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { MetaFile, Metadata, Root, Snapshot, Targets, Timestamp } from "@tufjs/models";
+import { EdgeSyncError } from "#core/errors.ts";
+import { blobPath } from "#core/release.ts";
+import { makeFolder, namesIn, place, readIfExists, spool } from "./files.ts";
+import { lockRepository } from "./lock.ts";
+import { readRoot, readSnapshot, readTargets, readTimestamp } from "./metadata.ts";
+
+/** Unfinished files; on the same file system, so that giving them their name is one step. */
+const WORK_NAME = ".work";
+
+export interface Repository extends AsyncDisposable {
+  readonly path: string;
+  readonly root: Metadata<Root>;
+  readonly targets: Metadata<Targets>;
+  /** Delegated roles by name. */
+  readonly roles: ReadonlyMap<string, Metadata<Targets>>;
+  readonly snapshot: Metadata<Snapshot>;
+  readonly timestamp: Metadata<Timestamp>;
+  /** A new name for an unfinished file. */
+  temporary(): string;
+}
+
+/**
+ * @param now milliseconds since the epoch
+ * @throws EdgeSyncError REPOSITORY_INVALID, REPOSITORY_LOCKED, METADATA_INVALID or METADATA_UNTRUSTED
+ */
+export async function openRepository(path: string, now: number): Promise<Repository> {
+  if ((await readIfExists(join(path, "metadata", "timestamp.json"))) === undefined)
+    throw new EdgeSyncError("REPOSITORY_INVALID", `${path} is not a repository`);
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.use(await lockRepository(path, now));
+  const temporary = await openWork(path);
+  cleanup.defer(() => closeWork(path));
+  const state = await loadState(path);
+  const owned = cleanup.move();
+  return {
+    path,
+    ...state,
+    temporary,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** An empty folder for unfinished files; what a publisher that died left there is removed. The lock must be held. */
+export async function openWork(path: string): Promise<() => string> {
+  await closeWork(path);
+  await makeFolder(join(path, WORK_NAME));
+  return namesIn(join(path, WORK_NAME));
+}
+
+export async function closeWork(path: string): Promise<void> {
+  await rm(join(path, WORK_NAME), { recursive: true, force: true });
+}
+
+type State = Pick<Repository, "root" | "targets" | "roles" | "snapshot" | "timestamp">;
+
+/** Everything is verified before a publisher signs on top of it; expiry does not matter, since that is what signing anew cures. */
+async function loadState(path: string): Promise<State> {
+  const root = await loadRoot(path);
+  const timestamp = readTimestamp(await load(path, "timestamp.json"), "timestamp.json");
+  verify(root, "timestamp", timestamp);
+  const { snapshotMeta } = timestamp.signed;
+  const snapshotName = `${snapshotMeta.version}.snapshot.json`;
+  const snapshot = readSnapshot(await load(path, snapshotName, snapshotMeta), snapshotName);
+  verify(root, "snapshot", snapshot);
+
+  const loadTargets = async (
+    role: string,
+    delegator: Metadata<Root> | Metadata<Targets>,
+  ): Promise<Metadata<Targets>> => {
+    const meta = snapshot.signed.meta[`${role}.json`];
+    if (meta === undefined)
+      throw new EdgeSyncError("REPOSITORY_INVALID", `metadata/${snapshotName} lacks ${role}.json`);
+    const name = `${meta.version}.${role}.json`;
+    const file = readTargets(await load(path, name, meta), name);
+    verify(delegator, role, file);
+    return file;
+  };
+  const targets = await loadTargets("targets", root);
+  const roles = new Map<string, Metadata<Targets>>();
+  for (const name of Object.keys(targets.signed.delegations?.roles ?? {}))
+    roles.set(name, await loadTargets(name, targets));
+  return { root, targets, roles, snapshot, timestamp };
+}
+
+/** The newest root, by way of all before it. */
+async function loadRoot(path: string): Promise<Metadata<Root>> {
+  let root = readRoot(await load(path, "1.root.json"), "1.root.json");
+  verify(root, "root", root);
+  const names = new Set(await readdir(join(path, "metadata")));
+  for (;;) {
+    const name = `${root.signed.version + 1}.root.json`;
+    if (!names.has(name)) return root;
+    const next = readRoot(await load(path, name), name);
+    verify(root, "root", next);
+    verify(next, "root", next);
+    if (next.signed.version !== root.signed.version + 1)
+      throw new EdgeSyncError("METADATA_UNTRUSTED", `metadata/${name} has another version`);
+    root = next;
+  }
+}
+
+async function load(path: string, name: string, meta?: MetaFile): Promise<Buffer> {
+  const bytes = await readIfExists(join(path, "metadata", name));
+  if (bytes === undefined)
+    throw new EdgeSyncError("REPOSITORY_INVALID", `${path} has no metadata/${name}`);
+  try {
+    meta?.verify(bytes);
+  } catch (cause) {
+    const problem = `metadata/${name} is not what its parent lists`;
+    throw new EdgeSyncError("METADATA_UNTRUSTED", problem, { cause });
+  }
+  return bytes;
+}
+
+function verify(
+  delegator: Metadata<Root> | Metadata<Targets>,
+  role: string,
+  file: Parameters<Metadata<Root>["verifyDelegate"]>[1],
+): void {
+  try {
+    delegator.verifyDelegate(role, file);
+  } catch (cause) {
+    const problem = `metadata of role ${role} is not signed by its keys`;
+    throw new EdgeSyncError("METADATA_UNTRUSTED", problem, { cause });
+  }
+}
+
+/** Writes a file of the repository, whole. */
+export async function write(
+  { path, temporary }: Pick<Repository, "path" | "temporary">,
+  name: string,
+  bytes: Uint8Array,
+): Promise<void> {
+  const file = await spool(temporary(), [bytes]);
+  await place(file.path, join(path, name));
+}
+
+/** `<directory>/<sha256>.<name>`, where a target lies in a repository with consistent snapshots. */
+export function targetLocation(path: string, sha256: string): string {
+  const slash = path.lastIndexOf("/") + 1;
+  return `targets/${path.slice(0, slash)}${sha256}.${path.slice(slash)}`;
+}
+
+/**
+ * Bytes of a published target.
+ *
+ * @throws EdgeSyncError RELEASE_NOT_FOUND, DIGEST_MISMATCH
+ */
+export async function readTarget(
+  repository: Repository,
+  role: string,
+  path: string,
+): Promise<Buffer> {
+  const file = repository.roles.get(role)?.signed.targets[path];
+  const sha256 = file?.hashes["sha256"];
+  if (file === undefined || sha256 === undefined)
+    throw new EdgeSyncError("RELEASE_NOT_FOUND", `the repository has no target ${path}`);
+  const name = targetLocation(path, sha256);
+  const bytes = await readIfExists(join(repository.path, name));
+  if (bytes === undefined)
+    throw new EdgeSyncError("REPOSITORY_INVALID", `${repository.path} has no ${name}`);
+  if (bytes.length !== file.length || hash("sha256", bytes) !== sha256)
+    throw new EdgeSyncError("DIGEST_MISMATCH", `${name} does not have its signed digest`);
+  return bytes;
+}
+
+export function blobFile(repository: Pick<Repository, "path">, sha256: string): string {
+  return join(repository.path, blobPath(sha256));
+}

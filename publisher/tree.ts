@@ -1,0 +1,155 @@
+/** A folder as the entries of a release. */
+import { lstat, readdir, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import { EdgeSyncError } from "#core/errors.ts";
+import { comparePaths, isTreePath, staysInside } from "#core/release.ts";
+import type { Entry } from "#core/release.ts";
+import { digestOf, errnoOf, readRange } from "./files.ts";
+import type { Run } from "#core/delta/encode.ts";
+
+const MAX_ENTRIES = 250_000;
+/** Problems that one message names. */
+const MAX_NAMED = 20;
+
+/** A file of the tree, once for each content. */
+export interface Source {
+  readonly sha256: string;
+  readonly size: number;
+  /** Where it can be read. */
+  readonly file: string;
+  /** A path of it in the tree, for messages. */
+  readonly path: string;
+}
+
+export interface Tree {
+  /** Sorted. */
+  readonly entries: readonly Entry[];
+  /** In the order of the first entry that has the content. */
+  readonly sources: readonly Source[];
+}
+
+/** A file whose content is not known yet. */
+interface Found {
+  readonly path: string;
+  readonly mode: number;
+  readonly size: number;
+}
+
+/**
+ * The entries and contents of a folder.
+ *
+ * @throws EdgeSyncError TREE_INVALID with everything that is wrong
+ */
+export async function scanTree(folder: string, run: Run, signal: AbortSignal): Promise<Tree> {
+  const problems: string[] = [];
+  const entries: Entry[] = [];
+  const found: Found[] = [];
+  await walk(folder, "", { problems, entries, found }, signal);
+  if (entries.length + found.length > MAX_ENTRIES)
+    problems.push(`the tree has more than ${MAX_ENTRIES} entries`);
+  refuse(problems);
+
+  const sources = new Map<string, Source>();
+  const hashed = await Promise.all(
+    found.map((item) =>
+      run(async () => {
+        signal.throwIfAborted();
+        const file = join(folder, item.path);
+        const { sha256, size } = await digestOf(readRange(file, 0, item.size));
+        return { ...item, file, sha256, size };
+      }),
+    ),
+  );
+  for (const { path, mode, sha256 } of hashed) entries.push({ type: "file", path, mode, sha256 });
+  entries.sort((a, b) => comparePaths(a.path, b.path));
+  hashed.sort((a, b) => comparePaths(a.path, b.path));
+  for (const { path, file, sha256, size } of hashed)
+    if (!sources.has(sha256)) sources.set(sha256, { sha256, size, file, path });
+  return { entries, sources: [...sources.values()] };
+}
+
+interface Collected {
+  readonly problems: string[];
+  readonly entries: Entry[];
+  readonly found: Found[];
+}
+
+async function walk(
+  root: string,
+  folder: string,
+  collected: Collected,
+  signal: AbortSignal,
+): Promise<void> {
+  const { problems, entries, found } = collected;
+  signal.throwIfAborted();
+  const names = await list(join(root, folder));
+  refuseAlike(folder, names, problems);
+  for (const name of names) {
+    const path = folder === "" ? name : `${folder}/${name}`;
+    if (name.includes("\uFFFD") || !isTreePath(path)) {
+      problems.push(`${JSON.stringify(path)} is not a path that a release can have`);
+      continue;
+    }
+    const stat = await lstat(join(root, path));
+    const mode = stat.mode & 0o777;
+    if (stat.isDirectory()) {
+      // A set-group-id bit on a directory only says how files in it were made; it is not carried.
+      entries.push({ type: "directory", path, mode });
+      await walk(root, path, collected, signal);
+    } else if (stat.isSymbolicLink()) {
+      const target = await readlink(join(root, path));
+      const problem = linkProblem(path, target);
+      if (problem === undefined) entries.push({ type: "symlink", path, target });
+      else problems.push(`${path} ${problem}`);
+    } else if (!stat.isFile()) {
+      problems.push(`${path} is a device, socket or FIFO`);
+    } else if ((stat.mode & 0o6000) !== 0) {
+      problems.push(`${path} is setuid or setgid`);
+    } else found.push({ path, mode, size: stat.size });
+  }
+}
+
+async function list(folder: string): Promise<readonly string[]> {
+  try {
+    return (await readdir(folder)).toSorted();
+  } catch (cause) {
+    const code = errnoOf(cause);
+    if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
+    throw new EdgeSyncError("TREE_INVALID", `${folder} cannot be read as a folder (${code})`, {
+      cause,
+    });
+  }
+}
+
+/** Names that some file systems take for the same. */
+function refuseAlike(folder: string, names: readonly string[], problems: string[]): void {
+  const seen = new Map<string, string>();
+  for (const name of names) {
+    const key = name.normalize("NFC").toLowerCase().normalize("NFC");
+    const other = seen.get(key);
+    if (other === undefined) seen.set(key, name);
+    else
+      problems.push(
+        `${join(folder, other)} and ${join(folder, name)} differ only by case or Unicode form`,
+      );
+  }
+}
+
+function linkProblem(path: string, target: string): string | undefined {
+  if (target.includes("\uFFFD") || Buffer.byteLength(target) > 4096)
+    return "is a symlink whose target is not a path";
+  if (!staysInside(path, target)) return `is a symlink that leaves the tree, to ${target}`;
+  // Where a name before it is itself a symlink, `..` leads above what that points to, not back.
+  const segments = target.split("/").filter((segment) => segment !== "" && segment !== ".");
+  const down = segments.findIndex((segment) => segment !== "..");
+  if (down >= 0 && segments.includes("..", down))
+    return `is a symlink with '..' after a name, to ${target}`;
+  return undefined;
+}
+
+function refuse(problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  const more = problems.length - MAX_NAMED;
+  const named = problems.slice(0, MAX_NAMED).join("; ");
+  throw new EdgeSyncError("TREE_INVALID", more > 0 ? `${named}; and ${more} more` : named);
+}
