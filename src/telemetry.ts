@@ -86,6 +86,11 @@ export const SIDECAR_METRICS = {
     help: "Logins at Vault, by outcome (ok, or an error code).",
     labels: ["outcome"],
   },
+  edgesync_sidecar_secret_reads_total: {
+    type: "counter",
+    help: "Secrets read from Vault, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
   edgesync_sidecar_secret_renewals_total: {
     type: "counter",
     help: "Renewals of leases, by outcome (ok, or an error code).",
@@ -201,6 +206,7 @@ export interface LogFields {
   readonly route?: string;
   readonly secret?: string;
   readonly container?: string;
+  readonly part?: string;
   readonly namespace?: string;
   readonly pod?: string;
   readonly uid?: string;

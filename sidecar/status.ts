@@ -1,0 +1,116 @@
+/** The gates as they stand, and the document of `/status`: made from what the agents say at the moment of asking. */
+import type { Clock } from "#core/clock.ts";
+import { gates } from "#core/gate.ts";
+import type { Gates } from "#core/gate.ts";
+import type { GateReason } from "#core/reasons.ts";
+import { GATE_REASONS } from "#core/reasons.ts";
+import type { Settings } from "#core/settings.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import type { SecretsAgent } from "./secrets-agent.ts";
+import type { UpdateAgent } from "./update-agent.ts";
+import type { ObservedWorkload } from "./workload.ts";
+
+/** The agents as far as they have come up; absent while they have not. */
+export interface Agents {
+  update?: UpdateAgent;
+  secrets?: SecretsAgent;
+  /** Names of those that cannot come up because of a setting. */
+  readonly invalid: Set<string>;
+}
+
+export interface StatusDeps {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+  readonly workload: ObservedWorkload;
+  readonly agents: Agents;
+}
+
+export interface Status {
+  /** To be asked for the kubelet's startup probe only: an `ok` lets the main container start. */
+  start(): GateReason;
+  ready(): GateReason;
+  /** Whether `start` has never said `ok`, so that the main container cannot run yet. */
+  held(): boolean;
+  document(): unknown;
+  /** Brings the gauges of the gates up to date. */
+  record(): void;
+}
+
+export function openStatus(deps: StatusDeps): Status {
+  const { settings, clock, log, metrics, workload, agents } = deps;
+  let held = true;
+  let last: Partial<Gates> = {};
+
+  const payload = (): { recovered: boolean; installed: boolean } | undefined =>
+    settings.channel && {
+      // The start has been let go; an agent that recovers from a fault of its own later cannot take that back.
+      recovered: !held || agents.update?.recovered() === true,
+      installed: agents.update?.installed() === true,
+    };
+  const secrets = (): { published: boolean; expiredSince: number | undefined } | undefined => {
+    if (settings.secrets.length === 0) return undefined;
+    return {
+      published: agents.secrets?.published() === true,
+      expiredSince: agents.secrets?.expiredSince(),
+    };
+  };
+  const look = (): Gates => {
+    const now: Gates =
+      held && agents.invalid.size > 0
+        ? { start: "config_invalid", ready: "config_invalid" }
+        : gates({ settings, payload: payload(), secrets: secrets(), now: clock.now() });
+    if (now.start !== last.start) log.info({ reason: now.start }, "start gate changed");
+    if (now.ready !== last.ready) log.info({ reason: now.ready }, "readiness changed");
+    last = now;
+    return now;
+  };
+
+  return {
+    start() {
+      const { start } = look();
+      if (start === "ok") held = false;
+      return start;
+    },
+    ready: () => look().ready,
+    held: () => held,
+    document() {
+      const { start, ready } = look();
+      return {
+        pod: settings.podName,
+        namespace: settings.podNamespace,
+        start: { reason: start, means: GATE_REASONS[start] },
+        ready: { reason: ready, means: GATE_REASONS[ready] },
+        update: agents.update?.status(),
+        secrets: agents.secrets?.status(),
+        containers: workload.containers(),
+      };
+    },
+    record() {
+      const { ready } = look();
+      const installed = payload()?.installed !== false;
+      const published = secrets()?.published !== false;
+      metrics.set("edgesync_sidecar_gate_open", { condition: "payload" }, Number(installed));
+      metrics.set("edgesync_sidecar_gate_open", { condition: "secrets" }, Number(published));
+      recordReady(metrics, ready);
+    },
+  };
+}
+
+/** A status that never changes: the sidecar stays up to say what is wrong. */
+export function stuckStatus(reason: Exclude<GateReason, "ok">, metrics: SidecarMetrics): Status {
+  const gate = { reason, means: GATE_REASONS[reason] };
+  return {
+    start: () => reason,
+    ready: () => reason,
+    held: () => true,
+    document: () => ({ start: gate, ready: gate }),
+    record: () => recordReady(metrics, reason),
+  };
+}
+
+function recordReady(metrics: SidecarMetrics, reason: GateReason): void {
+  metrics.clear("edgesync_sidecar_ready");
+  metrics.set("edgesync_sidecar_ready", { reason }, Number(reason === "ok"));
+}
