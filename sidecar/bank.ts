@@ -1,0 +1,308 @@
+/**
+ * Builds the tree of a release as a bank: unchanged files are links to those of the old bank, the others are made from deltas or
+ * full blobs. Every byte is hashed on its way into the tree, those of linked files too, so what is complete is also verified; modes
+ * and earlier checks are not relied on. Memory does not depend on the size of files.
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { decoderOf } from "#core/delta/codec.ts";
+import { decodeFull } from "#core/delta/full.ts";
+import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
+import type { Plan, Source } from "#core/plan.ts";
+import { serialize } from "#core/release.ts";
+import type { Blob, Content, Entry, Release } from "#core/release.ts";
+import { chunksOf } from "./durable.ts";
+import type { Disk } from "./durable.ts";
+import type { Store } from "./store.ts";
+
+/** The files of the bank that is there already, by the digest of their content. */
+export type OldFiles = ReadonlyMap<string, OldFile>;
+
+export interface OldFile {
+  /** Absolute. */
+  readonly path: string;
+  readonly executable: boolean;
+}
+
+/** What turned out not to be usable; the plan has to be made anew without it. */
+export interface Setback {
+  /** Contents of old files that are damaged. */
+  readonly damaged: readonly string[];
+  /** Deltas that do not give their file. */
+  readonly rejected: readonly string[];
+}
+
+/** The bytes of a blob that was fetched. */
+export type ReadBlob = (blob: Blob) => AsyncIterable<Uint8Array>;
+
+export interface Building extends AsyncDisposable {
+  /**
+   * Adds every file that is still missing and whose source works.
+   *
+   * @throws EdgeSyncError DIGEST_MISMATCH when a full blob does not give its file; DISK_FULL, DISK_FAILED
+   */
+  add(plan: Plan, old: OldFiles, read: ReadBlob, signal: AbortSignal): Promise<Setback>;
+  /** Makes the tree durable and gives it its name; every file must have been added. */
+  complete(): Promise<void>;
+}
+
+type FileEntry = Extract<Entry, { type: "file" }>;
+type Trouble = { readonly damaged: string } | { readonly rejected: string } | undefined;
+
+/** Readable by whatever user the application runs as, writable by nobody. */
+const FILE_MODE = 0o444;
+const EXECUTABLE_MODE = 0o555;
+const DIRECTORY_MODE = 0o755;
+
+/** Begins a bank; what has not been completed is removed at the end of the scope. */
+export async function beginBank(store: Store, id: string, release: Release): Promise<Building> {
+  const { disk } = store;
+  const folder = await store.beginBank(id);
+  /** Paths of the new tree's files by mode and content: equal files are links to each other. */
+  const placed = new Map<string, string>();
+  const done = new Set<string>();
+  let completed = false;
+  for (const entry of release.entries) {
+    const path = join(folder, entry.path);
+    if (entry.type === "directory") await disk.makeDirectory(path, DIRECTORY_MODE);
+    else if (entry.type === "symlink") await disk.symlink(entry.target, path);
+  }
+
+  async function addFile(
+    entry: FileEntry,
+    source: Source,
+    old: OldFiles,
+    read: ReadBlob,
+    signal: AbortSignal,
+  ): Promise<Trouble> {
+    const { content } = source;
+    const { sha256 } = content;
+    const path = join(folder, entry.path);
+    const mode = (entry.mode & 0o111) === 0 ? FILE_MODE : EXECUTABLE_MODE;
+    const twin = placed.get(`${mode} ${sha256}`);
+    if (twin !== undefined && (await disk.link(twin, path))) return undefined;
+    const sibling = twin ?? placed.get(`${FILE_MODE ^ EXECUTABLE_MODE ^ mode} ${sha256}`);
+    if (sibling !== undefined) {
+      if (!(await copyFile(disk, sibling, path, mode, content, signal)))
+        throw new EdgeSyncError("DISK_FAILED", `${sibling} reads back as something else`);
+      return undefined;
+    }
+    const trouble = await make(source, path, mode, old, read, signal);
+    if (trouble === undefined) placed.set(`${mode} ${sha256}`, path);
+    return trouble;
+  }
+
+  async function make(
+    source: Source,
+    path: string,
+    mode: number,
+    old: OldFiles,
+    read: ReadBlob,
+    signal: AbortSignal,
+  ): Promise<Trouble> {
+    const { content } = source;
+    switch (source.how) {
+      case "keep": {
+        const file = old.get(content.sha256);
+        const kept =
+          file !== undefined && (await keepFile(disk, file, path, mode, content, signal));
+        return kept ? undefined : { damaged: content.sha256 };
+      }
+      case "delta": {
+        const { delta } = source;
+        const base = old.get(delta.base);
+        // Before it is used: a delta on top of something else is much work for nothing.
+        if (base === undefined || !(await hasDigest(disk, base.path, delta.base, signal)))
+          return { damaged: delta.base };
+        const expanded = expand(disk, base.path, source, read, signal);
+        const fits = await unlessInvalid(writeFile(disk, path, mode, content, expanded, signal));
+        return fits ? undefined : { rejected: delta.sha256 };
+      }
+      case "full": {
+        const { full, size } = content;
+        const bytes = size === 0 ? none() : decodeFull(full.encoding, read(full), size, signal);
+        if (await writeFile(disk, path, mode, content, bytes, signal)) return undefined;
+        throw new EdgeSyncError(
+          "DIGEST_MISMATCH",
+          `the full blob ${content.full.sha256} does not give the file ${content.sha256}`,
+        );
+      }
+      default:
+        return unreachable(source);
+    }
+  }
+
+  return {
+    async add(plan, old, read, signal) {
+      const damaged = new Set<string>();
+      const rejected = new Set<string>();
+      for (const entry of release.entries) {
+        if (entry.type !== "file" || done.has(entry.path)) continue;
+        const source = plan.sources.get(entry.sha256);
+        if (source === undefined)
+          throw new EdgeSyncError("INTERNAL", `the plan has no source for ${entry.path}`);
+        const trouble = await addFile(entry, source, old, read, signal);
+        if (trouble === undefined) done.add(entry.path);
+        else if ("damaged" in trouble) damaged.add(trouble.damaged);
+        else rejected.add(trouble.rejected);
+      }
+      return { damaged: [...damaged], rejected: [...rejected] };
+    },
+    async complete() {
+      // Children first: a directory is on the disk only when what it names is.
+      for (const entry of release.entries.toReversed())
+        if (entry.type === "directory") await disk.syncDirectory(join(folder, entry.path));
+      await disk.syncDirectory(folder);
+      await store.completeBank(folder, id, serialize(release));
+      completed = true;
+    },
+    async [Symbol.asyncDispose]() {
+      if (completed) return;
+      try {
+        await disk.removeTree(folder);
+      } catch {
+        // The error that brought us here matters more, and the next sweep removes what is left.
+      }
+    },
+  };
+}
+
+/** Whether a bank on disk is exactly the tree of a release: nothing is missing, damaged or added. */
+export async function verifyBank(
+  disk: Disk,
+  folder: string,
+  release: Release,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const names = new Map<string, number>();
+  for (const entry of release.entries) {
+    const path = join(folder, entry.path);
+    const stat = await disk.stat(path);
+    if (stat?.kind !== entry.type) return false;
+    if (entry.type === "symlink" && (await disk.readLink(path)) !== entry.target) return false;
+    if (entry.type === "file") {
+      if (((stat.mode & 0o111) === 0) !== ((entry.mode & 0o111) === 0)) return false;
+      if (!(await hasDigest(disk, path, entry.sha256, signal))) return false;
+    }
+    const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
+    names.set(parent, (names.get(parent) ?? 0) + 1);
+    if (entry.type === "directory") names.set(entry.path, names.get(entry.path) ?? 0);
+  }
+  for (const [directory, count] of names)
+    if ((await disk.list(join(folder, directory))).length !== count) return false;
+  return true;
+}
+
+/** False when the old file is not what it was; it is linked where that is possible, and copied where not. */
+async function keepFile(
+  disk: Disk,
+  file: OldFile,
+  path: string,
+  mode: number,
+  content: Content,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const sameMode = file.executable === (mode === EXECUTABLE_MODE);
+  if ((await disk.stat(file.path))?.size !== content.size) return false;
+  if (!sameMode || !(await disk.link(file.path, path)))
+    return await copyFile(disk, file.path, path, mode, content, signal);
+  if (await hasDigest(disk, path, content.sha256, signal)) return true;
+  await disk.remove(path);
+  return false;
+}
+
+async function copyFile(
+  disk: Disk,
+  from: string,
+  path: string,
+  mode: number,
+  content: Content,
+  signal: AbortSignal,
+): Promise<boolean> {
+  await using file = await disk.openRead(from);
+  if (file?.size !== content.size) return false;
+  return await writeFile(disk, path, mode, content, chunksOf(file, 0, file.size), signal);
+}
+
+/** Writes a file durably, and says whether it came out as it should; if not, it is gone again. */
+async function writeFile(
+  disk: Disk,
+  path: string,
+  mode: number,
+  content: Content,
+  bytes: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const hash = createHash("sha256");
+  let size = 0;
+  try {
+    await using file = await disk.create(path, 0o600);
+    for await (const chunk of bytes) {
+      signal.throwIfAborted();
+      size += chunk.byteLength;
+      // A small blob can make a very large file; no more is written than is signed.
+      if (size > content.size) break;
+      hash.update(chunk);
+      await file.write(chunk);
+    }
+    if (size === content.size && hash.digest("hex") === content.sha256) {
+      await file.chmod(mode);
+      await file.sync();
+      return true;
+    }
+  } catch (error) {
+    await disk.remove(path);
+    throw error;
+  }
+  await disk.remove(path);
+  return false;
+}
+
+/** False also when the file cannot be read: it is then as good as damaged. */
+async function hasDigest(
+  disk: Disk,
+  path: string,
+  sha256: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const hash = createHash("sha256");
+  try {
+    await using file = await disk.openRead(path);
+    if (file === undefined) return false;
+    for await (const chunk of chunksOf(file, 0, file.size)) {
+      signal.throwIfAborted();
+      hash.update(chunk);
+    }
+  } catch (error) {
+    if (codeOf(error) === "DISK_FAILED") return false;
+    throw error;
+  }
+  return hash.digest("hex") === sha256;
+}
+
+async function* expand(
+  disk: Disk,
+  base: string,
+  { content, delta }: Extract<Source, { how: "delta" }>,
+  read: ReadBlob,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, void> {
+  const decoder = decoderOf(delta.codec);
+  if (decoder === undefined)
+    throw new EdgeSyncError("DELTA_INVALID", `codec ${delta.codec} is not known`);
+  await using file = await disk.openRead(base);
+  if (file === undefined) throw new EdgeSyncError("DELTA_INVALID", `${base} is gone`);
+  yield* decoder.apply(file, read(delta), content.size, signal);
+}
+
+async function unlessInvalid(written: Promise<boolean>): Promise<boolean> {
+  try {
+    return await written;
+  } catch (error) {
+    if (codeOf(error) === "DELTA_INVALID") return false;
+    throw error;
+  }
+}
+
+/** An empty file is not fetched, whatever its blob is called. */
+async function* none(): AsyncGenerator<Uint8Array, void, void> {}

@@ -1,0 +1,301 @@
+/**
+ * Brings blobs into `partial/`, named by their digest, so that an interrupted download goes on where it ended: after a broken
+ * connection, a restart of the sidecar or a power cut. Bytes are written as they arrive and made durable every {@link SYNC_BYTES} or
+ * {@link SYNC_MS}; never more of them are taken than are signed; nothing is used before its digest has been checked.
+ */
+import { createHash } from "node:crypto";
+import type { Hash } from "node:crypto";
+import { join } from "node:path";
+import type { Clock } from "#core/clock.ts";
+import { EdgeSyncError } from "#core/errors.ts";
+import { sizeOf, spanOf } from "#core/plan.ts";
+import type { BlobKind, Fetch, Part } from "#core/plan.ts";
+import { blobPath } from "#core/release.ts";
+import type { Blob } from "#core/release.ts";
+import type { SidecarMetrics } from "#core/telemetry.ts";
+import { chunksOf } from "./durable.ts";
+import type { Disk } from "./durable.ts";
+import type { Repository } from "./repository.ts";
+
+export interface Downloads {
+  /**
+   * Brings what one fetch of a plan asks for.
+   *
+   * @throws EdgeSyncError DIGEST_MISMATCH, RESPONSE_TOO_LARGE, ORIGIN_UNAVAILABLE, ORIGIN_REFUSED, DISK_FULL, DISK_FAILED
+   */
+  fetch(fetch: Fetch, signal: AbortSignal): Promise<void>;
+  /** A file of the repository by its digest: for targets, whose names hold it. */
+  file(path: string, blob: Blob, signal: AbortSignal): Promise<Uint8Array | undefined>;
+  /** The bytes of a blob that was fetched. */
+  readonly read: (blob: Blob) => AsyncIterable<Uint8Array>;
+  /** Bytes of a fetch that are here already. */
+  present(fetch: Fetch): Promise<number>;
+  /** Removes everything but what has one of these digests. */
+  keepOnly(digests: ReadonlySet<string>): Promise<void>;
+}
+
+interface DownloadDeps {
+  readonly disk: Disk;
+  /** Absolute path of `partial/`. */
+  readonly folder: string;
+  readonly repository: Repository;
+  readonly clock: Clock;
+  readonly metrics: SidecarMetrics;
+  /** Told of every byte that arrives. */
+  readonly arrived: (bytes: number) => void;
+}
+
+type Kind = BlobKind | "metadata";
+
+/** A power cut costs at most so many bytes, or so many milliseconds of a slow link. More often would wear out flash for nothing. */
+const SYNC_BYTES = 1024 * 1024;
+const SYNC_MS = 5_000;
+
+export function openDownloads(deps: DownloadDeps): Downloads {
+  const { disk, folder, repository, clock, metrics } = deps;
+  /** Where fetched blobs lie. */
+  const places = new Map<string, { readonly path: string; readonly offset: number }>();
+  /** Whole files that this process has verified. */
+  const verified = new Set<string>();
+
+  const count = (kind: Kind, bytes: number): void => {
+    metrics.add("edgesync_sidecar_download_bytes_total", { kind }, bytes);
+    deps.arrived(bytes);
+  };
+
+  /** False when the repository does not have the file. */
+  async function bring(
+    path: string,
+    blob: Blob,
+    kind: Kind,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { sha256, size } = blob;
+    if (verified.has(sha256)) return true;
+    const partial = join(folder, sha256);
+    const known = (await disk.stat(partial))?.size ?? 0;
+    if (known > size) await disk.remove(partial);
+    const hash = createHash("sha256");
+    let outcome: "complete" | "absent";
+    {
+      await using file = await disk.append(partial, 0o600);
+      await hashFile(disk, partial, file.size, hash);
+      try {
+        outcome = await receive({ path, blob, kind, hash, have: file.size, file }, signal);
+      } finally {
+        // Also after a broken connection: the next attempt may be days away, and a power cut before it.
+        await file.sync();
+      }
+    }
+    if (outcome === "absent") return false;
+    if (hash.digest("hex") !== sha256) {
+      await disk.remove(partial);
+      throw new EdgeSyncError("DIGEST_MISMATCH", `${path} does not have its signed digest`);
+    }
+    verified.add(sha256);
+    return true;
+  }
+
+  interface Transfer {
+    readonly path: string;
+    readonly blob: Blob;
+    readonly kind: Kind;
+    readonly hash: Hash;
+    /** Bytes that are in the file already. */
+    readonly have: number;
+    readonly file: { write(bytes: Uint8Array): Promise<void>; sync(): Promise<void> };
+  }
+
+  /** Appends the rest of a file. What came before an error stays, to be gone on from. */
+  async function receive(transfer: Transfer, signal: AbortSignal): Promise<"complete" | "absent"> {
+    const { path, blob, kind, hash, file } = transfer;
+    const { size } = blob;
+    let { have } = transfer;
+    if (have === size) return "complete";
+    const answer = await repository.open(path, have, undefined, signal);
+    if (answer.answer === "absent") return "absent";
+    if (answer.answer === "beyond") {
+      await disk.remove(join(folder, blob.sha256));
+      throw new EdgeSyncError(
+        "DIGEST_MISMATCH",
+        `${path} is shorter than the ${size} bytes signed`,
+      );
+    }
+    // A server without ranges begins anew; what is here already is passed over, so that a second cut does not cost it.
+    let skip = have - answer.offset;
+    let unsynced = 0;
+    let syncedAt = clock.monotonic();
+    for await (const received of answer.body) {
+      signal.throwIfAborted();
+      count(kind, received.byteLength);
+      const bytes = received.subarray(Math.min(skip, received.byteLength));
+      skip -= received.byteLength - bytes.byteLength;
+      if (have + bytes.byteLength > size) {
+        await disk.remove(join(folder, blob.sha256));
+        throw new EdgeSyncError(
+          "RESPONSE_TOO_LARGE",
+          `${path} goes on after the ${size} bytes that are signed`,
+        );
+      }
+      hash.update(bytes);
+      await file.write(bytes);
+      have += bytes.byteLength;
+      unsynced += bytes.byteLength;
+      if (unsynced >= SYNC_BYTES || clock.monotonic() - syncedAt >= SYNC_MS) {
+        await file.sync();
+        unsynced = 0;
+        syncedAt = clock.monotonic();
+      }
+    }
+    if (have < size)
+      throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${path} ended after ${have} of ${size} bytes`);
+    return "complete";
+  }
+
+  async function bringBlob(blob: Blob, kind: Kind, signal: AbortSignal): Promise<void> {
+    const path = blobPath(blob.sha256);
+    if (!(await bring(path, blob, kind, signal)))
+      throw new EdgeSyncError("ORIGIN_REFUSED", `the repository does not have ${path}`);
+    places.set(blob.sha256, { path: join(folder, blob.sha256), offset: 0 });
+  }
+
+  async function bringPack(pack: Blob, parts: readonly Part[], signal: AbortSignal): Promise<void> {
+    const kind = parts.some((part) => part.kind === "delta") ? "delta" : "full";
+    await bringBlob(pack, kind, signal);
+    const path = join(folder, pack.sha256);
+    for (const { sha256, offset } of parts) places.set(sha256, { path, offset });
+  }
+
+  /** Parts are small: each is a file of its own, whole or not there, and an interruption costs one of them. */
+  async function bringRange(
+    pack: Blob,
+    parts: readonly Part[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const missing: Part[] = [];
+    for (const part of parts) if (!(await hasPart(part))) missing.push(part);
+    if (missing.length === 0) return;
+    const { offset, end } = spanOf(missing);
+    const path = blobPath(pack.sha256);
+    const answer = await repository.open(path, offset, end, signal);
+    if (answer.answer !== "bytes")
+      throw new EdgeSyncError(
+        answer.answer === "absent" ? "ORIGIN_REFUSED" : "DIGEST_MISMATCH",
+        `the repository does not have bytes ${offset} to ${end} of ${path}`,
+      );
+    const parcel = partsOf(missing, answer.offset);
+    let room = end - answer.offset;
+    for await (const received of answer.body) {
+      signal.throwIfAborted();
+      count(missing[0]?.kind ?? "full", received.byteLength);
+      // A server without ranges sends the rest of the pack too; nobody waits for that.
+      const bytes = received.subarray(0, room);
+      room -= bytes.byteLength;
+      for (const { part, content } of parcel.take(bytes)) await keepPart(part, content);
+      if (room === 0) break;
+    }
+    if (room > 0)
+      throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${path} ended ${room} bytes before ${end}`);
+  }
+
+  async function keepPart(part: Part, content: Uint8Array): Promise<void> {
+    if (createHash("sha256").update(content).digest("hex") !== part.sha256)
+      throw new EdgeSyncError("DIGEST_MISMATCH", `part ${part.sha256} does not have its digest`);
+    const path = join(folder, part.sha256);
+    await disk.remove(path);
+    // Not made durable: a part that a power cut tears is told by its digest and fetched again.
+    await using file = await disk.create(path, 0o600);
+    await file.write(content);
+    places.set(part.sha256, { path, offset: 0 });
+  }
+
+  async function hasPart(part: Part): Promise<boolean> {
+    if (places.has(part.sha256)) return true;
+    const path = join(folder, part.sha256);
+    if ((await disk.stat(path))?.size !== part.size) return false;
+    const hash = createHash("sha256");
+    await hashFile(disk, path, part.size, hash);
+    if (hash.digest("hex") !== part.sha256) return false;
+    places.set(part.sha256, { path, offset: 0 });
+    return true;
+  }
+
+  return {
+    async fetch(fetch, signal) {
+      if (fetch.fetch === "blob") await bringBlob(fetch.blob, fetch.kind, signal);
+      else if (fetch.fetch === "pack") await bringPack(fetch.pack, fetch.parts, signal);
+      else await bringRange(fetch.pack, fetch.parts, signal);
+    },
+    async file(path, blob, signal) {
+      if (!(await bring(path, blob, "metadata", signal))) return undefined;
+      await using file = await disk.openRead(join(folder, blob.sha256));
+      return await file?.read(0, blob.size);
+    },
+    async *read({ sha256, size }) {
+      const place = places.get(sha256);
+      await using file = place === undefined ? undefined : await disk.openRead(place.path);
+      if (place === undefined || file === undefined)
+        throw new EdgeSyncError("INTERNAL", `blob ${sha256} was not fetched`);
+      yield* chunksOf(file, place.offset, size);
+    },
+    async present(fetch) {
+      const whole = fetch.fetch === "blob" ? fetch.blob : fetch.pack;
+      const size = (await disk.stat(join(folder, whole.sha256)))?.size ?? 0;
+      if (fetch.fetch !== "range") return Math.min(size, sizeOf(fetch));
+      let present = 0;
+      for (const part of fetch.parts) if (await hasPart(part)) present += part.size;
+      return present;
+    },
+    async keepOnly(digests) {
+      for (const { name } of await disk.list(folder)) {
+        if (digests.has(name)) continue;
+        await disk.remove(join(folder, name));
+        verified.delete(name);
+        // A pack goes with all the parts that lie in it.
+        for (const [sha256, { path }] of places)
+          if (path === join(folder, name)) places.delete(sha256);
+      }
+    },
+  };
+}
+
+/** Cuts a stream that begins at `offset` into the parts that lie in it. */
+function partsOf(
+  parts: readonly Part[],
+  offset: number,
+): {
+  take(bytes: Uint8Array): Generator<{ readonly part: Part; readonly content: Uint8Array }>;
+} {
+  let at = offset;
+  let next = 0;
+  let pending: Uint8Array[] = [];
+  return {
+    *take(bytes) {
+      let rest = bytes;
+      for (;;) {
+        const part = parts[next];
+        if (part === undefined || rest.byteLength === 0) return;
+        const gap = Math.min(Math.max(0, part.offset - at), rest.byteLength);
+        at += gap;
+        rest = rest.subarray(gap);
+        const piece = rest.subarray(0, part.offset + part.size - at);
+        if (at >= part.offset) {
+          pending.push(piece);
+          at += piece.byteLength;
+          rest = rest.subarray(piece.byteLength);
+        }
+        if (at < part.offset + part.size) continue;
+        yield { part, content: Buffer.concat(pending) };
+        pending = [];
+        next += 1;
+      }
+    },
+  };
+}
+
+async function hashFile(disk: Disk, path: string, size: number, hash: Hash): Promise<void> {
+  if (size === 0) return;
+  await using file = await disk.openRead(path);
+  if (file === undefined) return;
+  for await (const chunk of chunksOf(file, 0, size)) hash.update(chunk);
+}

@@ -1,0 +1,342 @@
+/**
+ * The shell around the update machine of `src/update.ts`: it looks at the channel, saves what the machine decides, has the steps
+ * performed and tells the machine how they went. What goes wrong is recorded, logged and tried again; `run` ends only when it is
+ * aborted, because a sidecar that exits takes the pod's readiness with it.
+ */
+import { backoffMs } from "#core/backoff.ts";
+import type { Clock } from "#core/clock.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import { policyOf } from "#core/policy.ts";
+import { CHANNEL_DOCUMENT_LIMIT, channelPath, parseChannelDocument } from "#core/release.ts";
+import { jitterMs, pauseMs, restMs, retryOf } from "#core/retry.ts";
+import type { Settings } from "#core/settings.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { refresh } from "#core/trust/refresh.ts";
+import type { TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
+import { fetchTarget } from "#core/trust/target.ts";
+import { next } from "#core/update.ts";
+import type { Event, Step } from "#core/update.ts";
+import { isSame } from "#core/update-state.ts";
+import type { Bank, Target, UpdateState } from "#core/update-state.ts";
+import { openDownloads } from "./download.ts";
+import type { Downloads } from "./download.ts";
+import { nodeDisk, readSmallFile } from "./durable.ts";
+import type { Disk } from "./durable.ts";
+import type { Http } from "./http.ts";
+import { install } from "./install.ts";
+import { openRepository } from "./repository.ts";
+import { openStore } from "./store.ts";
+import type { Store } from "./store.ts";
+import { openReport } from "./update-report.ts";
+import type { UpdateStatus } from "./update-report.ts";
+import { openStepper } from "./update-steps.ts";
+import type { Stepper } from "./update-steps.ts";
+import type { Workload } from "./workload.ts";
+
+export interface UpdateDeps {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  /** A number in [0,1). */
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+  readonly http: Http;
+  readonly workload: Workload;
+  /** `<os>-<architecture>`, as releases name it. */
+  readonly platform: string;
+  /** Whether the main container's first start is still held back: nothing can be tried before something runs. */
+  readonly held?: () => boolean;
+  /** For tests that make it fail. */
+  readonly disk?: Disk;
+}
+
+export interface UpdateAgent {
+  /** Follows the channel until aborted; rejects with the signal's reason and with nothing else. */
+  run(signal: AbortSignal): Promise<void>;
+  /** Whether `current` names a complete bank. */
+  installed(): boolean;
+  /** Whether recovery is over. It is as soon as the agent is open, also where the disk would not let it change anything. */
+  recovered(): boolean;
+  status(): UpdateStatus;
+}
+
+/** Bytes of the pinned root. */
+const ROOT_LIMIT = 512 * 1024;
+/** Milliseconds; while the journal cannot be saved nothing else makes sense. */
+const SAVE_RETRY_MS = 30_000;
+
+/** What is there once the payload volume could be opened. */
+interface Volume {
+  readonly store: Store;
+  readonly downloads: Downloads;
+  readonly stepper: Stepper;
+}
+
+/** A release that is left alone for a while, because to try it again costs its bytes again. */
+interface Rest {
+  readonly target: Target;
+  readonly failures: number;
+  /** Monotonic milliseconds. */
+  readonly until: number;
+}
+
+/**
+ * Opens the payload volume and brings `current` to where the journal wants it. What goes wrong with the volume is not thrown: the
+ * agent comes up all the same, and `run` tries again.
+ *
+ * @throws EdgeSyncError CONFIG_INVALID when a setting is missing that a payload needs
+ */
+export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
+  const { settings, clock, random, log, workload, platform } = deps;
+  const { channel, repository: address, payloadDir, trustRootFile } = settings;
+  if (
+    channel === undefined ||
+    address === undefined ||
+    payloadDir === undefined ||
+    trustRootFile === undefined
+  )
+    throw new EdgeSyncError(
+      "CONFIG_INVALID",
+      "a payload needs the settings channel, repository, payload-dir and trust-root-file",
+    );
+  const { app, channel: name } = channel;
+  const followed = `${app}/${name}`;
+  const disk = deps.disk ?? nodeDisk;
+  const policy = policyOf(settings, workload.healthFailureThreshold);
+  const repository = openRepository(address, deps);
+  const report = openReport({ ...channel, clock, log, metrics: deps.metrics });
+
+  let volume: Volume | undefined;
+  /** Undefined until the journal has been read. */
+  let state: UpdateState | undefined;
+  let pending: readonly Step[] = [];
+  /** Whether a step failed that the state still implies. */
+  let unfinished = false;
+  let current: string | undefined;
+  let trusted: { readonly set: TrustedSet; readonly deps: TrustDeps } | undefined;
+  let failures = 0;
+  let rest: Rest | undefined;
+  /** What an error came up in. */
+  let activity: "open" | "look" | Step["step"] = "open";
+
+  async function openVolume(root: string): Promise<Volume> {
+    const store = await openStore(root, disk);
+    const { metrics } = deps;
+    const folder = store.partial;
+    const { arrived } = report;
+    const downloads = openDownloads({ disk, folder, repository, clock, metrics, arrived });
+    const held = deps.held ?? ((): boolean => false);
+    const stepper = openStepper({ store, workload, clock, held, build });
+    return { store, downloads, stepper };
+  }
+
+  /** Reads the journal and makes `current` what it says: all that has to be over before the main container starts. */
+  async function recover(root: string, signal: AbortSignal): Promise<void> {
+    volume ??= await openVolume(root);
+    const { store, stepper } = volume;
+    current = await store.current();
+    const loaded = await store.loadState();
+    const [after, steps] = next(loaded, { event: "started", banks: await store.banks() }, policy);
+    state = after;
+    report.changed(loaded, after);
+    // Until all is done; then what is left of the steps takes its place.
+    unfinished = true;
+    // A disk that takes no more must not keep the old release from starting: the next start decides the same again.
+    await store.saveState(after).catch((error: unknown) => report.failed(error, "step", 0));
+    const [first, ...others] = steps;
+    if (first?.step === "activate") {
+      await stepper.perform(first, signal);
+      current = first.bank.id;
+    }
+    pending = first?.step === "activate" ? others : steps;
+    unfinished = false;
+  }
+
+  /** One transition, saved before anything is done about it. */
+  async function feed(event: Event, signal: AbortSignal): Promise<boolean> {
+    if (state === undefined || volume === undefined) return false;
+    const before = state;
+    const [after, steps] = next(before, event, policy);
+    await save(volume.store, after, signal);
+    state = after;
+    pending = steps;
+    if (after !== before) report.changed(before, after);
+    // Only now: until the journal says that the bank is staged, a crash would have it built again from these.
+    if (event.event === "staged") await volume.downloads.keepOnly(new Set());
+    return after !== before;
+  }
+
+  /** Keeps trying, because the event would be lost with the error: a verdict on a trial, or that a restart has happened. */
+  async function save(store: Store, after: UpdateState, signal: AbortSignal): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await store.saveState(after);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        const delayMs = backoffMs(attempt, random, SAVE_RETRY_MS);
+        report.failed(error, "step", delayMs);
+        await clock.sleep(delayMs, signal);
+      }
+    }
+  }
+
+  /** Performs the first pending step. What it throws has been told to the machine. */
+  async function step(signal: AbortSignal): Promise<void> {
+    const [first, ...others] = pending;
+    if (first === undefined || volume === undefined) return;
+    activity = first.step;
+    pending = others;
+    try {
+      const event = await volume.stepper.perform(first, signal);
+      if (first.step === "activate") current = first.bank.id;
+      if (event !== undefined) await feed(event, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (first.step === "sweep") {
+        // What cannot be removed, for instance another owner's files, costs room and nothing else.
+        report.failed(error, "step", 0);
+        return;
+      }
+      pending = [];
+      if (first.step === "build") tire(first.target, error);
+      // An offer that is refused is no failure of what goes on here.
+      if (first.step !== "refuse") {
+        await feed({ event: "failed", code: codeOf(error) }, signal);
+        unfinished = first.step !== "build";
+      }
+      throw error;
+    }
+  }
+
+  async function settle(signal: AbortSignal): Promise<void> {
+    while (pending.length > 0) await step(signal);
+  }
+
+  async function build(target: Target, from: Bank | null, signal: AbortSignal): Promise<Bank> {
+    if (trusted === undefined || volume === undefined)
+      throw new EdgeSyncError("INTERNAL", "a release is built before the channel was looked at");
+    const bank = await install(
+      target,
+      from,
+      {
+        ...volume,
+        app,
+        platform,
+        trusted: trusted.set,
+        trust: trusted.deps,
+        fallback: settings.fullFallback,
+        budget: settings.payloadSize,
+        planned: (plan, base) => report.planned(plan, target.version, base),
+      },
+      signal,
+    );
+    rest = undefined;
+    return bank;
+  }
+
+  function tire(target: Target, error: unknown): void {
+    if (retryOf(codeOf(error), true) !== "rarely") return;
+    const count = rest !== undefined && isSame(rest.target, target) ? rest.failures + 1 : 1;
+    rest = { target, failures: count, until: clock.monotonic() + restMs(count, random) };
+  }
+
+  /** Reads the channel, verified, and offers the machine what it names. */
+  async function look(root: string, store: Store, signal: AbortSignal): Promise<void> {
+    const initialRoot = await readSmallFile(disk, root, ROOT_LIMIT);
+    if (initialRoot === undefined)
+      throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${root} does not exist`);
+    const trust = { source: sourceOf(store), store: store.trust, initialRoot, now: clock.now() };
+    const set = await refresh(trust, signal);
+    trusted = { set, deps: trust };
+    const path = channelPath(app, name);
+    const bytes = await fetchTarget(set, path, CHANNEL_DOCUMENT_LIMIT, trust, signal);
+    const target = targetIn(bytes);
+    const resting =
+      rest !== undefined && isSame(rest.target, target) && clock.monotonic() < rest.until;
+    const changed = !resting && (await feed({ event: "seen", target }, signal));
+    if (pending[0]?.step === "refuse") await step(signal);
+    report.looked(changed, set.expiries());
+  }
+
+  function sourceOf(store: Store): TrustDeps["source"] {
+    return {
+      async metadata(name, limit, signal) {
+        const known = name === "timestamp.json" ? await store.trust.load(name) : undefined;
+        return repository.metadata(name, limit, known, signal);
+      },
+      async target(path, limit, signal) {
+        const sha256 = /(?:^|\/)([0-9a-f]{64})\.[^/]+$/.exec(path)?.[1];
+        if (sha256 === undefined)
+          throw new EdgeSyncError("METADATA_INVALID", `target ${path} has no digest in its name`);
+        return volume?.downloads.file(`targets/${path}`, { sha256, size: limit }, signal);
+      },
+    };
+  }
+
+  function targetIn(bytes: Uint8Array): Target {
+    const document = parseChannelDocument(bytes);
+    if (`${document.app}/${document.channel}` !== followed)
+      throw new EdgeSyncError(
+        "RELEASE_INVALID",
+        `the document of ${followed} is one of ${document.app}/${document.channel}`,
+      );
+    const version = document.releases.find((item) => item.platform === platform)?.version;
+    if (version === undefined)
+      throw new EdgeSyncError("RELEASE_NOT_FOUND", `${followed} has no release for ${platform}`);
+    return { channel: followed, sequence: document.sequence, version };
+  }
+
+  /** @returns milliseconds until the next cycle */
+  async function cycle(root: string, trustRoot: string, signal: AbortSignal): Promise<number> {
+    try {
+      activity = "open";
+      if (state === undefined) await recover(root, signal);
+      if (unfinished && volume !== undefined) {
+        unfinished = false;
+        await feed({ event: "tick", passedMs: volume.stepper.passedMs() }, signal);
+      }
+      await settle(signal);
+      activity = "look";
+      if (volume !== undefined) await look(trustRoot, volume.store, signal);
+      await settle(signal);
+      failures = 0;
+      if (rest === undefined) report.cleared();
+      return jitterMs(settings.pollInterval, random);
+    } catch (error) {
+      signal.throwIfAborted();
+      failures += 1;
+      const building = activity === "build";
+      const pause = pauseMs(
+        retryOf(codeOf(error), building),
+        failures,
+        settings.pollInterval,
+        random,
+      );
+      const delayMs = Math.max(pause, repository.holdMs());
+      const looking = activity === "look" || activity === "refuse";
+      report.failed(error, building ? "build" : looking ? "look" : "step", delayMs);
+      return delayMs;
+    }
+  }
+
+  try {
+    await recover(payloadDir, new AbortController().signal);
+  } catch (error) {
+    report.failed(error, "step", 0);
+  }
+  return {
+    async run(signal) {
+      // Sites that come up together after a power cut do not all ask at once; one that has nothing yet does not wait.
+      if (current !== undefined && pending.length === 0)
+        await clock.sleep((random() * settings.pollInterval) / 10, signal);
+      for (;;) {
+        const delayMs = await cycle(payloadDir, trustRootFile, signal);
+        await clock.sleep(delayMs, signal);
+      }
+    },
+    installed: () => current !== undefined,
+    recovered: () => true,
+    status: () => report.status(state),
+  };
+}

@@ -1,0 +1,238 @@
+/** What the update agent tells: the status for people and tools, the metrics, and one log line for each thing that one would act on. */
+import type { Clock } from "#core/clock.ts";
+import { codeOf } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import type { Plan } from "#core/plan.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { served } from "#core/update-state.ts";
+import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
+
+type PhaseName = Phase["phase"];
+const PHASES: readonly PhaseName[] = [
+  "idle",
+  "downloading",
+  "staged",
+  "trial",
+  "rolling-back",
+  "committed",
+];
+
+/** The part of `/status` that concerns updates. Times are in ISO 8601, by the node's clock. */
+export interface UpdateStatus {
+  /** `unknown` while the journal cannot be read. */
+  readonly phase: PhaseName | "unknown";
+  readonly channel: string;
+  /** What `current` names. */
+  readonly release: { readonly version: string; readonly sequence: number } | null;
+  /** What is fetched, staged or on trial. */
+  readonly target: { readonly version: string; readonly sequence: number } | null;
+  /** The highest sequence number seen in the channel; nothing below it is taken. */
+  readonly sequence: number;
+  readonly plan: PlanStatus | null;
+  readonly trial: TrialStatus | null;
+  /** Not tried again before the channel is set anew. */
+  readonly blocked: Blocked | null;
+  /** When the channel was last read and verified. */
+  readonly lastLook: string | null;
+  /** What stands in the way; null when the last look went well. */
+  readonly error: ErrorStatus | null;
+}
+
+export interface ErrorStatus {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly since: string;
+}
+
+export interface PlanStatus {
+  readonly version: string;
+  readonly from: string | null;
+  readonly downloadBytes: number;
+  /** In this process; a download that was resumed began with more. */
+  readonly receivedBytes: number;
+  /** What a site with nothing would fetch. */
+  readonly fullBytes: number;
+  readonly savedBytes: number;
+  /** Numbers of contents, by how they are had. */
+  readonly keep: number;
+  readonly delta: number;
+  readonly full: number;
+}
+
+export interface TrialStatus {
+  readonly stage: "restarting" | "watching";
+  readonly fallback: string;
+  readonly starts: number;
+  readonly resumed: number;
+  readonly spentMs: number;
+  readonly healthyMs: number | null;
+}
+
+export interface Report {
+  status(state: UpdateState | undefined): UpdateStatus;
+  /** A transition that has been saved. */
+  changed(before: UpdateState, after: UpdateState): void;
+  /** A plan, or the one that takes its place when something in it did not work. */
+  planned(plan: Plan, version: string, from: string | null): void;
+  /** Bytes of a plan's downloads. */
+  readonly arrived: (bytes: number) => void;
+  looked(changed: boolean, expiries: ReadonlyMap<string, number>): void;
+  /** A look, or what followed from it, ended in an error. */
+  failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
+  /** Nothing stands in the way any more. */
+  cleared(): void;
+}
+
+export interface ReportDeps {
+  readonly app: string;
+  readonly channel: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+}
+
+export function openReport({ app, channel, clock, log, metrics }: ReportDeps): Report {
+  let plan: PlanStatus | undefined;
+  let lastLook: number | undefined;
+  let error: ErrorStatus | null = null;
+
+  const iso = (ms: number): string => new Date(ms).toISOString();
+  const memoryOf = (state: UpdateState | undefined): ChannelMemory =>
+    state?.channels[`${app}/${channel}`] ?? { sequence: 0, blocked: null };
+
+  function announce(before: UpdateState, after: UpdateState): void {
+    const from = served(before)?.version ?? "";
+    switch (after.phase) {
+      case "downloading":
+        log.info({ app, channel, ...labelsOf(after.target), from }, "release offered");
+        break;
+      case "staged":
+        log.info({ app, channel, ...labelsOf(after.bank), from }, "release staged");
+        break;
+      case "trial":
+        log.info({ app, channel, ...labelsOf(after.bank), from }, "trial begun");
+        break;
+      case "rolling-back": {
+        const reason = memoryOf(after).blocked?.reason ?? "interrupted";
+        metrics.add("edgesync_sidecar_rollbacks_total", { reason });
+        log.warn({ app, channel, ...labelsOf(after.to), from, reason }, "trial failed, going back");
+        break;
+      }
+      case "committed":
+        announceCommit(before, after);
+        break;
+      case "idle":
+        break;
+    }
+  }
+
+  function announceCommit(
+    before: UpdateState,
+    { bank }: Extract<UpdateState, { phase: "committed" }>,
+  ): void {
+    const labels = { app, channel, ...labelsOf(bank) };
+    if (before.phase === "rolling-back") log.info(labels, "previous release restored");
+    const tried = before.phase === "trial";
+    const installed = before.phase === "downloading" && before.from?.sequence !== bank.sequence;
+    if (!tried && !installed) return;
+    metrics.add("edgesync_sidecar_commits_total", {});
+    log.info(labels, "release committed");
+  }
+
+  function measure(state: UpdateState): void {
+    for (const phase of PHASES)
+      metrics.set("edgesync_sidecar_update_phase", { phase }, state.phase === phase ? 1 : 0);
+    metrics.clear("edgesync_sidecar_release_info");
+    const bank = served(state);
+    if (bank !== null)
+      metrics.set("edgesync_sidecar_release_info", { app, channel, version: bank.version }, 1);
+    metrics.set("edgesync_sidecar_channel_sequence", {}, memoryOf(state).sequence);
+  }
+
+  return {
+    status(state) {
+      const { sequence, blocked } = memoryOf(state);
+      const bank = state === undefined ? null : served(state);
+      return {
+        phase: state?.phase ?? "unknown",
+        channel: `${app}/${channel}`,
+        release: bank === null ? null : labelsOf(bank),
+        target: state === undefined ? null : targetOf(state),
+        sequence,
+        plan: plan ?? null,
+        trial: state?.phase === "trial" ? trialOf(state) : null,
+        blocked,
+        lastLook: lastLook === undefined ? null : iso(lastLook),
+        error,
+      };
+    },
+    changed(before, after) {
+      if (before.phase !== after.phase) announce(before, after);
+      const built = before.phase === "downloading" && after.phase !== "downloading";
+      if (built && plan !== undefined && targetReached(before, after))
+        metrics.add("edgesync_sidecar_saved_bytes_total", {}, Math.max(0, plan.savedBytes));
+      measure(after);
+    },
+    planned({ downloadBytes, fullBytes, counts }, version, from) {
+      // With a second plan for the same release the bytes of the first were spent all the same.
+      const receivedBytes = plan?.version === version ? plan.receivedBytes : 0;
+      const savedBytes = fullBytes - downloadBytes;
+      plan = { version, from, downloadBytes, receivedBytes, fullBytes, savedBytes, ...counts };
+      const labels = { app, channel, version, from: from ?? "" };
+      log.info({ ...labels, sizeBytes: downloadBytes, savedBytes }, "update planned");
+    },
+    arrived(bytes) {
+      if (plan !== undefined) plan = { ...plan, receivedBytes: plan.receivedBytes + bytes };
+    },
+    looked(changed, expiries) {
+      lastLook = clock.now();
+      metrics.add("edgesync_sidecar_polls_total", { outcome: changed ? "changed" : "unchanged" });
+      metrics.set("edgesync_sidecar_last_poll_success_timestamp_seconds", {}, lastLook / 1000);
+      metrics.clear("edgesync_sidecar_metadata_expiry_timestamp_seconds");
+      for (const [role, expires] of expiries)
+        metrics.set("edgesync_sidecar_metadata_expiry_timestamp_seconds", { role }, expires / 1000);
+    },
+    failed(cause, from, retryMs) {
+      const code = codeOf(cause);
+      const message = cause instanceof Error ? cause.message : String(cause);
+      if (from === "look") metrics.add("edgesync_sidecar_polls_total", { outcome: code });
+      if (from === "build") metrics.add("edgesync_sidecar_update_failures_total", { code });
+      const before = error?.code === code ? error : undefined;
+      const repeated = before !== undefined;
+      error = { code, message, since: before?.since ?? iso(clock.now()) };
+      const fields = { app, channel, code, err: cause, delayMs: Math.round(retryMs) };
+      // A site that is cut off for a week says so once.
+      if (repeated) log.debug(fields, "still failing, trying again later");
+      else log.warn(fields, "update failed, trying again later");
+    },
+    cleared() {
+      if (error !== null) log.info({ app, channel, code: error.code }, "update works again");
+      error = null;
+    },
+  };
+}
+
+function labelsOf(target: { readonly version: string; readonly sequence: number }): {
+  readonly version: string;
+  readonly sequence: number;
+} {
+  return { version: target.version, sequence: target.sequence };
+}
+
+function targetOf(state: UpdateState): UpdateStatus["target"] {
+  if (state.phase === "downloading") return labelsOf(state.target);
+  return state.phase === "staged" || state.phase === "trial" ? labelsOf(state.bank) : null;
+}
+
+function trialOf(trial: Extract<UpdateState, { phase: "trial" }>): TrialStatus {
+  const { stage, fallback, starts, resumed, watch } = trial;
+  const { spentMs, healthyMs } = watch;
+  return { stage, fallback: fallback.version, starts, resumed, spentMs, healthyMs };
+}
+
+function targetReached(
+  { target }: Extract<UpdateState, { phase: "downloading" }>,
+  after: UpdateState,
+): boolean {
+  return "bank" in after && after.bank.sequence === target.sequence;
+}

@@ -1,0 +1,92 @@
+/**
+ * The journal: the state of the update machine as it lies on the payload volume, `state.json`. One line of JSON with a schema
+ * number. What a trial has watched so far is left out: it is worth less than the writes, and a resumed trial begins anew.
+ *
+ * A journal that cannot be read is never written over and nothing is deleted on its account: the site goes on serving what
+ * `current` names, takes no update, and reads it again at every look, so that a person may move it away or put it back.
+ */
+import * as s from "valibot";
+import { EdgeSyncError } from "./errors.ts";
+import { ROLLBACK_REASONS } from "./reasons.ts";
+import type { RollbackReason } from "./reasons.ts";
+import { NOTHING_SEEN } from "./update-state.ts";
+import type { UpdateState } from "./update-state.ts";
+
+/** Bytes; far above any journal that this code writes. */
+export const JOURNAL_LIMIT = 1024 * 1024;
+
+const SCHEMA = 1;
+
+const count = s.pipe(s.number(), s.safeInteger(), s.minValue(0));
+const sha256 = s.pipe(s.string(), s.regex(/^[0-9a-f]{64}$/));
+const text = s.pipe(s.string(), s.minLength(1), s.maxLength(256));
+const target = { channel: text, sequence: count, version: text };
+const bank = s.object({
+  ...target,
+  // It becomes a path, so not even our own journal may say anything here.
+  id: s.pipe(s.string(), s.regex(/^[A-Za-z0-9][A-Za-z0-9._+-]{0,255}$/)),
+  tree: sha256,
+});
+const reasons = Object.keys(ROLLBACK_REASONS) as RollbackReason[];
+const common = {
+  schema: s.literal(SCHEMA),
+  channels: s.record(
+    text,
+    s.object({
+      sequence: count,
+      blocked: s.nullable(
+        s.object({ sequence: count, version: text, tree: sha256, reason: s.picklist(reasons) }),
+      ),
+    }),
+  ),
+};
+
+const journal = s.variant("phase", [
+  s.object({ ...common, phase: s.literal("idle") }),
+  s.object({
+    ...common,
+    phase: s.literal("downloading"),
+    target: s.object(target),
+    from: s.nullable(bank),
+  }),
+  s.object({ ...common, phase: s.literal("staged"), bank, from: bank }),
+  s.object({
+    ...common,
+    phase: s.literal("trial"),
+    bank,
+    fallback: bank,
+    stage: s.picklist(["restarting", "watching"]),
+    resumed: count,
+    starts: count,
+  }),
+  s.object({ ...common, phase: s.literal("rolling-back"), failed: bank, to: bank }),
+  s.object({ ...common, phase: s.literal("committed"), bank, previous: s.nullable(bank) }),
+]);
+
+/** The bytes of a state. Equal bytes mean that there is nothing new to save. */
+export function formatJournal(state: UpdateState): string {
+  if (state.phase !== "trial") return `${JSON.stringify({ schema: SCHEMA, ...state })}\n`;
+  const { watch: _, ...saved } = state;
+  return `${JSON.stringify({ schema: SCHEMA, ...saved })}\n`;
+}
+
+/** @throws EdgeSyncError JOURNAL_INVALID */
+export function parseJournal(bytes: Uint8Array): UpdateState {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new EdgeSyncError("JOURNAL_INVALID", "state.json is not JSON in UTF-8", { cause });
+  }
+  const result = s.safeParse(journal, json, { abortEarly: true });
+  if (!result.success) {
+    const where = s.getDotPath(result.issues[0]) ?? "its top level";
+    throw new EdgeSyncError(
+      "JOURNAL_INVALID",
+      `state.json: ${where} must be ${result.issues[0].message}`,
+    );
+  }
+  const { schema: _, ...state } = result.output;
+  if (state.phase !== "trial") return state;
+  return { ...state, watch: NOTHING_SEEN };
+}

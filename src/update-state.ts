@@ -1,0 +1,107 @@
+/** What a site knows about its updates: the states of the update machine, which are also what the journal holds. */
+import { unreachable } from "./errors.ts";
+import type { RollbackReason } from "./reasons.ts";
+
+/** What a channel names at one sequence number. */
+export interface Target {
+  /** `<app>/<channel>`: sequence numbers of different channels have nothing to do with each other. */
+  readonly channel: string;
+  readonly sequence: number;
+  readonly version: string;
+}
+
+/** A complete, verified tree on the payload volume. */
+export interface Bank extends Target {
+  /** Its folder under `banks/`. */
+  readonly id: string;
+  /** Digest of the tree, see `treeDigest`. */
+  readonly tree: string;
+}
+
+/** What is remembered of a channel for ever. */
+export interface ChannelMemory {
+  /** The highest sequence number seen. */
+  readonly sequence: number;
+  /** The release that was rolled back at this sequence number; not tried again before the number grows. */
+  readonly blocked: Blocked | null;
+}
+
+export interface Blocked {
+  readonly sequence: number;
+  readonly version: string;
+  readonly tree: string;
+  readonly reason: RollbackReason;
+}
+
+export type Phase =
+  | { readonly phase: "idle" }
+  | { readonly phase: "downloading"; readonly target: Target; readonly from: Bank | null }
+  | { readonly phase: "staged"; readonly bank: Bank; readonly from: Bank }
+  | Trial
+  | {
+      readonly phase: "rolling-back";
+      readonly failed: Bank;
+      readonly to: Bank;
+    }
+  | {
+      readonly phase: "committed";
+      readonly bank: Bank;
+      /** Kept because the application may still use its files: with on-update none nobody knows. */
+      readonly previous: Bank | null;
+    };
+
+export interface Trial {
+  readonly phase: "trial";
+  readonly bank: Bank;
+  readonly fallback: Bank;
+  /** `restarting` until the main container has been seen to start with the new release. */
+  readonly stage: "restarting" | "watching";
+  /** How often the sidecar itself started during this trial. */
+  readonly resumed: number;
+  /** How often the main container started with the release on trial. */
+  readonly starts: number;
+  /** What this process has seen; not saved, so a resumed trial begins anew with it. */
+  readonly watch: Watch;
+}
+
+export interface Watch {
+  /** Milliseconds since the restart was asked for. */
+  readonly spentMs: number;
+  /** Milliseconds of health without a break; null when the last check was not healthy. */
+  readonly healthyMs: number | null;
+  /** Failed checks in a row. */
+  readonly failures: number;
+  /** Milliseconds since the last start without a healthy check; null once there was one. */
+  readonly settlingMs: number | null;
+}
+
+export type UpdateState = Phase & {
+  readonly channels: Readonly<Record<string, ChannelMemory>>;
+};
+
+export const INITIAL: UpdateState = { phase: "idle", channels: {} };
+
+/** What a process has seen of a trial that it has just begun or resumed. */
+export const NOTHING_SEEN: Watch = { spentMs: 0, healthyMs: null, failures: 0, settlingMs: 0 };
+
+/** The bank that `current` must name in a state; null when it is left as it is. */
+export function served(state: Phase): Bank | null {
+  switch (state.phase) {
+    case "idle":
+      return null;
+    case "downloading":
+    case "staged":
+      return state.from;
+    case "trial":
+    case "committed":
+      return state.bank;
+    case "rolling-back":
+      return state.to;
+    default:
+      return unreachable(state);
+  }
+}
+
+export function isSame(a: Target, b: Target): boolean {
+  return a.channel === b.channel && a.sequence === b.sequence && a.version === b.version;
+}
