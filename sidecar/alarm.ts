@@ -1,0 +1,64 @@
+/** Waiting: until a time or a call, and for one's turn. */
+import type { Clock } from "#core/clock.ts";
+
+export interface Alarm {
+  /** Ends the wait that is on, or the next one at once. */
+  ring(): void;
+  /** Resolves at `at`, monotonic milliseconds, or when rung. */
+  until(at: number, signal: AbortSignal): Promise<void>;
+}
+
+/** Milliseconds: a timer of Node's holds at most 2^31 - 1, and leases can last for months. */
+const LONGEST_SLEEP_MS = 86_400_000;
+
+export function openAlarm(clock: Clock): Alarm {
+  const bell = { isRung: false };
+  let waiting: AbortController | undefined;
+  return {
+    ring() {
+      bell.isRung = true;
+      waiting?.abort();
+    },
+    async until(at, signal) {
+      // Not AbortSignal.any: an agent waits for months on one signal, and each would leave something behind on it.
+      const stop = (): void => waiting?.abort();
+      signal.addEventListener("abort", stop);
+      try {
+        for (
+          let left = at - clock.monotonic();
+          left > 0 && !bell.isRung;
+          left = at - clock.monotonic()
+        ) {
+          signal.throwIfAborted();
+          waiting = new AbortController();
+          await clock.sleep(Math.min(left, LONGEST_SLEEP_MS), waiting.signal).catch(() => {
+            // Rung, or aborted: both are looked at above and below.
+          });
+        }
+        signal.throwIfAborted();
+      } finally {
+        signal.removeEventListener("abort", stop);
+        waiting = undefined;
+        bell.isRung = false;
+      }
+    },
+  };
+}
+
+/** Lets at most `count` pieces of work run at once; the others wait in line. */
+export function openLanes(count: number): <T>(work: () => Promise<T>) => Promise<T> {
+  let free = count;
+  const line: (() => void)[] = [];
+  return async (work) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => line.push(resolve));
+    try {
+      return await work();
+    } finally {
+      // The lane goes to the next in line without becoming free in between.
+      const nextInLine = line.shift();
+      if (nextInLine === undefined) free++;
+      else nextInLine();
+    }
+  };
+}

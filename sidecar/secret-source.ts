@@ -1,0 +1,236 @@
+/**
+ * One thing that is asked of Vault, and the files that come of it. Secrets with the same request share one source, so that the
+ * user of one file and the password of another are of one credential. What goes wrong here touches no other source.
+ */
+import type { Clock } from "#core/clock.ts";
+import { codeOf } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import { expiryOf, newCredential, next, plan, resumedCredential } from "#core/lease.ts";
+import type { Credential, Event, Grant } from "#core/lease.ts";
+import type { SecretOptions } from "#core/pod-options.ts";
+import { secretFile } from "#core/secret-file.ts";
+import type { SecretData } from "#core/secret-file.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { openAlarm } from "./alarm.ts";
+import type { SecretFile } from "./publication.ts";
+import { answeredOf } from "./vault.ts";
+import type { Secret, Vault } from "./vault.ts";
+import type { Token, TokenKeeper } from "./vault-token.ts";
+
+/** What a source gave at one time. */
+export interface Version {
+  readonly data: SecretData;
+  readonly files: readonly SecretFile[];
+  readonly leaseId: string | undefined;
+  /** Of the token that it was issued to. */
+  readonly generation: number;
+  readonly grant: Grant | undefined;
+  /** Monotonic milliseconds; `undefined` for what has no end. Moves with each renewal. */
+  expiresAt: number | undefined;
+}
+
+export interface SourceDeps {
+  readonly vault: Vault;
+  readonly keeper: TokenKeeper;
+  /** Takes turns, so that many secrets do not ask all at once. */
+  readonly inTurn: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+  readonly refreshMs: number;
+  readonly defaultMode: number;
+  /** There is something to save and to publish. */
+  readonly changed: () => void;
+  /** Another version takes the place of this one. */
+  readonly replaced: (version: Version) => void;
+  /** A version that cannot be used, and never was. */
+  readonly discarded: (version: Version) => void;
+}
+
+export interface Source {
+  /** The request's text form. */
+  readonly key: string;
+  readonly secrets: readonly SecretOptions[];
+  readonly current: Version | undefined;
+  /** Why the last request failed; `undefined` when it did not. */
+  readonly code: ErrorCode | undefined;
+  /** Follows the secret, until aborted. */
+  run(signal: AbortSignal): Promise<void>;
+  /** The token of `generation` was replaced and ends at `expiresAt`; or, with `undefined`, is no more. */
+  superseded(generation: number, expiresAt: number | undefined): void;
+}
+
+export interface ResumedVersion {
+  readonly data: SecretData;
+  readonly leaseId: string | undefined;
+  readonly generation: number;
+  readonly lease: (Grant & { readonly remainingMs: number }) | undefined;
+}
+
+export function openSource(
+  key: string,
+  secrets: readonly SecretOptions[],
+  deps: SourceDeps,
+  resumed: ResumedVersion | undefined,
+): Source {
+  const { vault, keeper, inTurn, clock, random, log, metrics } = deps;
+  const request = secrets[0]?.request ?? { path: key, parameters: {} };
+  const names = secrets.map((secret) => secret.name).join(",");
+  const alarm = openAlarm(clock);
+  const start = clock.monotonic();
+  let credential: Credential = newCredential(start, deps.refreshMs);
+  let current: Version | undefined;
+  let code: ErrorCode | undefined;
+  /** The generation of the token with which a request for this secret last succeeded. */
+  let proven: number | undefined;
+
+  const filesOf = (data: SecretData): readonly SecretFile[] =>
+    secrets.map(({ file, format, mode }) => ({
+      name: file,
+      bytes: secretFile(data, format),
+      mode: mode ?? deps.defaultMode,
+    }));
+  if (resumed !== undefined) {
+    const { data, leaseId, generation, lease } = resumed;
+    credential = resumedCredential(lease, start, deps.refreshMs);
+    const expiresAt = expiryOf(credential);
+    current = { data, files: filesOf(data), leaseId, generation, grant: lease, expiresAt };
+    proven = generation;
+  }
+
+  const apply = (event: Event, at: number = clock.monotonic()): void => {
+    credential = next(credential, event, at, random());
+  };
+  const fail = (error: unknown, message: string, isSlow: boolean): void => {
+    code = codeOf(error);
+    const retryAfterMs = answeredOf(error)?.retryAfterMs;
+    apply({ kind: "failed", isSlow, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+    const delayMs = Math.round(plan(credential).at - clock.monotonic());
+    log.warn({ secret: names, code, err: error, attempt: credential.attempt, delayMs }, message);
+  };
+  /**
+   * Whether a denial is the token's and not the policy's. Only what this token could do before raises the question, so a secret
+   * that no policy allows does not have the token looked at again and again.
+   */
+  const isTokenGone = async (error: unknown, token: Token, signal: AbortSignal): Promise<boolean> =>
+    codeOf(error) === "VAULT_DENIED" &&
+    proven === token.generation &&
+    (await keeper.doubt(token, signal)) === "lost";
+
+  const adopt = (secret: Secret, token: Token, at: number): void => {
+    const { data, leaseId, grant, readAgainMs } = secret;
+    const { generation } = token;
+    const expiresAt = grant === undefined ? undefined : at + grant.durationMs;
+    const version = { data, leaseId, generation, grant, expiresAt };
+    // May throw: what was issued for nothing is given back.
+    let files: readonly SecretFile[];
+    try {
+      files = filesOf(data);
+    } catch (error) {
+      deps.discarded({ ...version, files: [] });
+      throw error;
+    }
+    if (current !== undefined) deps.replaced(current);
+    current = { ...version, files };
+    apply({ kind: "acquired", grant, readAgainMs }, at);
+  };
+
+  const acquire = async (token: Token, signal: AbortSignal): Promise<void> => {
+    const at = clock.monotonic();
+    apply({ kind: "asked" });
+    try {
+      const secret = await vault.read(token.token, request, signal);
+      proven = token.generation;
+      adopt(secret, token, at);
+      code = undefined;
+      metrics.add("edgesync_sidecar_secret_reads_total", { outcome: "ok" });
+      deps.changed();
+    } catch (error) {
+      signal.throwIfAborted();
+      metrics.add("edgesync_sidecar_secret_reads_total", { outcome: codeOf(error) });
+      // With another token it is asked for again at once.
+      if (await isTokenGone(error, token, signal)) return;
+      const isSlow = codeOf(error) !== "VAULT_UNAVAILABLE";
+      fail(error, "the secret could not be read", isSlow);
+    }
+  };
+
+  const renew = async (
+    version: Version,
+    leaseId: string,
+    token: Token,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    const at = clock.monotonic();
+    apply({ kind: "asked" });
+    try {
+      const wantedMs = version.grant?.durationMs ?? 0;
+      const grant = await vault.renewLease(token.token, leaseId, wantedMs, signal);
+      apply({ kind: "renewed", grant }, at);
+      version.expiresAt = at + grant.durationMs;
+      code = undefined;
+      metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: "ok" });
+      const { former } = keeper;
+      // The token was replaced while Vault answered.
+      if (former?.generation === version.generation)
+        apply({ kind: "bounded", expiresAt: former.expiresAt });
+      deps.changed();
+    } catch (error) {
+      signal.throwIfAborted();
+      const failure = codeOf(error);
+      metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: failure });
+      if (await isTokenGone(error, token, signal)) return;
+      if (failure === "VAULT_DENIED") {
+        log.info(
+          { secret: names, code: failure },
+          "the lease may not be renewed; it is replaced in time",
+        );
+        apply({ kind: "unrenewable" });
+      } else if (failure === "SECRET_INVALID") {
+        log.warn({ secret: names, code: failure }, "Vault knows the lease no more; it is replaced");
+        lose();
+      } else fail(error, "the lease could not be renewed", false);
+    }
+  };
+
+  const lose = (): void => {
+    const now = clock.monotonic();
+    apply({ kind: "lost" });
+    if (current?.leaseId !== undefined) current.expiresAt = Math.min(now, current.expiresAt ?? now);
+    deps.changed();
+    alarm.ring();
+  };
+
+  return {
+    key,
+    secrets,
+    get current() {
+      return current;
+    },
+    get code() {
+      return code;
+    },
+    async run(signal) {
+      for (;;) {
+        await alarm.until(plan(credential).at, signal);
+        const token = await keeper.current(signal);
+        await inTurn(async () => {
+          // Looked at again: while it waited for its turn, the token may have been lost and the credential with it.
+          const { action, at } = plan(credential);
+          if (at > clock.monotonic() || keeper.held !== token) return;
+          if (action === "renew" && current?.leaseId !== undefined)
+            await renew(current, current.leaseId, token, signal);
+          else await acquire(token, signal);
+        });
+      }
+    },
+    superseded(generation, expiresAt) {
+      if (current?.leaseId === undefined || current.generation !== generation) return;
+      if (expiresAt === undefined) return lose();
+      current.expiresAt = Math.min(current.expiresAt ?? expiresAt, expiresAt);
+      apply({ kind: "bounded", expiresAt });
+      alarm.ring();
+    },
+  };
+}

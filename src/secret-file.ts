@@ -1,0 +1,102 @@
+/** From the data of a secret to the bytes of its file. Errors never quote what is in the data, not even its field names. */
+import { EdgeSyncError, unreachable } from "./errors.ts";
+import type { SecretFormat } from "./values.ts";
+
+/** Fields by name: anything that JSON can hold, numbers perhaps as `JSON.rawJSON` so that no digit is lost. */
+export type SecretData = Readonly<Record<string, unknown>>;
+
+/**
+ * @throws EdgeSyncError SECRET_INVALID when the data cannot be put in that form; the message names the field that the format
+ *   asked for
+ */
+export function secretFile(data: SecretData, format: SecretFormat): Uint8Array {
+  switch (format.kind) {
+    case "json":
+      return encode(`${JSON.stringify(sorted(data))}\n`);
+    case "env":
+      return encode(envFile(data));
+    case "raw":
+      return encode(rawField(data, format.field));
+    default:
+      return unreachable(format);
+  }
+}
+
+function encode(text: string): Uint8Array {
+  return Buffer.from(text, "utf8");
+}
+
+/** As Go writes maps, so that equal data is equal bytes whatever order a server chose. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== "object" || value === null || isRawJson(value)) return value;
+  const entries: [string, unknown][] = Object.entries(value);
+  return Object.fromEntries(
+    entries.toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([key, item]) => [key, sorted(item)]),
+  );
+}
+
+function rawField(data: SecretData, field: string): string {
+  const value = Object.hasOwn(data, field) ? data[field] : undefined;
+  if (value === undefined || value === null)
+    throw new EdgeSyncError("SECRET_INVALID", `the secret has no field ${JSON.stringify(field)}`);
+  return plainText(value);
+}
+
+const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+/** For a shell's `.` and systemd's EnvironmentFile; what needs it is in single quotes. */
+function envFile(data: SecretData): string {
+  const lines = Object.entries(data)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, value]) => {
+      if (!VARIABLE.test(key))
+        throw new EdgeSyncError(
+          "SECRET_INVALID",
+          "a field of the secret has a name that no variable can have; allowed: letters, digits and '_'",
+        );
+      return `${key}=${quoted(value === null ? "" : plainText(value))}\n`;
+    });
+  return lines.join("");
+}
+
+function quoted(value: string): string {
+  if (value.includes("\0"))
+    throw new EdgeSyncError(
+      "SECRET_INVALID",
+      "a field of the secret holds a NUL character, which no variable can hold",
+    );
+  return /^[A-Za-z0-9_./:@%+,=-]*$/.test(value)
+    ? value
+    : `'${value.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+/** A text as it is, everything else as JSON. */
+function plainText(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(sorted(value));
+}
+
+interface WithRawJson {
+  isRawJSON(value: unknown): boolean;
+  rawJSON(text: string): unknown;
+}
+
+/** ECMAScript 2026; TypeScript's library does not declare it yet. */
+const json = JSON as unknown as WithRawJson;
+
+function isRawJson(value: unknown): boolean {
+  return json.isRawJSON(value);
+}
+
+/**
+ * `JSON.parse` that keeps every number as it is written: a number of more than 15 digits would else lose some.
+ *
+ * @throws SyntaxError whose message quotes the text: it must not be passed on
+ */
+export function parseExactJson(text: string): unknown {
+  return JSON.parse(text, (_key: string, value: unknown, context?: { readonly source?: string }) =>
+    typeof value === "number" && context?.source !== undefined && String(value) !== context.source
+      ? json.rawJSON(context.source)
+      : value,
+  );
+}
