@@ -6,12 +6,11 @@ import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
 import { EdgeSyncError } from "../errors.ts";
 import type { RandomAccess } from "./codec.ts";
-import { markOld } from "./window.ts";
+import { STEP, markOld } from "./window.ts";
 import {
   HEADER_BYTES,
   MAGIC,
   MAX_SEGMENT,
-  MAX_WINDOW,
   SEGMENT_HEADER_BYTES,
   VERSION,
   WINDOW_LOG,
@@ -22,13 +21,16 @@ const compress = promisify(zstdCompress);
 /** Runs work when there is a processor for it. */
 export type Run = <T>(work: () => Promise<T>) => Promise<T>;
 
+/** Half of what the format allows; see {@link windowLength}. */
+const ENCODER_WINDOW = 8 * STEP;
+
 /** zstd takes a dictionary that begins with this for one of its own format. */
 const DICTIONARY_MAGIC = 0xec30a437;
 
 /**
  * A delta from `old` to `target`, in order.
  *
- * @param run decides how many segments are compressed at a time; about 150 MiB each
+ * @param run decides how many segments are compressed at a time; about 120 MiB each
  * @throws EdgeSyncError DELTA_INVALID when a segment cannot be encoded within the limits of the format
  */
 export async function* encodeDelta(
@@ -43,7 +45,7 @@ export async function* encodeDelta(
   header.writeBigUInt64LE(BigInt(target.size), 8);
   yield header;
 
-  const length = Math.min(old.size, MAX_WINDOW);
+  const length = windowLength(old.size, target.size);
   const marks = old.size > length ? await markOld(old, target, length, signal) : undefined;
   const segment = async (start: number): Promise<readonly Buffer[]> => {
     signal.throwIfAborted();
@@ -68,6 +70,15 @@ export async function* encodeDelta(
     yield* await work;
     if (next < target.size) begin();
   }
+}
+
+/**
+ * Bytes of each window. On executables 8 MiB around the right place make deltas as small as the whole old file does, in less time and
+ * with less memory at both ends. Preparing a window takes time too, so it stands in proportion to a small target.
+ */
+function windowLength(old: number, target: number): number {
+  const proportion = Math.ceil((16 * target) / STEP) * STEP;
+  return Math.min(old, ENCODER_WINDOW, Math.max(STEP, proportion));
 }
 
 interface Plan {

@@ -43,11 +43,20 @@ async function* decompress(
   });
   let failure: { readonly error: unknown } | undefined;
   async function* input(): AsyncIterable<Uint8Array> {
+    const iterator = blob[Symbol.asyncIterator]();
+    const next = async (): Promise<IteratorResult<Uint8Array, unknown>> => {
+      try {
+        return await iterator.next();
+      } catch (error) {
+        // Told apart from the decoder's error, which a stream throws into its source as well.
+        failure = { error };
+        throw error;
+      }
+    };
     try {
-      yield* blob;
-    } catch (error) {
-      failure = { error };
-      throw error;
+      for (let item = await next(); item.done !== true; item = await next()) yield item.value;
+    } finally {
+      await iterator.return?.();
     }
   }
   const feeding = pipeline(Readable.from(input(), { objectMode: false }), decoder, { signal });

@@ -10,7 +10,7 @@ const MARK_MASK = 0xfff;
 const SPAN = 32;
 const READ_BYTES = 1024 * 1024;
 /** Windows begin at multiples of this, so that neighbours share one when they can. */
-const STEP = 1024 * 1024;
+export const STEP = 1024 * 1024;
 
 /** Random constants for the gear hash, made from a linear congruence (Numerical Recipes) so that every build has the same. */
 const GEAR = Uint32Array.from({ length: 256 }, () => 0);
@@ -47,7 +47,9 @@ export interface Marks {
 }
 
 /**
- * @param length bytes of a window; the old file is longer
+ * Reads the old file once.
+ *
+ * @param length bytes of a window, a multiple of {@link STEP}; the old file is longer
  */
 export async function markOld(
   old: RandomAccess,
