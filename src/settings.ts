@@ -189,9 +189,10 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     );
   const secrets = Object.keys(env)
     .filter((variable) => variable.startsWith(SECRET_PREFIX))
-    .toSorted()
     .map((variable) => readSecret(variable, env[variable] ?? "", problems))
-    .filter((secret) => secret !== undefined);
+    .filter((secret) => secret !== undefined)
+    // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
   // Every member of the mapped types is assigned by the loop over the same tables.
   return { ...values, secrets } as unknown as Settings;

@@ -1,0 +1,212 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import { parseAnnotations } from "#core/pod-options.ts";
+import type { AppProbes, Probe } from "#core/probe.ts";
+import {
+  fromEnv,
+  SETTINGS_VERSION,
+  settingRows,
+  toEnv,
+  VARIABLE_LIMIT,
+  variableOf,
+} from "#core/settings.ts";
+import type { Settings } from "#core/settings.ts";
+import { prefixed } from "../support/inject.ts";
+
+const count = fc.integer({ min: 1, max: 2_147_483_647 });
+const ms = fc.integer({ min: 0, max: 2_147_483_647 });
+const port = fc.integer({ min: 1, max: 65535 });
+const plain = { noNullPrototype: true } as const;
+
+const probe: fc.Arbitrary<Probe> = fc.record(
+  {
+    handler: fc.oneof(
+      fc.record(
+        {
+          kind: fc.constant("http" as const),
+          scheme: fc.constantFrom("http" as const, "https" as const),
+          port,
+          path: fc.string({ unit: "grapheme" }),
+          headers: fc.array(fc.tuple(fc.string(), fc.string()), { maxLength: 2 }),
+        },
+        plain,
+      ),
+      fc.record({ kind: fc.constant("tcp" as const), port }, plain),
+      fc.record({ kind: fc.constant("grpc" as const), port, service: fc.string() }, plain),
+    ),
+    initialDelayMs: ms,
+    periodMs: ms,
+    timeoutMs: ms,
+    successThreshold: count,
+    failureThreshold: count,
+  },
+  plain,
+);
+
+const app: fc.Arbitrary<AppProbes> = fc.record(
+  {
+    container: fc.string(),
+    startupWindow: fc.record({ periodMs: ms, failureThreshold: count }, plain),
+    startup: probe,
+    liveness: probe,
+    readiness: probe,
+  },
+  { requiredKeys: ["container", "startupWindow"], ...plain },
+);
+
+const secretName = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?$/);
+
+/** Annotations of which each is valid by itself. */
+const annotations = fc
+  .record(
+    {
+      channel: fc.constantFrom("web/stable", "detector/edge-2"),
+      repository: fc.constantFrom("https://r.example", "https://r.example:8443/a/b"),
+      "payload-size": fc.constantFrom("1Mi", "3000000", "16Ti"),
+      "poll-interval": fc.constantFrom("1s", "15m", "1h30m", "168h"),
+      "full-fallback": fc.constantFrom("never", "always", "1", "20Mi"),
+      "on-update": fc.constantFrom("restart", "none"),
+      health: fc.constantFrom("probe", "none", "tcp:80", "http:80/x?y=z"),
+      "trial-starts": fc.constantFrom("1", "2", "10"),
+      gate: fc.constantFrom("none", "payload", "secrets", "payload,secrets"),
+      "vault-role": fc.constantFrom("web", "team-a/web"),
+      "vault-namespace": fc.constantFrom("a", "a/b"),
+      "ready-grace": fc.constantFrom("0s", "8760h"),
+      "log-level": fc.constantFrom("debug", "info"),
+    },
+    { requiredKeys: [], ...plain },
+  )
+  .chain((fixed) =>
+    fc
+      .dictionary(
+        secretName,
+        fc.record(
+          {
+            secret: fc.constantFrom("a/b", "pki/issue/x common_name=$(X) ttl=1h"),
+            format: fc.constantFrom("json", "env", "raw:f"),
+            mode: fc.constantFrom("0400", "0775"),
+          },
+          { requiredKeys: ["secret"], ...plain },
+        ),
+        { maxKeys: 3, ...plain },
+      )
+      .map((secrets): Readonly<Record<string, string>> => {
+        const families = Object.entries(secrets).flatMap(([name, parts]) =>
+          Object.entries(parts).map(([family, value]) => [`${family}.${name}`, value] as const),
+        );
+        return { ...fixed, ...Object.fromEntries(families) };
+      }),
+  );
+
+const path = fc.option(fc.stringMatching(/^\/[a-z./-]{1,30}$/), { nil: undefined });
+const shortText = fc.option(fc.stringMatching(/^[\x21-\x7e]{1,30}$/), { nil: undefined });
+
+const settings: fc.Arbitrary<Settings> = fc
+  .record(
+    {
+      annotations,
+      podName: shortText,
+      podNamespace: shortText,
+      podUid: shortText,
+      nodeName: shortText,
+      payloadDir: path,
+      secretsDir: path,
+      trustRootFile: path,
+      repositoryCaFile: path,
+      vaultCaFile: path,
+      tokenFile: path,
+      secretsMode: fc.constantFrom(0o440, 0o444),
+      port,
+      app: fc.array(app, { maxLength: 3 }),
+    },
+    plain,
+  )
+  .map(({ annotations, ...added }) => {
+    const options: Readonly<Record<string, unknown>> = parseAnnotations(prefixed(annotations));
+    // Only what travels: the rest of the options is the webhook's.
+    const keys = new Set(
+      settingRows().map(([key]) => key.replace(/-(.)/g, (_, c: string) => c.toUpperCase())),
+    );
+    const sent = Object.entries(options).filter(([key]) => keys.has(key) || key === "secrets");
+    return {
+      ...Object.fromEntries(sent),
+      settingsVersion: SETTINGS_VERSION,
+      ...added,
+    } as unknown as Settings;
+  });
+
+describe("the settings", () => {
+  test("come out of the environment as they went in", () => {
+    fc.assert(
+      fc.property(settings, (before) => {
+        assert.deepEqual(fromEnv(toEnv(before)), before);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("come out the same beside variables that are not ours", () => {
+    fc.assert(
+      fc.property(settings, (before) => {
+        const env = {
+          ...toEnv(before),
+          PATH: "/bin",
+          EDGESYNC: "x",
+          EDGESYNC_SERVICE_HOST: "10.0.0.1",
+        };
+        assert.deepEqual(fromEnv(env), before);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("state version and port even at their defaults", () => {
+    const env = toEnv(fromEnv({}));
+    assert.deepEqual(env, { EDGESYNC_SETTINGS_VERSION: "1", EDGESYNC_PORT: "19465" });
+  });
+
+  test("of a newer webhook are refused, and so is everything else that is wrong, at once", () => {
+    const env = {
+      EDGESYNC_SETTINGS_VERSION: "2",
+      EDGESYNC_PORT: "tcp://10.0.0.1:80",
+      EDGESYNC_APP: "[{}]",
+      EDGESYNC_POLL_INTERVAL: "soon",
+      EDGESYNC_SECRET_DB: "{}",
+      EDGESYNC_SECRET_X: "not JSON",
+    };
+    assert.throws(
+      () => fromEnv(env),
+      (error: { code?: string; message?: string }) => {
+        assert.equal(error.code, "CONFIG_INVALID");
+        for (const variable of Object.keys(env))
+          assert.ok(error.message?.includes(variable), variable);
+        return true;
+      },
+    );
+  });
+
+  test("are refused when one is too large for a variable, with its key and the limit", () => {
+    const request = `a/b ${Array.from({ length: 130 }, (_, i) => `k${i}=${"x".repeat(1020)}`).join(" ")}`;
+    const options = parseAnnotations(prefixed({ "secret.big": request }));
+    const all = { ...fromEnv({}), secrets: options.secrets };
+    assert.throws(
+      () => toEnv(all),
+      (error: { code?: string; message?: string }) => {
+        assert.equal(error.code, "ANNOTATION_INVALID");
+        assert.match(error.message ?? "", new RegExp(`secret\\.big.*${VARIABLE_LIMIT}`));
+        return true;
+      },
+    );
+  });
+
+  test("have a variable of their own each, in the form that shells take", () => {
+    for (const [key] of settingRows()) assert.match(variableOf(key), /^EDGESYNC_[A-Z]+(_[A-Z]+)*$/);
+  });
+
+  for (const [key, row] of settingRows())
+    test(`describe ${key} in a sentence, and its default is one that is taken`, () => {
+      assert.match(row.help, /^[A-Z][^\n]*\.$/);
+      if (row.default !== undefined) assert.notEqual(row.value.parse(row.default), undefined);
+    });
+});
