@@ -337,6 +337,6 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     },
     installed: () => current !== undefined,
     recovered: () => true,
-    status: () => report.status(state),
+    status: () => report.status(state, current),
   };
 }

@@ -4,7 +4,7 @@ import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { served } from "#core/update-state.ts";
+import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
 
 type PhaseName = Phase["phase"];
@@ -69,7 +69,8 @@ export interface TrialStatus {
 }
 
 export interface Report {
-  status(state: UpdateState | undefined): UpdateStatus;
+  /** @param current the bank that `current` names */
+  status(state: UpdateState | undefined, current: string | undefined): UpdateStatus;
   /** A transition that has been saved. */
   changed(before: UpdateState, after: UpdateState): void;
   /** A plan, or the one that takes its place when something in it did not work. */
@@ -150,13 +151,13 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
   }
 
   return {
-    status(state) {
+    status(state, current) {
       const { sequence, blocked } = memoryOf(state);
-      const bank = state === undefined ? null : served(state);
+      const bank = state && banksOf(state).find(({ id }) => id === current);
       return {
         phase: state?.phase ?? "unknown",
         channel: `${app}/${channel}`,
-        release: bank === null ? null : labelsOf(bank),
+        release: bank === undefined ? null : labelsOf(bank),
         target: state === undefined ? null : targetOf(state),
         sequence,
         plan: plan ?? null,

@@ -84,22 +84,31 @@ export const INITIAL: UpdateState = { phase: "idle", channels: {} };
 /** What a process has seen of a trial that it has just begun or resumed. */
 export const NOTHING_SEEN: Watch = { spentMs: 0, healthyMs: null, failures: 0, settlingMs: 0 };
 
-/** The bank that `current` must name in a state; null when it is left as it is. */
-export function served(state: Phase): Bank | null {
+/** Every bank that a state knows of; what is to be served comes first. */
+export function banksOf(state: Phase): readonly Bank[] {
+  const banks = (...list: readonly (Bank | null)[]): readonly Bank[] =>
+    list.filter((bank) => bank !== null);
   switch (state.phase) {
     case "idle":
-      return null;
+      return [];
     case "downloading":
+      return banks(state.from);
     case "staged":
-      return state.from;
+      return [state.from, state.bank];
     case "trial":
-    case "committed":
-      return state.bank;
+      return [state.bank, state.fallback];
     case "rolling-back":
-      return state.to;
+      return [state.to, state.failed];
+    case "committed":
+      return banks(state.bank, state.previous);
     default:
       return unreachable(state);
   }
+}
+
+/** The bank that `current` must name in a state; null when it is left as it is. */
+export function served(state: Phase): Bank | null {
+  return banksOf(state)[0] ?? null;
 }
 
 export function isSame(a: Target, b: Target): boolean {

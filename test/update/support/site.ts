@@ -1,0 +1,168 @@
+import { readFileSync, readlinkSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Clock } from "#core/clock.ts";
+import { fromEnv } from "#core/settings.ts";
+import type { Settings } from "#core/settings.ts";
+import { SIDECAR_METRICS, createMetrics } from "#core/telemetry.ts";
+import type { LogFields } from "#core/telemetry.ts";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { realClock } from "../../support/real-clock.ts";
+import { openHttp } from "../../../sidecar/http.ts";
+import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
+import type { UpdateAgent } from "../../../sidecar/update-agent.ts";
+import type { UpdateStatus } from "../../../sidecar/update-report.ts";
+import type { Disk } from "../../../sidecar/durable.ts";
+import type { Workload } from "../../../sidecar/workload.ts";
+import { PLATFORM } from "./world.ts";
+
+/** The application of a site: it takes what `current` names when it starts, and is as well as the release's file `health` says. */
+export interface Application extends Workload {
+  /** The bank that the running instance was started from. */
+  running(): string | undefined;
+  /** Starts by itself, as after a crash. */
+  crash(): void;
+  restarts(): number;
+}
+
+export function application(payload: string): Application {
+  let bank: string | undefined;
+  let starts = 0;
+  let restarts = 0;
+  const start = (): void => {
+    starts += 1;
+    bank = readlinkSync(join(payload, "current"));
+  };
+  return {
+    healthPeriodMs: 5,
+    healthFailureThreshold: 3,
+    async restart(signal) {
+      signal.throwIfAborted();
+      restarts += 1;
+      start();
+    },
+    async check() {
+      if (bank === undefined) return "unknown";
+      const health = readFileSync(join(payload, bank, "health"), "utf8").trim();
+      if (health === "crashing") start();
+      return health === "good" ? "healthy" : "unhealthy";
+    },
+    starts: () => starts,
+    ended: () => Promise.resolve(false),
+    running: () => bank,
+    crash: start,
+    restarts: () => restarts,
+  };
+}
+
+export interface Site extends AsyncDisposable {
+  readonly payload: string;
+  readonly agent: UpdateAgent;
+  readonly application: Application;
+  readonly log: readonly {
+    readonly level: string;
+    readonly message: string;
+    readonly fields: LogFields;
+  }[];
+  /** Value of a metric with these labels. */
+  metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
+  /** Resolves when the status is as it should be; fails with the status after ten seconds. */
+  until(what: string, is: (status: UpdateStatus) => boolean): Promise<UpdateStatus>;
+}
+
+export interface SiteOptions {
+  readonly payload: string;
+  readonly url: string;
+  readonly root: string;
+  readonly settings?: Partial<Settings>;
+  readonly disk?: Disk;
+  readonly clock?: Clock;
+  readonly application?: Application;
+  readonly held?: () => boolean;
+  readonly ca?: string;
+}
+
+export function siteSettings({ payload, url, root, settings }: SiteOptions): Settings {
+  const base = fromEnv({
+    EDGESYNC_CHANNEL: "web/stable",
+    EDGESYNC_REPOSITORY: url,
+    EDGESYNC_PAYLOAD_DIR: payload,
+    EDGESYNC_TRUST_ROOT_FILE: root,
+    EDGESYNC_HEALTH: "tcp:1",
+  });
+  // Shorter than an annotation may ask for: tests have less time than sites.
+  const quick = { pollInterval: 20, trialDuration: 15, trialTimeout: 5_000 };
+  return { ...base, ...quick, ...settings };
+}
+
+/** An agent at work on a payload volume until the end of the scope. */
+export async function openSite(options: SiteOptions): Promise<Site> {
+  const { payload } = options;
+  await mkdir(payload, { recursive: true });
+  const registry = new Registry();
+  const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
+  const log: { level: string; message: string; fields: LogFields }[] = [];
+  const record = (level: string) => (fields: LogFields, message: string) =>
+    void log.push({ level, message, fields });
+  const http = openHttp({
+    idleTimeoutMs: 2_000,
+    unavailable: "ORIGIN_UNAVAILABLE",
+    ...(options.ca === undefined ? {} : { ca: options.ca }),
+  });
+  const workload = options.application ?? application(payload);
+  const agent = await openUpdateAgent({
+    settings: siteSettings(options),
+    clock: options.clock ?? realClock,
+    random: () => 0.5,
+    log: {
+      debug: record("debug"),
+      info: record("info"),
+      warn: record("warn"),
+      error: record("error"),
+    },
+    metrics,
+    http,
+    workload,
+    platform: PLATFORM,
+    ...(options.disk === undefined ? {} : { disk: options.disk }),
+    ...(options.held === undefined ? {} : { held: options.held }),
+  });
+  const stop = new AbortController();
+  const reason = new Error("the test is over");
+  const running = agent.run(stop.signal).catch((error: unknown) => {
+    if (error !== reason) throw error;
+  });
+  return {
+    payload,
+    agent,
+    application: workload,
+    log,
+    async metric(name, labels = {}) {
+      const found = (await registry.getMetricsAsJSON()).find((item) => item.name === name);
+      const value = found?.values.find((item) =>
+        Object.entries(labels).every(
+          ([label, text]) => (item.labels as Record<string, unknown>)[label] === text,
+        ),
+      );
+      return value?.value ?? 0;
+    },
+    async until(what, is) {
+      for (let turn = 0; turn < 2_000; turn++) {
+        if (is(agent.status())) return agent.status();
+        await delay(5);
+      }
+      throw new Error(`${what} did not come about: ${JSON.stringify(agent.status())}`);
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort(reason);
+      await running;
+      http.close();
+    },
+  };
+}
+
+/** Whether a version is committed and nothing is going on. */
+export function committed(version: string): (status: UpdateStatus) => boolean {
+  return (status) => status.phase === "committed" && status.release?.version === version;
+}
