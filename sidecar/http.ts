@@ -175,7 +175,8 @@ function exchange(
     outgoing.once("socket", (socket) => {
       // Not earlier: waiting for a free connection is no stall.
       idle.feed();
-      socket.once("connect", idle.feed);
+      // A kept connection will not connect again, and would only collect listeners.
+      if (socket.connecting) socket.once("connect", idle.feed);
       // The headers hold credentials. Node would queue them before it has verified the certificate; here they wait.
       if (socket instanceof TLSSocket && !socket.authorized) socket.once("secureConnect", send);
       else send();
