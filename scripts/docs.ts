@@ -18,12 +18,13 @@ import { GATE_REASONS, ROLLBACK_REASONS, SKIP_REASONS } from "#core/reasons.ts";
 import { settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/telemetry.ts";
 import type { Metric } from "#core/telemetry.ts";
+import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
+import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
 
 const NOTICE = "<!-- Made by `npm run docs` from the tables in src/. Change those. -->";
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map(escape).join(" | ")} |`;
+  const line = (cells: readonly string[]): string => `| ${cells.map(escape).join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
@@ -74,6 +75,44 @@ function settings(): string {
   ].join("\n\n");
 }
 
+function webhook(): string {
+  const rows = Object.entries(WEBHOOK_SETTINGS).map(([key, row]) => [
+    `\`${variableOf(key)}\``,
+    row.help,
+    row.value.allowed,
+    "otherwise" in row ? row.otherwise : "default" in row ? `\`${row.default}\`` : "an error",
+  ]);
+  return [
+    "# Settings of the webhook",
+    NOTICE,
+    "`edgesync webhook` reads these variables once, when it starts; in the cluster they are in the ConfigMap `edgesync-webhook`. An empty variable counts as absent.",
+    table(["Variable", "Meaning", "Allowed", "When absent"], rows),
+  ].join("\n\n");
+}
+
+function webhook(): string {
+  const rows = Object.entries(WEBHOOK_SETTINGS).map(([key, row]: [string, WebhookRow]) => [
+    `\`${variableOf(key)}\``,
+    row.help,
+    row.value.allowed,
+    row.required === true ? "required" : (row.otherwise ?? `\`${row.default}\``),
+  ]);
+  return [
+    "# Settings of the webhook",
+    NOTICE,
+    "Environment variables of the webhook's Deployment, from the ConfigMap in `manifests/base/config.yaml`. An empty variable counts as absent.",
+    table(["Variable", "Meaning", "Allowed", "When absent"], rows),
+  ].join("\n\n");
+}
+
+interface WebhookRow {
+  readonly help: string;
+  readonly value: { readonly allowed: string };
+  readonly default?: string;
+  readonly otherwise?: string;
+  readonly required?: true;
+}
+
 function errors(): string {
   const rows = Object.entries(ERRORS).map(([code, { means, remedy, exit }]) => [
     `\`${code}\``,
@@ -121,6 +160,8 @@ export async function pages(): Promise<ReadonlyMap<string, string>> {
   const made = {
     annotations: annotations(),
     settings: settings(),
+    webhook: webhook(),
+    webhook: webhook(),
     errors: errors(),
     metrics: metrics(),
   };
