@@ -19,7 +19,6 @@ import { settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/telemetry.ts";
 import type { Metric } from "#core/telemetry.ts";
 import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
-import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
 
 const NOTICE = "<!-- Made by `npm run docs` from the tables in src/. Change those. -->";
 
@@ -90,29 +89,6 @@ function webhook(): string {
   ].join("\n\n");
 }
 
-function webhook(): string {
-  const rows = Object.entries(WEBHOOK_SETTINGS).map(([key, row]: [string, WebhookRow]) => [
-    `\`${variableOf(key)}\``,
-    row.help,
-    row.value.allowed,
-    row.required === true ? "required" : (row.otherwise ?? `\`${row.default}\``),
-  ]);
-  return [
-    "# Settings of the webhook",
-    NOTICE,
-    "Environment variables of the webhook's Deployment, from the ConfigMap in `manifests/base/config.yaml`. An empty variable counts as absent.",
-    table(["Variable", "Meaning", "Allowed", "When absent"], rows),
-  ].join("\n\n");
-}
-
-interface WebhookRow {
-  readonly help: string;
-  readonly value: { readonly allowed: string };
-  readonly default?: string;
-  readonly otherwise?: string;
-  readonly required?: true;
-}
-
 function errors(): string {
   const rows = Object.entries(ERRORS).map(([code, { means, remedy, exit }]) => [
     `\`${code}\``,
@@ -160,7 +136,6 @@ export async function pages(): Promise<ReadonlyMap<string, string>> {
   const made = {
     annotations: annotations(),
     settings: settings(),
-    webhook: webhook(),
     webhook: webhook(),
     errors: errors(),
     metrics: metrics(),

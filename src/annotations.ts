@@ -265,7 +265,7 @@ export const ANNOTATIONS = {
     section: "Sidecar",
     help: "Memory limit of the sidecar.",
     value: v.bytes("64Mi", "16Gi"),
-    otherwise: "128Mi and secrets-size",
+    otherwise: "128Mi, and secrets-size where there are secrets",
     sidecar: false,
   },
   "log-level": {

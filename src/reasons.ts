@@ -4,7 +4,6 @@
 export const SKIP_REASONS = {
   opted_out: 'the pod carries the label edgesync.dev/inject: "false"',
   not_requested: 'the pod has no edgesync annotation and no label edgesync.dev/inject: "true"',
-  namespace_not_enabled: "the namespace is not labelled edgesync.dev/injection: enabled",
   already_injected: "the pod already is as edgesync would make it",
   not_a_creation: "only the creation of a pod concerns edgesync",
   mirror_pod: "a mirror pod only shows what a kubelet runs from a file",

@@ -82,7 +82,7 @@ function outOfOrder(options: ReadOptions): readonly string[] {
     problems.push(
       `${PREFIX}trial-timeout is ${formatDuration(trialTimeout)}; it must be longer than ${PREFIX}trial-duration, ${formatDuration(trialDuration)}`,
     );
-  if (memoryLimit !== undefined && secretsSize !== undefined) {
+  if (memoryLimit !== undefined && secretsSize !== undefined && options.secrets?.length !== 0) {
     const least = secretsSize + LEAST_MEMORY;
     if (memoryLimit < least)
       problems.push(

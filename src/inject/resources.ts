@@ -26,7 +26,8 @@ export interface Amounts {
 /** Millicores and bytes. */
 export function amountsOf(options: PodOptions, guaranteed: boolean): Amounts {
   const { cpuRequest, memoryRequest } = options;
-  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + options.secretsSize;
+  const tmpfs = options.secrets.length > 0 ? options.secretsSize : 0;
+  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + tmpfs;
   if (!guaranteed)
     return {
       cpuRequest,
