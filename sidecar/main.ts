@@ -35,12 +35,19 @@ const VAULT_IDLE_MS = 30_000;
 const SHUTDOWN_MS = 1_500;
 
 /** Another process may still hold the port, as on a host's network. */
-const LISTEN_RETRY_MS = 5_000;
+const LISTEN_RETRY_MS = 1_000;
 
 const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+  async sleep(ms, signal) {
+    try {
+      await sleep(ms, undefined, { signal });
+    } catch {
+      // Node wraps the reason of an abort in an error of its own, and there is no other way to get here.
+      throw signal.reason;
+    }
+  },
 };
 
 /** @returns the exit status, 0 after SIGTERM and SIGINT */

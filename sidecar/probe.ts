@@ -30,9 +30,14 @@ export async function carryOut(
     return (await attempt(handler, bounded)) ? "passed" : "failed";
   } catch (error) {
     signal.throwIfAborted();
-    const refused = error instanceof Error && "code" in error && error.code === "ECONNREFUSED";
-    return refused ? "refused" : "failed";
+    return isRefusal(error) ? "refused" : "failed";
   }
+}
+
+/** HTTP/2 reports it as the cause of a cancelled stream. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ("code" in error && error.code === "ECONNREFUSED") || isRefusal(error.cause);
 }
 
 function attempt(handler: ProbeHandler, signal: AbortSignal): Promise<boolean> {

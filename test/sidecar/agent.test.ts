@@ -1,0 +1,176 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdir, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { eventually, freePort, startNode } from "../support/process.ts";
+import type { Program } from "../support/process.ts";
+import { closedPort } from "../support/server.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+
+type Env = Readonly<Record<string, string>>;
+
+interface Sidecar extends AsyncDisposable {
+  readonly program: Program;
+  get(path: string): Promise<{ readonly status: number; readonly text: string }>;
+}
+
+async function start(env: Env, args: readonly string[] = []): Promise<Sidecar> {
+  const port = Number(env["EDGESYNC_PORT"] ?? (await freePort()));
+  const program = startNode(["bin/edgesync.ts", "agent", ...args], {
+    EDGESYNC_PORT: String(port),
+    ...env,
+  });
+  return {
+    program,
+    async get(path) {
+      const response = await fetch(`http://127.0.0.1:${port}${path}`);
+      return { status: response.status, text: await response.text() };
+    },
+    [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
+  };
+}
+
+/** Waits until a route answers as expected. */
+async function answers(
+  sidecar: Sidecar,
+  path: string,
+  status: number,
+  reason: string,
+): Promise<void> {
+  let last = "";
+  await eventually(
+    async () => {
+      try {
+        const response = await sidecar.get(path);
+        last = `${response.status} ${response.text}`;
+        const body = JSON.parse(response.text) as { reason: string };
+        return (response.status === status && body.reason === reason) || undefined;
+      } catch (error) {
+        last = String(error);
+        return undefined;
+      }
+    },
+    () => `${path} says ${last}; ${sidecar.program.output()}`,
+  );
+}
+
+describe("the sidecar as a process", () => {
+  test("opens its gates when there is nothing to wait for, and ends with status 0 on SIGTERM", async () => {
+    await using sidecar = await start({
+      EDGESYNC_POD_NAME: "web-0",
+      EDGESYNC_POD_NAMESPACE: "shop",
+    });
+    await answers(sidecar, "/startup", 200, "ok");
+    await answers(sidecar, "/ready", 200, "ok");
+    const metrics = (await sidecar.get("/metrics")).text;
+    assert.match(metrics, /^edgesync_sidecar_gate_open\{condition="payload"\} 1$/m);
+    assert.match(metrics, /^edgesync_sidecar_ready\{reason="ok"\} 1$/m);
+    assert.match(metrics, /^process_resident_memory_bytes \d+$/m);
+    const status = JSON.parse((await sidecar.get("/status")).text) as Record<string, unknown>;
+    assert.equal(status["pod"], "web-0");
+    assert.equal(await sidecar.program.end("SIGTERM"), 0);
+    for (const line of sidecar.program.output().trim().split("\n")) {
+      const entry = JSON.parse(line) as Record<string, unknown>;
+      assert.equal(entry["pod"], "web-0");
+      assert.equal(entry["namespace"], "shop");
+    }
+  });
+
+  test("stays up with settings that are not valid, says what is wrong, and holds the start", async () => {
+    await using sidecar = await start({
+      EDGESYNC_POLL_INTERVAL: "soon",
+      EDGESYNC_HEALTH: "maybe",
+    });
+    await answers(sidecar, "/live", 200, "ok");
+    await answers(sidecar, "/startup", 503, "config_invalid");
+    await answers(sidecar, "/ready", 503, "config_invalid");
+    // An application that runs already is not to be restarted for it.
+    await answers(sidecar, "/app/main/live", 200, "ok");
+    assert.match((await sidecar.get("/metrics")).text, /ready\{reason="config_invalid"\} 0/);
+    const output = sidecar.program.output();
+    for (const part of ["CONFIG_INVALID", "EDGESYNC_POLL_INTERVAL", "EDGESYNC_HEALTH"])
+      assert.ok(output.includes(part), output);
+    assert.equal(await sidecar.program.end("SIGTERM"), 0);
+  });
+
+  test("names a CA file that is not there or holds no certificate", async () => {
+    await using folder = await temporaryFolder();
+    const empty = join(folder.path, "ca.crt");
+    await writeFile(empty, "none\n");
+    for (const path of [join(folder.path, "missing.crt"), empty]) {
+      await using sidecar = await start({ EDGESYNC_VAULT_CA_FILE: path });
+      await answers(sidecar, "/startup", 503, "config_invalid");
+      assert.ok(sidecar.program.output().includes("EDGESYNC_VAULT_CA_FILE"));
+    }
+  });
+
+  test("says that settings do not fit together", async () => {
+    await using sidecar = await start({ EDGESYNC_CHANNEL: "detector/stable" });
+    await answers(sidecar, "/startup", 503, "config_invalid");
+    await answers(sidecar, "/live", 200, "ok");
+  });
+
+  test("holds the start while the repository cannot be reached, and is alive all the same", async () => {
+    await using folder = await temporaryFolder();
+    const payload = join(folder.path, "payload");
+    await mkdir(payload);
+    await writeFile(join(folder.path, "root.json"), "{}");
+    await using sidecar = await start({
+      EDGESYNC_CHANNEL: "detector/stable",
+      EDGESYNC_REPOSITORY: `http://127.0.0.1:${await closedPort()}`,
+      EDGESYNC_PAYLOAD_DIR: payload,
+      EDGESYNC_TRUST_ROOT_FILE: join(folder.path, "root.json"),
+    });
+    await answers(sidecar, "/startup", 503, "payload_missing");
+    await answers(sidecar, "/live", 200, "ok");
+    const begun = performance.now();
+    assert.equal(await sidecar.program.end("SIGINT"), 0);
+    assert.ok(performance.now() - begun < 2_000, "a native sidecar has two seconds");
+  });
+
+  test("holds the start while Vault cannot be reached, and keeps Vault's paths to itself", async () => {
+    // Secrets are kept in memory only, so the test's are too.
+    await using folder = await temporaryFolder("/dev/shm");
+    const token = join(folder.path, "token");
+    await writeFile(token, "a.b.c");
+    await using sidecar = await start({
+      EDGESYNC_VAULT_ADDRESS: `http://127.0.0.1:${await closedPort()}`,
+      EDGESYNC_SECRETS_DIR: folder.path,
+      EDGESYNC_TOKEN_FILE: token,
+      EDGESYNC_VAULT_ROLE: "reader",
+      EDGESYNC_SECRET_DB: JSON.stringify({
+        request: "database/creds/hidden-role",
+        format: "json",
+        file: "db",
+      }),
+    });
+    await answers(sidecar, "/startup", 503, "secrets_missing");
+    for (const path of ["/status", "/metrics", "/startup", "/ready"]) {
+      const { text } = await sidecar.get(path);
+      assert.ok(!text.includes("hidden-role") && !text.includes("a.b.c"), text);
+    }
+    assert.equal(await sidecar.program.end("SIGTERM"), 0);
+  });
+
+  test("waits for its port when another process holds it", async () => {
+    const holder = createServer().listen(0);
+    await once(holder, "listening");
+    const address = holder.address();
+    if (address === null || typeof address === "string") throw new TypeError("no TCP address");
+    await using sidecar = await start({ EDGESYNC_PORT: String(address.port) });
+    await eventually(
+      () => sidecar.program.output().includes("EADDRINUSE") || undefined,
+      () => sidecar.program.output(),
+    );
+    holder.close();
+    await answers(sidecar, "/live", 200, "ok");
+  });
+
+  test("takes no arguments", async () => {
+    await using sidecar = await start({}, ["--port", "1"]);
+    assert.equal(await sidecar.program.ended(), 64);
+    assert.match(sidecar.program.output(), /--port/);
+  });
+});
