@@ -63,11 +63,15 @@ const journal = s.variant("phase", [
   s.object({ ...common, phase: s.literal("committed"), bank, previous: s.nullable(bank) }),
 ]);
 
-/** The bytes of a state. Equal bytes mean that there is nothing new to save. */
+/** The text of a state: equal states have equal text, so that what is saved already is not written again. */
 export function formatJournal(state: UpdateState): string {
-  if (state.phase !== "trial") return `${JSON.stringify({ schema: SCHEMA, ...state })}\n`;
-  const { watch: _, ...saved } = state;
-  return `${JSON.stringify({ schema: SCHEMA, ...saved })}\n`;
+  return `${JSON.stringify({ schema: SCHEMA, ...state }, inOrder)}\n`;
+}
+
+function inOrder(key: string, value: unknown): unknown {
+  if (key === "watch") return undefined;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** @throws EdgeSyncError JOURNAL_INVALID */

@@ -44,6 +44,7 @@ describe("an update agent", () => {
       readFileSync(join(current, "data/model.bin")).subarray(1000, 1003).toString(),
       "two",
     );
+    await site.looked();
     const { plan } = site.agent.status();
     assert.ok(
       plan !== null && plan.downloadBytes < 5_000 && plan.savedBytes > 390_000,

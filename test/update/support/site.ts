@@ -67,6 +67,8 @@ export interface Site extends AsyncDisposable {
   }[];
   /** Value of a metric with these labels. */
   metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
+  /** Resolves when a look at the channel has come and gone, so that nothing is left of what went before. */
+  looked(): Promise<void>;
   /** Resolves when the status is as it should be; fails with the status after ten seconds. */
   until(what: string, is: (status: UpdateStatus) => boolean): Promise<UpdateStatus>;
 }
@@ -133,10 +135,19 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const running = agent.run(stop.signal).catch((error: unknown) => {
     if (error !== reason) throw error;
   });
+  const polls = async (): Promise<number> => {
+    const values = (await registry.getSingleMetric("edgesync_sidecar_polls_total")?.get())?.values;
+    return values?.reduce((sum, item) => sum + item.value, 0) ?? 0;
+  };
   return {
     payload,
     agent,
     application: workload,
+    async looked() {
+      // The one that is under way may have begun before; the next one has not.
+      const goal = (await polls()) + 2;
+      for (let turn = 0; turn < 2_000 && (await polls()) < goal; turn++) await delay(5);
+    },
     log,
     async metric(name, labels = {}) {
       const found = (await registry.getMetricsAsJSON()).find((item) => item.name === name);

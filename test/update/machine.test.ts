@@ -1,0 +1,502 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import { formatJournal, parseJournal } from "#core/journal.ts";
+import type { Policy } from "#core/policy.ts";
+import { RESUMPTIONS, next, stepsOf } from "#core/update.ts";
+import type { Event, Step } from "#core/update.ts";
+import { INITIAL, banksOf, served } from "#core/update-state.ts";
+import type { Bank, Target, UpdateState } from "#core/update-state.ts";
+
+const CHANNEL = "web/stable";
+
+const policy: Policy = {
+  trialDurationMs: 60_000,
+  trialTimeoutMs: 600_000,
+  trialStarts: 2,
+  healthFailureThreshold: 3,
+  graceMs: 60_000,
+  judged: true,
+  restarts: true,
+};
+
+function target(sequence: number): Target {
+  return { channel: CHANNEL, sequence, version: `1.${sequence}.0` };
+}
+
+function bank(sequence: number): Bank {
+  const tree = sequence.toString(16).padStart(64, "0");
+  return { ...target(sequence), id: `1.${sequence}.0-${tree.slice(-12)}`, tree };
+}
+
+/** The state after some events, and the steps of the last. */
+function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, readonly Step[]] {
+  let state = start;
+  let steps: readonly Step[] = [];
+  for (const event of events) [state, steps] = next(state, event, policy);
+  return [state, steps];
+}
+
+const seen = (sequence: number): Event => ({ event: "seen", target: target(sequence) });
+const staged = (sequence: number): Event => ({ event: "staged", bank: bank(sequence) });
+const tick: Event = { event: "tick", passedMs: 0 };
+const restarted: Event = { event: "restarted", passedMs: 1_000 };
+const health = (
+  verdict: "healthy" | "unhealthy" | "unknown",
+  passedMs = 10_000,
+  starts = 0,
+): Event => ({ event: "health", verdict, starts, passedMs });
+const started = (...sequences: readonly number[]): Event => ({
+  event: "started",
+  banks: sequences.map((sequence) => bank(sequence).id),
+});
+
+const [installed] = after(INITIAL, seen(1), staged(1));
+const [trial] = after(installed, seen(2), staged(2), tick);
+const [watching] = after(trial, restarted);
+
+describe("a first installation", () => {
+  test("is committed as soon as its bank is complete", () => {
+    const [downloading, steps] = after(INITIAL, seen(1));
+    assert.equal(downloading.phase, "downloading");
+    assert.deepEqual(steps.at(-1), { step: "build", target: target(1), from: null });
+    const [state, then] = after(downloading, staged(1));
+    assert.deepEqual(state, {
+      phase: "committed",
+      bank: bank(1),
+      previous: null,
+      channels: { [CHANNEL]: { sequence: 1, blocked: null } },
+    });
+    assert.deepEqual(then, [
+      { step: "activate", bank: bank(1) },
+      { step: "sweep", keep: [bank(1).id] },
+    ]);
+  });
+
+  test("that fails leaves nothing behind, and is begun again when the channel is seen", () => {
+    const [idle] = after(INITIAL, seen(1), { event: "failed", code: "ORIGIN_UNAVAILABLE" });
+    assert.equal(idle.phase, "idle");
+    assert.equal(after(idle, seen(1))[0].phase, "downloading");
+  });
+});
+
+describe("an update", () => {
+  test("is staged, then tried: the new bank is served before the restart", () => {
+    const [state, steps] = after(installed, seen(2), staged(2));
+    assert.equal(state.phase, "staged");
+    assert.deepEqual(steps, [{ step: "activate", bank: bank(1) }, { step: "await-swap" }]);
+    const [tried, then] = after(state, tick);
+    assert.equal(tried.phase, "trial");
+    assert.deepEqual(then, [
+      { step: "activate", bank: bank(2) },
+      { step: "restart", withinMs: 600_000 },
+    ]);
+  });
+
+  test("is not begun for what is installed", () => {
+    assert.deepEqual(after(installed, seen(1)), [installed, []]);
+  });
+
+  test("to the same tree under another number is adopted without a trial", () => {
+    const same = { ...bank(2), tree: bank(1).tree };
+    const [state] = after(installed, seen(2), { event: "staged", bank: same });
+    assert.equal(state.phase, "committed");
+    assert.deepEqual(served(state), { ...same, id: bank(1).id });
+  });
+
+  test("that cannot be had leaves the old release committed", () => {
+    const [state] = after(installed, seen(2), { event: "failed", code: "DISK_FULL" });
+    assert.equal(state.phase, "committed");
+    assert.deepEqual(served(state), bank(1));
+  });
+
+  test("whose swap fails is staged still: the disk failed, not the release", () => {
+    const [state, steps] = after(trial, { event: "failed", code: "DISK_FAILED" });
+    assert.equal(state.phase, "staged");
+    assert.deepEqual(steps, []);
+    assert.equal(state.channels[CHANNEL]?.blocked, null);
+  });
+});
+
+describe("a trial", () => {
+  test("commits after trial-duration of health without a break, and only then removes the old bank", () => {
+    const [early] = after(watching, health("healthy"), health("healthy", 59_999));
+    assert.equal(early.phase, "trial");
+    const [state, steps] = after(early, health("healthy", 1));
+    assert.deepEqual(served(state), bank(2));
+    assert.equal(state.phase, "committed");
+    assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(2).id] });
+  });
+
+  test("counts health anew after a check that was not healthy", () => {
+    const [state] = after(
+      watching,
+      health("healthy"),
+      health("healthy", 50_000),
+      health("unknown"),
+      health("healthy"),
+      health("healthy", 50_000),
+    );
+    assert.equal(state.phase, "trial");
+  });
+
+  test("goes back after as many failed checks in a row as the threshold says", () => {
+    const failing = health("unhealthy");
+    const [before] = after(watching, health("healthy"), failing, failing);
+    assert.equal(before.phase, "trial");
+    const [state, steps] = after(before, failing);
+    assert.equal(state.phase, "rolling-back");
+    assert.equal(state.channels[CHANNEL]?.blocked?.reason, "health_failed");
+    assert.deepEqual(steps, [
+      { step: "activate", bank: bank(1) },
+      { step: "restart", withinMs: null },
+    ]);
+    const [restored, then] = after(state, restarted);
+    assert.deepEqual(served(restored), bank(1));
+    assert.deepEqual(then.at(-1), { step: "sweep", keep: [bank(1).id] });
+  });
+
+  test("lets a program come up: failed checks do not count until it was healthy once or its grace is over", () => {
+    const failing = health("unhealthy");
+    const [coming] = after(watching, failing, failing, failing, failing, failing);
+    assert.equal(coming.phase, "trial");
+    const [state] = after(coming, failing, failing, failing);
+    assert.equal(state.phase, "rolling-back");
+  });
+
+  test("goes back when the release was not healthy for long enough before trial-timeout", () => {
+    const [before] = after(watching, health("unknown", 598_999));
+    assert.equal(before.phase, "trial");
+    const [state] = after(before, health("unknown", 1));
+    assert.equal(state.channels[CHANNEL]?.blocked?.reason, "trial_timeout");
+  });
+
+  test("goes back when the container is not seen to start before trial-timeout", () => {
+    const [state] = after(trial, { event: "tick", passedMs: 600_000 });
+    assert.equal(state.phase, "rolling-back");
+  });
+
+  test("goes back when the container starts more often than trial-starts allows, the restart for it included", () => {
+    const [once] = after(watching, health("healthy", 1_000, 1));
+    assert.equal(once.phase, "trial");
+    const [state] = after(once, health("healthy", 1_000, 1));
+    assert.equal(state.channels[CHANNEL]?.blocked?.reason, "too_many_starts");
+  });
+
+  test("is resumed after a restart of the sidecar, with what was saved", () => {
+    const [state, steps] = after(watching, started(1, 2));
+    assert.deepEqual(steps, [
+      { step: "activate", bank: bank(2) },
+      { step: "watch", withinMs: 600_000 },
+    ]);
+    assert.equal(state.phase === "trial" && state.resumed, 1);
+    assert.equal(state.phase === "trial" && state.starts, 1);
+  });
+
+  test("is given up when the sidecar restarts again and again", () => {
+    const restarts = Array.from({ length: RESUMPTIONS + 1 }, () => started(1, 2));
+    const [state] = after(watching, ...restarts);
+    assert.equal(state.channels[CHANNEL]?.blocked?.reason, "interrupted");
+  });
+
+  test("without anything to judge by ends well after trial-duration", () => {
+    const [first] = next(watching, health("unhealthy", 10_000), { ...policy, judged: false });
+    const [state] = next(first, health("unknown", 60_000), { ...policy, judged: false });
+    assert.equal(state.phase, "committed");
+  });
+
+  test("keeps the old bank after the commit when nobody is restarted for it, until the next release", () => {
+    const lenient = { ...policy, judged: false, restarts: false };
+    const [first] = next(watching, health("healthy"), lenient);
+    const [state, steps] = next(first, health("healthy", 60_000), lenient);
+    assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(2).id, bank(1).id] });
+    const [, then] = next(state, seen(3), lenient);
+    assert.deepEqual(then[1], { step: "sweep", keep: [bank(2).id] });
+  });
+});
+
+describe("a channel", () => {
+  const [blocked] = after(trial, { event: "tick", passedMs: 600_000 }, restarted);
+
+  test("that goes back in sequence is refused, and nothing is adopted", () => {
+    const [up] = after(installed, seen(5), { event: "failed", code: "ORIGIN_UNAVAILABLE" });
+    const [state, steps] = after(up, seen(4));
+    assert.equal(state, up);
+    assert.deepEqual(steps, [
+      { step: "refuse", code: "RELEASE_ROLLBACK", target: target(4), floor: 5 },
+    ]);
+  });
+
+  test("is not followed to a release that was rolled back", () => {
+    assert.equal(blocked.phase, "committed");
+    assert.deepEqual(after(blocked, seen(2)), [blocked, []]);
+  });
+
+  test("that was set anew is followed, also to what was rolled back", () => {
+    const again = { ...target(3), version: "1.2.0" };
+    const [state] = after(blocked, { event: "seen", target: again });
+    assert.equal(state.phase, "downloading");
+    assert.equal(state.channels[CHANNEL]?.blocked, null);
+  });
+
+  test("that goes on during a trial is looked at again when the trial is over", () => {
+    const [state] = after(watching, seen(3), health("healthy"), health("healthy", 60_000));
+    assert.deepEqual(served(state), bank(2));
+    assert.equal(after(state, seen(3))[0].phase, "downloading");
+  });
+
+  test("that goes on during a trial is not blocked with the release that fails", () => {
+    const [state] = after(watching, seen(3), { event: "tick", passedMs: 600_000 }, restarted);
+    assert.equal(state.channels[CHANNEL]?.sequence, 3);
+    assert.equal(after(state, seen(3))[0].phase, "downloading");
+  });
+
+  test("has numbers of its own", () => {
+    const other = { channel: "web/edge", sequence: 1, version: "9.0.0" };
+    const [state] = after(blocked, { event: "seen", target: other });
+    assert.equal(state.phase, "downloading");
+    assert.equal(state.channels[CHANNEL]?.sequence, 2);
+  });
+});
+
+describe("recovery", () => {
+  test("drops a download, which goes on when the channel is seen", () => {
+    const [downloading] = after(installed, seen(2));
+    assert.deepEqual(served(after(downloading, started(1))[0]), bank(1));
+  });
+
+  test("goes on with a staged release", () => {
+    const [state] = after(installed, seen(2), staged(2));
+    assert.deepEqual(after(state, started(1, 2))[1].at(-1), { step: "await-swap" });
+  });
+
+  test("ends a rollback", () => {
+    const [rolling] = after(trial, { event: "tick", passedMs: 600_000 });
+    assert.deepEqual(after(rolling, started(1, 2))[1], stepsOf(rolling, policy));
+  });
+
+  for (const [name, state, left, expected] of [
+    ["a committed bank that is gone", installed, [], null],
+    ["a trial whose bank is gone", watching, [1], 1],
+    ["a trial whose fallback is gone", watching, [2], 2],
+    [
+      "a rollback to a bank that is gone",
+      after(trial, { event: "tick", passedMs: 600_000 })[0],
+      [2],
+      2,
+    ],
+    ["everything gone", watching, [], null],
+  ] as const)
+    test(`serves what is left after ${name}`, () => {
+      const [recovered] = after(state, started(...left));
+      assert.deepEqual(served(recovered), expected === null ? null : bank(expected));
+    });
+});
+
+const sequence = fc.integer({ min: 1, max: 16 });
+const all = Array.from({ length: 16 }, (_, index) => index + 1);
+const passedMs = fc.integer({ min: 0, max: 90_000 });
+const anyEvent: fc.Arbitrary<Event> = fc.oneof(
+  fc.constant(started(...all)),
+  sequence.map(seen),
+  sequence.map(staged),
+  fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
+  passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
+  passedMs.map((ms): Event => ({ event: "restarted", passedMs: ms })),
+  fc
+    .record({
+      verdict: fc.constantFrom("healthy", "unhealthy", "unknown"),
+      starts: fc.integer({ min: 0, max: 1 }),
+      passedMs,
+    })
+    .map((fields): Event => ({ event: "health", ...fields })),
+);
+/** Mostly what the steps lead to, so that histories get somewhere; streaks, as bad days have them; and anything else in between. */
+const history = fc
+  .array(
+    fc.oneof(
+      { weight: 2, arbitrary: fc.tuple(anyEvent) },
+      { weight: 8, arbitrary: fc.tuple(fc.constant("obey" as const)) },
+      { weight: 1, arbitrary: anyEvent.map((event) => Array.from({ length: 5 }, () => event)) },
+    ),
+    { minLength: 1, maxLength: 80, size: "max" },
+  )
+  .map((parts): readonly (Event | "obey")[] => parts.flat());
+
+/** What performing the last step of a list leads to. */
+function obey(steps: readonly Step[], turn: number): Event {
+  const last = steps.at(-1);
+  if (last?.step === "build") return { event: "staged", bank: bank(last.target.sequence) };
+  if (last?.step === "await-swap") return tick;
+  if (last?.step === "restart") return restarted;
+  if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
+  return seen(1 + Math.floor(turn / 6));
+}
+
+/** Calls back for each transition of a history. */
+function follow(
+  events: readonly (Event | "obey")[],
+  look: (before: UpdateState, event: Event, state: UpdateState, steps: readonly Step[]) => void,
+): void {
+  let state = INITIAL;
+  let steps: readonly Step[] = [];
+  for (const [turn, given] of events.entries()) {
+    const event = given === "obey" ? obey(steps, turn) : given;
+    const before = state;
+    [state, steps] = next(before, event, policy);
+    look(before, event, state, steps);
+  }
+}
+
+const RUNS = { numRuns: 300 };
+
+describe("in any history", () => {
+  test("every state survives the journal", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (_before, _event, state) => {
+          const text = formatJournal(state);
+          const back = parseJournal(Buffer.from(text));
+          assert.equal(formatJournal(back), text);
+          assert.deepEqual({ ...back, watch: 0 }, { ...state, watch: 0 });
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("what is served is known, made so first, and never swept away", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (_before, _event, state) => {
+          const now = served(state);
+          const [first, ...rest] = stepsOf(state, policy);
+          if (now !== null) assert.deepEqual(first, { step: "activate", bank: now });
+          for (const step of rest)
+            if (step.step === "sweep" && now !== null) assert.ok(step.keep.includes(now.id));
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("sequence numbers only grow", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (before, _event, state) => {
+          const known = before.channels[CHANNEL]?.sequence ?? 0;
+          assert.ok((state.channels[CHANNEL]?.sequence ?? 0) >= known);
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("a committed release is left only for a trial of what the channel names, and that comes back to it or is committed", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (before, event, state) => {
+          const was = served(before);
+          const is = served(state);
+          if (was === null || is === null || was.id === is.id) return;
+          if (before.phase === "staged" && state.phase === "trial")
+            assert.deepEqual([state.fallback, state.bank], [before.from, before.bank]);
+          else if (before.phase === "trial" && state.phase === "rolling-back")
+            assert.deepEqual([state.to, state.failed], [before.fallback, before.bank]);
+          else if (before.phase === "trial" && state.phase === "staged")
+            assert.deepEqual([event.event, state.from], ["failed", before.fallback]);
+          else assert.fail(`${before.phase} to ${state.phase} on ${event.event}`);
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("what was rolled back is not fetched again under its number", () => {
+    fc.assert(
+      fc.property(history, (events) => {
+        const rolledBack = new Set<number>();
+        follow(events, (_before, _event, state, steps) => {
+          if (state.phase === "rolling-back") rolledBack.add(state.failed.sequence);
+          for (const step of steps)
+            if (step.step === "build") assert.ok(!rolledBack.has(step.target.sequence));
+        });
+      }),
+      RUNS,
+    );
+  });
+
+  test("a trial is bounded in time, in starts and in restarts of the sidecar", () => {
+    fc.assert(
+      fc.property(history, (events) => {
+        let [spent, starts, resumed] = [0, 0, 0];
+        follow(events, (before, event, state) => {
+          if (before.phase !== "trial") [spent, starts, resumed] = [0, 0, 0];
+          if (event.event === "started") spent = 0;
+          else if ("passedMs" in event && before.phase === "trial" && concerns(before, event))
+            spent += event.passedMs;
+          if (event.event === "health" && before.phase === "trial" && concerns(before, event))
+            starts += event.starts;
+          if (event.event === "started" && before.phase === "trial") resumed += 1;
+          if (state.phase !== "trial") return;
+          assert.ok(spent < policy.trialTimeoutMs, `${spent} ms`);
+          assert.ok(starts < policy.trialStarts, `${starts} starts beside the restart`);
+          assert.ok(resumed <= RESUMPTIONS);
+        });
+      }),
+      RUNS,
+    );
+  });
+
+  test("recovery from recovery is the same recovery", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (_before, _event, state) => {
+          const restart = started(...all);
+          const [once, steps] = next(state, restart, policy);
+          const [twice, again] = next(once, restart, policy);
+          if (twice.phase === "rolling-back" && once.phase === "trial") return;
+          assert.deepEqual(served(twice), served(once));
+          assert.deepEqual(again, steps);
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("the histories of these tests get everywhere", () => {
+    const phases = new Set<string>();
+    const reasons = new Set<string>();
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (_before, _event, state) => {
+          phases.add(state.phase);
+          reasons.add(state.channels[CHANNEL]?.blocked?.reason ?? "none");
+          assert.ok(banksOf(state).length <= 2);
+        }),
+      ),
+      { numRuns: 2_000, seed: 1 },
+    );
+    assert.deepEqual([...phases].toSorted(), [
+      "committed",
+      "downloading",
+      "idle",
+      "rolling-back",
+      "staged",
+      "trial",
+    ]);
+    assert.deepEqual([...reasons].toSorted(), [
+      "health_failed",
+      "interrupted",
+      "none",
+      "too_many_starts",
+      "trial_timeout",
+    ]);
+  });
+});
+
+/** Whether an event of a kind that has another meaning elsewhere is about a trial in this stage. */
+function concerns(trial: Extract<UpdateState, { phase: "trial" }>, event: Event): boolean {
+  if (event.event === "health") return trial.stage === "watching";
+  return event.event === "tick" || (event.event === "restarted" && trial.stage === "restarting");
+}
