@@ -263,8 +263,9 @@ function refusal(deps: ServerDeps): ErrorRequestHandler {
       record(response, deps, "failed", codeOf(error), { err: error, code: codeOf(error) });
       return;
     }
-    // What is left of a body that is too large is not read.
-    response.set("Connection", "close").status(problem.status);
+    // Node throws away what is left of a body that is too large, within the request's time-out; closing at once would reset the
+    // connection, and the answer with it.
+    response.status(problem.status);
     const reason = REASONS[problem.status] ?? "BadRequest";
     response.json(fail("", status(problem.status, reason, problem.message)));
     record(response, deps, "failed", "REVIEW_INVALID", { detail: problem.message });

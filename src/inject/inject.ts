@@ -3,7 +3,7 @@
  * others have changed the pod, and then this finds nothing left to do.
  */
 import { POD_LABEL } from "#core/annotations.ts";
-import { codeOf, EdgeSyncError } from "#core/errors.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { sameJson } from "#core/json-patch.ts";
 import { hasAnnotations, readAnnotations } from "#core/pod-options.ts";
@@ -76,8 +76,9 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
       warnings: found === undefined ? warnings(annotations, options, spec, targets) : [],
     };
   } catch (error) {
-    if (!(error instanceof EdgeSyncError)) throw error;
-    return deny(codeOf(error), [error.message]);
+    // A value too large for a variable. Anything else is no fault of the pod's.
+    if (!(error instanceof EdgeSyncError) || error.code !== "ANNOTATION_INVALID") throw error;
+    return deny(error.code, [error.message]);
   }
 }
 

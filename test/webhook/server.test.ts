@@ -177,7 +177,7 @@ describe("the webhook", () => {
 
 describe("a slow or silent client", () => {
   test("is cut off, whether it stops before, in or after the headers, and others are served", async () => {
-    await using webhook = await startWebhook({ EDGESYNC_REQUEST_TIMEOUT: "400ms" });
+    await using webhook = await startWebhook({ EDGESYNC_REQUEST_TIMEOUT: "1s" });
     const silent = connect(webhook.port, "127.0.0.1");
     const secure = (): ReturnType<typeof connectTls> =>
       connectTls({
