@@ -11,8 +11,8 @@ export interface Shell {
   /** Opens the keys folder, with the passphrase that was given by option or environment. */
   keyring(folder: string, passphraseFile: string | undefined): Promise<Keyring>;
   readonly progress: Progress;
-  /** Writes a line at once; for commands that go on after it. */
-  print(line: string): void;
+  /** Says something at once; for commands that go on after it. */
+  announce(result: Result): void;
 }
 
 /** What a command has to say: lines for people, or the same as one JSON object. */
@@ -40,7 +40,7 @@ export interface Command {
   readonly positionals: readonly string[];
   /** Options that take a value, each with its sentence. */
   readonly options: Readonly<Record<string, string>>;
-  run(args: Arguments, shell: Shell, signal: AbortSignal): Promise<Result>;
+  run(args: Arguments, shell: Shell, signal: AbortSignal): Promise<Result | undefined>;
 }
 
 export interface Parsed {

@@ -202,9 +202,12 @@ const serveCommand: Command = {
       port,
       tls,
     });
-    shell.print(`serving ${root} at ${serving.url}`);
+    shell.announce({
+      lines: [`serving ${root} at ${serving.url}`],
+      json: { repository: root, url: serving.url },
+    });
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
-    return { lines: [], json: { url: serving.url } };
+    return undefined;
   },
 };
 

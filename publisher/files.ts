@@ -18,7 +18,7 @@ export function diskError(error: unknown, path: string): unknown {
   if (code === "ENOSPC" || code === "EDQUOT")
     return new EdgeSyncError("DISK_FULL", `no room for ${path}`, { cause: error });
   if (code === "EIO" || code === "EROFS" || code === "EACCES" || code === "EPERM")
-    return new EdgeSyncError("DISK_FAILED", `cannot write ${path} (${code})`, { cause: error });
+    return new EdgeSyncError("DISK_FAILED", `cannot use ${path} (${code})`, { cause: error });
   return error;
 }
 

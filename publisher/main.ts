@@ -4,7 +4,8 @@ import process from "node:process";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { COMMANDS } from "./commands.ts";
 import { helpOf, parseArguments } from "./command.ts";
-import type { Command, Shell } from "./command.ts";
+import type { Command, Result, Shell } from "./command.ts";
+import { diskError, errnoOf } from "./files.ts";
 import { openKeyring } from "./keys.ts";
 import { progressLine, silent } from "./work.ts";
 import description from "../package.json" with { type: "json" };
@@ -18,7 +19,16 @@ export async function main(args: readonly string[]): Promise<number> {
       stoppedBy = name;
       stop.abort(new Error(name));
     });
-  const shell = openShell();
+  // Whoever reads the output may have read enough, as `head` does; that is no failure.
+  process.stdout.on("error", (error) => {
+    if (errnoOf(error) !== "EPIPE") throw error;
+  });
+  let json = false;
+  const announce = (result: Result): number =>
+    print(
+      json ? `${JSON.stringify(result.json)}\n` : result.lines.map((line) => `${line}\n`).join(""),
+    );
+  const shell = openShell(announce);
   try {
     const first = args[0];
     if (first === "--version") return print(`${description.version}\n`);
@@ -27,12 +37,10 @@ export async function main(args: readonly string[]): Promise<number> {
     const { command, rest } = findCommand(args);
     const parsed = parseArguments(command, rest);
     if (parsed.help) return print(helpOf(command));
+    ({ json } = parsed);
     const result = await command.run(parsed.arguments, shell, stop.signal);
-    print(
-      parsed.json
-        ? `${JSON.stringify(result.json)}\n`
-        : result.lines.map((line) => `${line}\n`).join(""),
-    );
+    if (result === undefined) return 0;
+    announce(result);
     return result.exit ?? 0;
   } catch (error) {
     shell.progress.end();
@@ -49,7 +57,9 @@ function print(text: string): number {
   return 0;
 }
 
-function report(error: unknown): number {
+function report(thrown: unknown): number {
+  const path = thrown instanceof Error && "path" in thrown ? String(thrown.path) : "a file";
+  const error = diskError(thrown, path);
   const code = codeOf(error);
   const message = error instanceof Error ? error.message : String(error);
   const { remedy, exit } = ERRORS[code];
@@ -57,7 +67,7 @@ function report(error: unknown): number {
   return exit;
 }
 
-function openShell(): Shell {
+function openShell(announce: (result: Result) => void): Shell {
   return {
     now: () => Date.now(),
     async keyring(folder, passphraseFile) {
@@ -73,7 +83,7 @@ function openShell(): Shell {
           () => performance.now(),
         )
       : silent,
-    print: (line) => void print(`${line}\n`),
+    announce,
   };
 }
 

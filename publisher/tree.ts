@@ -41,6 +41,17 @@ interface Found {
  * @throws EdgeSyncError TREE_INVALID with everything that is wrong
  */
 export async function scanTree(folder: string, run: Run, signal: AbortSignal): Promise<Tree> {
+  try {
+    return await scan(folder, run, signal);
+  } catch (cause) {
+    const code = errnoOf(cause);
+    if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
+    const path = cause instanceof Error && "path" in cause ? String(cause.path) : folder;
+    throw new EdgeSyncError("TREE_INVALID", `${path} cannot be read (${code})`, { cause });
+  }
+}
+
+async function scan(folder: string, run: Run, signal: AbortSignal): Promise<Tree> {
   const problems: string[] = [];
   const entries: Entry[] = [];
   const found: Found[] = [];
@@ -82,7 +93,7 @@ async function walk(
 ): Promise<void> {
   const { problems, entries, found } = collected;
   signal.throwIfAborted();
-  const names = await list(join(root, folder));
+  const names = (await readdir(join(root, folder))).toSorted();
   refuseAlike(folder, names, problems);
   for (const name of names) {
     const path = folder === "" ? name : `${folder}/${name}`;
@@ -106,18 +117,6 @@ async function walk(
     } else if ((stat.mode & 0o6000) !== 0) {
       problems.push(`${path} is setuid or setgid`);
     } else found.push({ path, mode, size: stat.size });
-  }
-}
-
-async function list(folder: string): Promise<readonly string[]> {
-  try {
-    return (await readdir(folder)).toSorted();
-  } catch (cause) {
-    const code = errnoOf(cause);
-    if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
-    throw new EdgeSyncError("TREE_INVALID", `${folder} cannot be read as a folder (${code})`, {
-      cause,
-    });
   }
 }
 

@@ -196,6 +196,7 @@ async function verifyBlob(path: string, { sha256, size }: BlobFile): Promise<voi
     );
 }
 
+/** @throws EdgeSyncError DIGEST_MISMATCH when there is no such file */
 async function sizeOf(file: string): Promise<number> {
   try {
     return (await stat(file)).size;
@@ -214,6 +215,7 @@ async function verifyContent(
 ): Promise<void> {
   for (const { sha256, size } of [content.full, ...content.deltas])
     for (const { file, offset } of places.get(sha256) ?? []) {
+      await sizeOf(blobFile({ path }, file));
       const found = await digestOf(readRange(blobFile({ path }, file), offset, size));
       if (found.sha256 !== sha256)
         throw new EdgeSyncError(
@@ -226,6 +228,7 @@ async function verifyContent(
   checked.add(key);
   const { full } = content;
   const { file, offset } = places.get(full.sha256)?.[0] ?? { file: full.sha256, offset: 0 };
+  await sizeOf(blobFile({ path }, file));
   const blob = readRange(blobFile({ path }, file), offset, full.size);
   const found = await digestOf(decodeFull(full.encoding, blob, content.size, signal));
   if (found.sha256 !== content.sha256)

@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import { blobPath, parseRelease } from "#core/release.ts";
+import { listFiles, makePublisher, prose } from "./world.ts";
+import type { Files } from "./world.ts";
+
+const name = fc.string({
+  unit: fc.constantFrom("a", "b", "-", ".c", "é", "\u{1f600}", " "),
+  minLength: 1,
+  maxLength: 4,
+});
+const tree = fc
+  .uniqueArray(
+    fc.tuple(fc.array(name, { minLength: 1, maxLength: 3 }), fc.string({ maxLength: 200 })),
+    {
+      selector: ([segments]) => segments[0]?.toLowerCase(),
+      maxLength: 8,
+    },
+  )
+  .map((items) => items.map(([segments, text]) => [segments.join("/"), text] as const));
+
+async function publishedFiles(trees: readonly Files[]): Promise<ReadonlyMap<string, string>> {
+  await using publisher = await makePublisher();
+  for (const [index, files] of trees.entries()) await publisher.add(`${index + 1}`, files);
+  const files = new Map<string, string>();
+  for (const path of await listFiles(publisher.repository))
+    if (!path.startsWith("metadata/"))
+      files.set(path, await readFile(join(publisher.repository, path), "hex"));
+  return files;
+}
+
+describe("a release", () => {
+  test("has the same manifest and blobs wherever and in whatever order its files were made", async () => {
+    await fc.assert(
+      fc.asyncProperty(tree, tree, async (one, two) => {
+        const forward = await publishedFiles([Object.fromEntries(one), Object.fromEntries(two)]);
+        const backward = await publishedFiles([
+          Object.fromEntries(one.toReversed()),
+          Object.fromEntries(two.toReversed()),
+        ]);
+        assert.deepEqual(forward, backward);
+      }),
+      { numRuns: 10 },
+    );
+  });
+
+  test("keeps small blobs in packs only, and large ones as files only", async () => {
+    await using publisher = await makePublisher();
+    const big = prose(250_000, 1);
+    await publisher.add("1", { big, "etc/a": "alpha", "etc/b": "beta", "etc/same": "same" });
+    const { release } = await publisher.add("2", {
+      big: `${big}.`,
+      "etc/a": "alpha 2",
+      "etc/b": "beta",
+      "etc/copy": "beta",
+      "etc/same": "same",
+    });
+    const content = (text: string): (typeof release.contents)[number] | undefined =>
+      release.contents.find((item) => item.size === Buffer.byteLength(text));
+    const [first, update, ...rest] = release.packs;
+    assert.deepEqual([first?.from, update?.from, rest], [null, "1", []]);
+    const large = content(`${big}.`);
+    // What an update from 1 needs: the delta of the large file and the changed small one; all else is there already.
+    assert.deepEqual(
+      new Set(update?.parts.map((part) => part.sha256)),
+      new Set([large?.deltas[0]?.sha256, content("alpha 2")?.full.sha256]),
+    );
+    assert.equal(first?.parts.length, 3);
+    const blobs = (await listFiles(publisher.repository)).filter((path) =>
+      path.startsWith("blobs/"),
+    );
+    const expected = release.packs.map((pack) => blobPath(pack.sha256));
+    assert.ok(blobs.includes(blobPath(large?.full.sha256 ?? "")));
+    for (const path of expected) assert.ok(blobs.includes(path));
+    for (const pack of release.packs)
+      for (const part of pack.parts) assert.ok(!blobs.includes(blobPath(part.sha256)));
+  });
+
+  test("reuses the blobs of earlier releases, also those in packs", async () => {
+    await using publisher = await makePublisher();
+    const files = { big: prose(200_000, 2), small: "small file" };
+    const one = await publisher.add("1", files);
+    const two = await publisher.add("2", { ...files, added: "x" });
+    const kept = two.release.contents.filter((item) => item.size > 1);
+    assert.deepEqual(
+      kept,
+      one.release.contents.toSorted((a, b) => b.size - a.size),
+    );
+  });
+
+  test("has deltas from the releases that came last, whatever their versions are called", async () => {
+    await using publisher = await makePublisher();
+    const text = prose(200_000, 3);
+    for (const version of ["10", "9", "zeta", "1.0"])
+      await publisher.add(version, { file: `${text}${version}` });
+    const { release, updates } = await publisher.add("a", { file: `${text}a` });
+    assert.deepEqual(
+      updates.map((update) => update.from),
+      ["1.0", "zeta", "9"],
+    );
+    assert.equal(release.contents[0]?.deltas.length, 3);
+  });
+
+  test("of an empty folder can be published", async () => {
+    await using publisher = await makePublisher();
+    const { release } = await publisher.add("1", {});
+    assert.deepEqual(release.packs, []);
+    assert.deepEqual(parseRelease(Buffer.from(JSON.stringify(release))), release);
+  });
+});
