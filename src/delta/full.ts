@@ -1,6 +1,5 @@
 /** Full blobs: a file as it is, or one zstd frame of it. */
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { Readable, promises } from "node:stream";
 import { constants, createZstdDecompress } from "node:zlib";
 import { EdgeSyncError } from "../errors.ts";
 
@@ -59,7 +58,9 @@ async function* decompress(
       await iterator.return?.();
     }
   }
-  const feeding = pipeline(Readable.from(input(), { objectMode: false }), decoder, { signal });
+  const feeding = promises.pipeline(Readable.from(input(), { objectMode: false }), decoder, {
+    signal,
+  });
   // Its error also destroys the decoder, so that the loop below meets it.
   feeding.catch(() => undefined);
   try {
