@@ -30,15 +30,15 @@ export async function startProcess(
 ): Promise<Process> {
   await makeSubPaths(container, volumes);
   const map = (text: string): string => mapPaths(text, container, volumes);
+  const env: Record<string, string> = {};
+  for (const item of container.env ?? [])
+    env[item.name] = map(expand(valueOf(item, pod, node), env));
   const [program, ...args] = [
     ...(container.command ?? node.images.get(container.image ?? "") ?? []),
     ...(container.args ?? []),
-  ].map(map);
+  ].map((text) => map(expand(text, env)));
   if (program === undefined)
     throw new Error(`${container.name} has no command, and its image no entry point`);
-  const env = Object.fromEntries(
-    (container.env ?? []).map((item) => [item.name, map(valueOf(item, pod, node))]),
-  );
   const child = spawn(program, args, {
     cwd: node.disk,
     env: { PATH: "/usr/local/bin:/usr/bin:/bin", ...env },
@@ -72,6 +72,13 @@ function ownProcess(child: ChildProcess): Process {
     },
     kill: () => send("SIGKILL"),
   };
+}
+
+/** `$(NAME)` stands for a variable defined before, `$$` for a dollar sign; an unknown name is left as it is (as in Kubernetes). */
+function expand(text: string, env: Readonly<Record<string, string>>): string {
+  return text.replaceAll(/\$(?:\$|\(([A-Za-z_.-][\w.-]*)\))/g, (found, name: string | undefined) =>
+    name === undefined ? "$" : (env[name] ?? found),
+  );
 }
 
 function valueOf(item: V1EnvVar, pod: V1Pod, node: Node): string {

@@ -153,7 +153,7 @@ describe("the demo's kubelet", () => {
     await using folder = await temporaryFolder();
     const script = `require("node:fs").writeFileSync("/shared/out/seen", JSON.stringify([
       require("node:fs").readFileSync("/etc/settings/greeting.txt", "utf8"),
-      require("node:fs").readFileSync("/token/t", "utf8"), process.env.POD, process.env.DIR]));
+      require("node:fs").readFileSync("/token/t", "utf8"), process.env.POD, process.env.DIR, process.env.BOTH]));
       setInterval(() => {}, 1000)`;
     const reader: V1Container = {
       name: "reader",
@@ -162,6 +162,7 @@ describe("the demo's kubelet", () => {
       env: [
         { name: "POD", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
         { name: "DIR", value: "/shared/out" },
+        { name: "BOTH", value: "$(POD) costs 5$$ and $(NOTHING)" },
       ],
       volumeMounts: [
         { name: "shared", mountPath: "/shared/out", subPath: "set" },
@@ -187,6 +188,7 @@ describe("the demo's kubelet", () => {
       "token for vault",
       "pod-1",
       join(folder.path, "volumes/shared/set"),
+      "pod-1 costs 5$ and $(NOTHING)",
     ]);
     await pod.delete();
   });
