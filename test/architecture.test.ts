@@ -16,6 +16,7 @@ const CORE_NODE = [
   "node:buffer",
   "node:util",
   "node:stream",
+  "node:stream/promises",
   "node:assert",
 ];
 /** What would not fit beside every pod. */
