@@ -110,13 +110,20 @@ export function openSource(
     log.warn({ secret: names, code, err: error, attempt: credential.attempt, delayMs }, message);
   };
   /**
-   * Whether a denial is the token's and not the policy's. Only what this token could do before raises the question, so a secret
-   * that no policy allows does not have the token looked at again and again.
+   * Whether a denial is the token's and not the policy's. Only what this token could do before raises the question, and once, so
+   * a secret that no policy allows does not have the token looked at again and again.
    */
-  const isTokenGone = async (error: unknown, token: Token, signal: AbortSignal): Promise<boolean> =>
-    codeOf(error) === "VAULT_DENIED" &&
-    proven === token.generation &&
-    (await keeper.doubt(token, signal)) === "lost";
+  const isTokenGone = async (
+    error: unknown,
+    token: Token,
+    since: number,
+    signal: AbortSignal,
+  ): Promise<boolean> => {
+    if (codeOf(error) !== "VAULT_DENIED" || proven !== token.generation) return false;
+    const verdict = await keeper.doubt(token, since, signal);
+    if (verdict === "good") proven = undefined;
+    return verdict === "lost";
+  };
 
   const adopt = (secret: Secret, token: Token, at: number): void => {
     const { data, leaseId, grant, readAgainMs } = secret;
@@ -150,7 +157,7 @@ export function openSource(
       signal.throwIfAborted();
       metrics.add("edgesync_sidecar_secret_reads_total", { outcome: codeOf(error) });
       // With another token it is asked for again at once.
-      if (await isTokenGone(error, token, signal)) return;
+      if (await isTokenGone(error, token, at, signal)) return;
       const isSlow = codeOf(error) !== "VAULT_UNAVAILABLE";
       fail(error, "the secret could not be read", isSlow);
     }
@@ -180,7 +187,7 @@ export function openSource(
       signal.throwIfAborted();
       const failure = codeOf(error);
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: failure });
-      if (await isTokenGone(error, token, signal)) return;
+      if (await isTokenGone(error, token, at, signal)) return;
       if (failure === "VAULT_DENIED") {
         log.info(
           { secret: names, code: failure },

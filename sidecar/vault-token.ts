@@ -34,15 +34,18 @@ export interface TokenDeps {
   readonly superseded: (generation: number, expiresAt: number | undefined) => void;
 }
 
+export type Verdict = "good" | "lost" | "unknown";
+
 export interface TokenKeeper {
   /** Keeps a token, until aborted. */
   run(signal: AbortSignal): Promise<void>;
   /** The token, as soon as there is one. */
   current(signal: AbortSignal): Promise<Token>;
   /**
-   * A request with `token` was denied: is it the token, or the policy? `unknown` when that cannot be found out now.
+   * A request that was sent with `token` at `since`, monotonic milliseconds, was denied: is it the token, or the policy?
+   * `unknown` when that cannot be found out now.
    */
-  doubt(token: Token, signal: AbortSignal): Promise<"good" | "lost" | "unknown">;
+  doubt(token: Token, since: number, signal: AbortSignal): Promise<Verdict>;
   readonly held: Token | undefined;
   readonly former: FormerToken | undefined;
   /** Forgets the former token, and gives it back. */
@@ -60,8 +63,6 @@ export interface Resumed {
 
 /** Milliseconds between two looks at what has no end. */
 const CHECK_MS = 3_600_000;
-/** Milliseconds for which a look at the token is good. */
-const VERDICT_MS = 30_000;
 
 export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): TokenKeeper {
   const { vault, clock, random, log, metrics } = deps;
@@ -76,7 +77,7 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
   let generation = resumed?.token.generation ?? 0;
   let code: ErrorCode | undefined;
   let verified = Number.NEGATIVE_INFINITY;
-  let verifying: Promise<"good" | "lost" | "unknown"> | undefined;
+  let verifying: Promise<Verdict> | undefined;
   const waiters: (() => void)[] = [];
 
   const apply = (event: Event, at: number = clock.monotonic()): void => {
@@ -156,13 +157,9 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
     else if (held === token) apply({ kind: "failed", isSlow: false });
   };
 
-  const verify = async (
-    token: Token,
-    signal: AbortSignal,
-  ): Promise<"good" | "lost" | "unknown"> => {
+  const verify = async (token: Token, signal: AbortSignal): Promise<Verdict> => {
     const at = clock.monotonic();
     if (held !== token) return "lost";
-    if (at - verified < VERDICT_MS) return "good";
     if (mayAskAt(credential) > at) return "unknown";
     apply({ kind: "asked" });
     try {
@@ -200,7 +197,9 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
         await promise.finally(() => signal.removeEventListener("abort", abort));
       }
     },
-    async doubt(token, signal) {
+    async doubt(token, since, signal) {
+      // Somebody else's doubt was cleared meanwhile.
+      if (held === token && verified >= since) return "good";
       verifying ??= verify(token, signal).finally(() => {
         verifying = undefined;
       });

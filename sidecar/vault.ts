@@ -100,18 +100,21 @@ const renewedToken = v.object({
   auth: v.object({ lease_duration: seconds, renewable: v.boolean() }),
 });
 
+/** An object: to valibot's own `record`, a list would be one too. */
+const fields = v.custom<SecretData>(isFields);
+
 const secretAnswer = v.object({
   lease_id: v.optional(v.string(), ""),
   lease_duration: v.optional(seconds, 0),
   renewable: v.optional(v.boolean(), false),
-  data: v.nullish(v.record(v.string(), v.unknown())),
+  data: v.nullish(fields),
 });
 
 const leaseAnswer = v.object({ lease_duration: seconds, renewable: v.boolean() });
 
 /** What KV version 2 wraps around the data of a secret. */
 const versioned = v.strictObject({
-  data: v.record(v.string(), v.unknown()),
+  data: fields,
   metadata: v.object({ version: v.number(), created_time: v.string(), destroyed: v.boolean() }),
 });
 
@@ -234,8 +237,12 @@ function parse<T>(schema: v.GenericSchema<unknown, T>, body: string, path: strin
     throw strange(path);
   }
   const result = v.safeParse(schema, json);
-  if (!result.success) throw strange(path);
+  if (!isFields(json) || !result.success) throw strange(path);
   return result.output;
+}
+
+function isFields(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A proxy's page, or half an answer: it may be right the next time. */
