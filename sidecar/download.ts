@@ -41,7 +41,7 @@ interface DownloadDeps {
   readonly repository: Repository;
   readonly clock: Clock;
   readonly metrics: SidecarMetrics;
-  /** Told of every byte that arrives. */
+  /** Told of every byte of a blob that arrives. */
   readonly arrived: (bytes: number) => void;
 }
 
@@ -60,7 +60,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
 
   const count = (kind: Kind, bytes: number): void => {
     metrics.add("edgesync_sidecar_download_bytes_total", { kind }, bytes);
-    deps.arrived(bytes);
+    if (kind !== "metadata") deps.arrived(bytes);
   };
 
   /** False when the repository does not have the file. */

@@ -1,11 +1,15 @@
 import { mkdir, rm, writeFile, chmod, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { channelPath, serialize } from "#core/release.ts";
+import type { ChannelDocument } from "#core/release.ts";
+import type { Identity } from "../../support/certificates.ts";
 import { openOrigin } from "../../support/origin.ts";
 import type { Origin } from "../../support/origin.ts";
 import { temporaryFolder } from "../../support/temporary.ts";
 import { setChannel } from "../../../publisher/channel.ts";
 import { initRepository } from "../../../publisher/init.ts";
 import { openKeyring } from "../../../publisher/keys.ts";
+import { findSigners, publish } from "../../../publisher/publish.ts";
 import { addRelease } from "../../../publisher/release.ts";
 import { openRepository } from "../../../publisher/repository.ts";
 import { silent } from "../../../publisher/work.ts";
@@ -28,15 +32,18 @@ export interface World extends AsyncDisposable {
   publish(version: string, files: Files): Promise<void>;
   release(version: string, files: Files): Promise<void>;
   channel(version: string): Promise<void>;
+  /** Signs a channel document that the publisher itself would not make. */
+  forgeChannel(document: ChannelDocument): Promise<void>;
 }
 
-export async function openWorld(): Promise<World> {
+/** @param identity of the web server, which then speaks TLS */
+export async function openWorld(identity?: Identity): Promise<World> {
   const folder = await temporaryFolder();
   const repository = join(folder.path, "repository");
   const keyring = openKeyring(join(folder.path, "keys"), undefined);
   const root = await initRepository(repository, keyring, Date.now());
   for (const role of ["app.web", "channel.web.stable"]) await keyring.create(role);
-  const origin = await openOrigin(repository);
+  const origin = await openOrigin(repository, identity);
 
   async function release(version: string, files: Files): Promise<void> {
     const tree = join(folder.path, "tree");
@@ -59,6 +66,14 @@ export async function openWorld(): Promise<World> {
     origin,
     release,
     channel,
+    async forgeChannel(document) {
+      await using open = await openRepository(repository, Date.now());
+      const role = "channel.web.stable";
+      const path = channelPath("web", "stable");
+      const targets = [{ path, bytes: serialize(document) }];
+      const signers = await findSigners(open, keyring, role);
+      await publish(open, keyring, signers, { role, paths: [path], targets }, Date.now());
+    },
     async publish(version, files) {
       await release(version, files);
       await channel(version);
