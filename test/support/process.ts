@@ -23,7 +23,8 @@ export function startNode(
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  const ended = once(child, "exit");
+  // Not "exit": output may still be on its way then.
+  const ended = once(child, "close");
   let output = "";
   for (const stream of [child.stdout, child.stderr])
     stream?.on("data", (chunk: Buffer) => {
