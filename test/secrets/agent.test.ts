@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFile, readdir, readlink, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
@@ -335,6 +335,27 @@ async function startProcess(file: string): Promise<ChildProcess> {
   assert.equal(line.toString().trim(), "published");
   return child;
 }
+
+describe("a volume that cannot be written", () => {
+  test("leaves the set as it is and is reported, and is tried again", async () => {
+    await write("disk", { value: "1" });
+    await using sidecar = await startSidecar(world, {
+      ...soon,
+      refreshInterval: "1s",
+      secrets: { disk: { request: kv("disk"), format: "raw:value" } },
+    });
+    await until(() => sidecar.agent.published(), "published");
+    const state = join(sidecar.folder, "volume", "state", "state.json");
+    await rm(state);
+    await mkdir(join(state, "in-the-way"), { recursive: true });
+    await write("disk", { value: "2" });
+    await until(() => sidecar.agent.status().code === "DISK_FAILED", "the code");
+    assert.equal(await sidecar.file("disk"), "1");
+    await rm(state, { recursive: true });
+    await until(async () => (await sidecar.file("disk")) === "2", "the change");
+    assert.equal(sidecar.agent.status().code, undefined);
+  });
+});
 
 describe("revocation", () => {
   test("leaves nothing to the next process", async () => {
