@@ -22,6 +22,7 @@ import type { Agents, Status } from "./status.ts";
 import { supervise } from "./supervise.ts";
 import { openUpdateAgent } from "./update-agent.ts";
 import { openWorkload } from "./workload.ts";
+import type { Workload } from "./workload.ts";
 
 const USAGE = `edgesync agent
   Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md).
@@ -36,6 +37,9 @@ const SHUTDOWN_MS = 1_500;
 
 /** Another process may still hold the port, as on a host's network. */
 const LISTEN_RETRY_MS = 1_000;
+
+/** Bytes of log that wait for a reader; what comes after them is dropped. */
+const LOG_BACKLOG = 1 << 20;
 
 const clock: Clock = {
   now: Date.now,
@@ -128,12 +132,11 @@ async function run(config: Config, shell: Shell, signal: AbortSignal): Promise<v
   const lever: ServerDeps["lever"] = (container, probe) => workload.answer(container, probe);
   await using _ = await listen(shell.serve(settings.port, status, lever), signal);
 
-  const running: Promise<void>[] = [];
   const keepRunning = <A extends { run(signal: AbortSignal): Promise<void> }>(
     part: string,
     open: () => Promise<A>,
     adopt: (agent: A) => void,
-  ): void => {
+  ): Promise<void> => {
     const once = async (signal: AbortSignal): Promise<void> => {
       try {
         const agent = await open();
@@ -145,52 +148,51 @@ async function run(config: Config, shell: Shell, signal: AbortSignal): Promise<v
         throw error;
       }
     };
-    running.push(supervise(part, once, common, signal));
+    return supervise(part, once, common, signal);
   };
-  if (settings.channel !== undefined) {
-    const platform = `${process.platform}-${process.arch}`;
-    const held = (): boolean => status.held();
-    const deps = { ...common, http: repository, workload, platform, held };
+  const platform = `${process.platform}-${process.arch}`;
+  const held = (): boolean => status.held();
+  const updateDeps = { ...common, http: repository, workload, platform, held };
+  const updates =
+    settings.channel &&
     keepRunning(
       "update agent",
-      () => openUpdateAgent(deps),
+      () => openUpdateAgent(updateDeps),
       (agent) => (agents.update = agent),
     );
-  }
-  if (settings.secrets.length > 0) {
-    const deps = { ...common, http: vault };
-    keepRunning(
-      "secrets agent",
-      () => openSecretsAgent(deps),
-      (agent) => (agents.secrets = agent),
-    );
-  }
+  const secretsDeps = { ...common, http: vault };
+  const secrets =
+    settings.secrets.length > 0
+      ? keepRunning(
+          "secrets agent",
+          () => openSecretsAgent(secretsDeps),
+          (agent) => (agents.secrets = agent),
+        )
+      : undefined;
+
   await aborted(signal);
-  await shutDown(running, agents, () => workload.ended(AbortSignal.timeout(SHUTDOWN_MS)), log);
+  const deadline = AbortSignal.timeout(SHUTDOWN_MS);
+  const orderly = Promise.all([
+    updates,
+    // The agent must not renew what is being revoked.
+    secrets?.then(() => revoke(agents, workload, log, deadline)),
+  ]);
+  await Promise.race([orderly, aborted(deadline)]);
   repository.close();
   vault.close();
 }
 
 /** Native sidecars are stopped last: only when the application has ended are its credentials of no more use. */
-async function shutDown(
-  running: readonly Promise<void>[],
+async function revoke(
   { secrets }: Agents,
-  ended: () => Promise<boolean>,
+  workload: Workload,
   log: Log,
+  signal: AbortSignal,
 ): Promise<void> {
-  const deadline = AbortSignal.timeout(SHUTDOWN_MS);
-  const orderly = async (): Promise<void> => {
-    // The agent must not renew what is being revoked.
-    await Promise.all(running);
-    if (secrets !== undefined && (await ended())) await secrets.revoke(deadline);
-  };
   try {
-    await Promise.race([orderly(), aborted(deadline)]);
+    if (secrets !== undefined && (await workload.ended(signal))) await secrets.revoke(signal);
   } catch (err) {
-    log.warn(
-      { err, code: codeOf(err) },
-      "credentials could not be revoked; they end with their leases",
-    );
+    log.warn({ err, code: codeOf(err) }, "credentials not revoked; they end with their leases");
   }
 }
 
@@ -237,14 +239,14 @@ function portOf(env: NodeJS.ProcessEnv): number {
 
 function openLog(env: NodeJS.ProcessEnv): Log {
   const level = env[variableOf("log-level")] ?? "";
-  return pino({
+  const options = {
     level: ["debug", "info", "warn", "error"].includes(level) ? level : "info",
     base: {
       pod: env[variableOf("pod-name")],
       namespace: env[variableOf("pod-namespace")],
     },
     timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
+    formatters: { level: (label: string) => ({ level: label }) },
     // The second net. The first is that no value of a secret is ever given to the log.
     redact: ["token", "password", "data", "auth"].flatMap((name) => [
       name,
@@ -252,7 +254,9 @@ function openLog(env: NodeJS.ProcessEnv): Log {
       `err.*.${name}`,
       `err.cause.*.${name}`,
     ]),
-  });
+  };
+  // Not written by the thread that answers probes: a log that nobody takes must not cost the application its liveness.
+  return pino(options, pino.destination({ dest: 1, sync: false, maxLength: LOG_BACKLOG }));
 }
 
 /** Tries until the port is free: a sidecar that cannot be asked is as good as none, and one that exits is worse. */

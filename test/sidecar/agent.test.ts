@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -6,8 +7,10 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { eventually, freePort, startNode } from "../support/process.ts";
 import type { Program } from "../support/process.ts";
-import { closedPort } from "../support/server.ts";
+import { byteServer, closedPort } from "../support/server.ts";
 import { temporaryFolder } from "../support/temporary.ts";
+import { prepareEnvironment } from "../vault/sidecar.ts";
+import { openWorld } from "../vault/world.ts";
 
 type Env = Readonly<Record<string, string>>;
 
@@ -166,6 +169,67 @@ describe("the sidecar as a process", () => {
     );
     holder.close();
     await answers(sidecar, "/live", 200, "ok");
+  });
+
+  for (const ended of [true, false])
+    test(`${ended ? "revokes its credentials" : "revokes nothing"} on SIGTERM when the application ${ended ? "has ended" : "still runs"}`, async () => {
+      await using world = await openWorld({ embedded: true });
+      await using folder = await temporaryFolder("/dev/shm");
+      await using app = await byteServer(() => undefined);
+      const ca = join(folder.path, "ca.crt");
+      await writeFile(ca, world.ca ?? "");
+      const port = ended ? await closedPort() : app.port;
+      const tcp = { handler: { kind: "tcp", port }, initialDelayMs: 0, periodMs: 1000 };
+      const liveness = { ...tcp, timeoutMs: 1000, successThreshold: 1, failureThreshold: 3 };
+      const startupWindow = { periodMs: 1000, failureThreshold: 30 };
+      const secrets = { broker: { request: `${world.names.broker}/creds/app` } };
+      await using sidecar = await start({
+        ...(await prepareEnvironment(world, folder.path, { secrets })),
+        EDGESYNC_VAULT_CA_FILE: ca,
+        EDGESYNC_APP: JSON.stringify([{ container: "main", startupWindow, liveness }]),
+      });
+      await answers(sidecar, "/startup", 200, "ok");
+      const begun = performance.now();
+      assert.equal(await sidecar.program.end("SIGTERM"), 0);
+      assert.ok(performance.now() - begun < 2_000, "a native sidecar has two seconds");
+      const requests = world.embedded?.control.requests ?? [];
+      assert.equal(
+        requests.some((request) => request.includes("revoke")),
+        ended,
+        requests.join("\n"),
+      );
+      assert.match(sidecar.program.output(), /"msg":"stopped"/);
+    });
+
+  test("answers probes although nobody takes its log", async () => {
+    await using folder = await temporaryFolder();
+    const port = await freePort();
+    // A pipe that is full before the first line.
+    const script = 'mkfifo "$0" && exec 3<>"$0" && head -c 65536 /dev/zero >&3 && exec "$@" >&3';
+    const command = [process.execPath, "bin/edgesync.ts", "agent"];
+    const child = spawn("/bin/sh", ["-c", script, join(folder.path, "log"), ...command], {
+      env: { PATH: process.env["PATH"], EDGESYNC_PORT: String(port) },
+      stdio: "ignore",
+    });
+    try {
+      await eventually(
+        async () => {
+          try {
+            const probe = await fetch(`http://127.0.0.1:${port}/startup`);
+            return probe.status === 200 || undefined;
+          } catch {
+            // Not listening yet.
+            return undefined;
+          }
+        },
+        () => "no answer",
+      );
+      // The gate's change is logged by now, to nobody.
+      assert.equal((await fetch(`http://127.0.0.1:${port}/live`)).status, 200);
+    } finally {
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    }
   });
 
   test("takes no arguments", async () => {
