@@ -243,16 +243,16 @@ function parentOf(input: string): string {
   return input.slice(0, Math.max(0, input.lastIndexOf("/")));
 }
 
-/** Whether a link at `path` to `target` resolves, by its text alone, to something inside the tree. */
+/**
+ * Whether a link at `path` to `target` ends inside the tree. Its parents are real directories, so climbing at the beginning is counted
+ * exactly; after a name it is refused, because that name may be a link to somewhere higher up.
+ */
 export function staysInside(path: string, target: string): boolean {
   if (target.startsWith("/") || target.includes("\0")) return false;
-  let depth = path.split("/").length - 1;
-  for (const segment of target.split("/")) {
-    if (segment === "..") depth -= 1;
-    else if (segment !== "" && segment !== ".") depth += 1;
-    if (depth < 0) return false;
-  }
-  return true;
+  const segments = target.split("/").filter((segment) => segment !== "" && segment !== ".");
+  const climbs = segments.findIndex((segment) => segment !== "..");
+  const up = climbs < 0 ? segments.length : climbs;
+  return up < path.split("/").length && !segments.slice(up).includes("..");
 }
 
 /**
