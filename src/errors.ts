@@ -116,13 +116,13 @@ export const ERRORS = {
     exit: 65,
   },
   DISK_FULL: {
-    means: "The payload volume has no room for the release; the old one goes on running.",
-    remedy: "Make the volume larger, or free space on it; the update is tried again by itself.",
+    means: "A volume has no room for the release, or for the secrets; the old ones stay.",
+    remedy: "Make the volume larger, or free space on it; it is tried again by itself.",
     exit: 73,
   },
   DISK_FAILED: {
-    means: "The disk or its file system reported an error; the old release goes on running.",
-    remedy: "Check the node's disk; the update is tried again by itself.",
+    means: "A volume's file system reported an error; the old release, or the old secrets, stay.",
+    remedy: "Check the node's disk and the owner of the volume; it is tried again by itself.",
     exit: 74,
   },
   JOURNAL_INVALID: {

@@ -93,7 +93,7 @@ export const SIDECAR_METRICS = {
   },
   edgesync_sidecar_secret_renewals_total: {
     type: "counter",
-    help: "Renewals of leases, by outcome (ok, or an error code).",
+    help: "Renewals of the token and of leases, by outcome (ok, or an error code).",
     labels: ["outcome"],
   },
   edgesync_sidecar_rotations_total: {

@@ -57,14 +57,19 @@ describe("a start", () => {
 
   test("shows nothing before every declared secret is there", async () => {
     await write("early", { value: "1" });
+    await write("late", { value: "2" });
+    control().faults({ path: /web\/late$/, status: 500 });
     await using sidecar = await startSidecar(world, {
       ...soon,
       secrets: { early: { request: kv("early") }, late: { request: kv("late") } },
     });
-    await until(() => sidecar.agent.status().secrets[1]?.code === "SECRET_INVALID", "the refusal");
+    await until(
+      () => sidecar.agent.status().secrets[1]?.code === "VAULT_UNAVAILABLE",
+      "the reason",
+    );
     assert.equal(sidecar.agent.published(), false);
     assert.equal(await sidecar.version(), undefined);
-    await write("late", { value: "2" });
+    control().faults();
     await until(() => sidecar.agent.published(), "published");
   });
 
@@ -95,30 +100,38 @@ describe("a start", () => {
 });
 
 describe("one secret's failure", () => {
-  for (const [what, fault] of [
-    ["is denied", { status: 403 }],
-    ["is not there", { status: 404 }],
-    ["makes Vault fail", { status: 500 }],
-    ["is answered with something else", { status: 200, body: "<html>" }],
-    ["is never answered", { stall: true }],
-  ] as const)
-    test(`harms no other: a secret that ${what}`, async () => {
-      await write("good", { value: "1" });
-      await write("bad", { value: "1" });
-      await using sidecar = await startSidecar(world, {
-        refreshInterval: "1s",
-        secrets: {
-          good: { request: kv("good"), format: "raw:value" },
-          bad: { request: kv("bad"), format: "raw:value" },
-        },
-      });
-      await until(() => sidecar.agent.published(), "published");
-      control().faults({ path: /web\/bad$/, ...fault });
-      await write("good", { value: "2" });
-      await until(async () => (await sidecar.file("good")) === "2", "the other's change");
-      assert.equal(await sidecar.file("bad"), "1", "what is published stays");
-      assert.equal(sidecar.agent.expiredSince(), undefined);
+  const faults = {
+    denied: { status: 403 },
+    absent: { status: 404 },
+    failing: { status: 500 },
+    strange: { status: 200, body: "<html>" },
+    silent: { stall: true },
+  } as const;
+
+  test("harms no other: denied, absent, failing, answered with something else, or never", async () => {
+    const bad = Object.keys(faults);
+    for (const name of ["good", ...bad]) await write(name, { value: "1" });
+    await using sidecar = await startSidecar(world, {
+      refreshInterval: "1s",
+      secrets: Object.fromEntries(
+        ["good", ...bad].map((name) => [name, { request: kv(name), format: "raw:value" }]),
+      ),
     });
+    await until(() => sidecar.agent.published(), "published");
+    control().faults(
+      ...Object.entries(faults).map(([name, fault]) => ({
+        path: new RegExp(`web/${name}$`),
+        ...fault,
+      })),
+    );
+    const codes = (): readonly (string | undefined)[] =>
+      sidecar.agent.status().secrets.map(({ code }) => code);
+    await until(() => codes().filter((code) => code !== undefined).length >= 4, "the codes");
+    await write("good", { value: "2" });
+    await until(async () => (await sidecar.file("good")) === "2", "the other's change");
+    for (const name of bad) assert.equal(await sidecar.file(name), "1", "what is published stays");
+    assert.equal(sidecar.agent.expiredSince(), undefined);
+  });
 
   test("of a missing field does not take the old file away", async () => {
     await write("fields", { value: "1" });
@@ -220,7 +233,7 @@ describe("a token", () => {
 
 describe("a lease that may not be renewed", () => {
   test("is not asked about again and again: it is used to its end (403 on renew)", async () => {
-    await world.leaseTerms(2, 3_600);
+    await world.leaseTerms(1, 3_600);
     control().faults({ path: /sys\/leases\/renew/, status: 403 });
     const [renewals, users] = [count(/leases\/renew/), world.broker.created()];
     await using sidecar = await startSidecar(world, {

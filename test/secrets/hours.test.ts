@@ -129,7 +129,7 @@ describe("hours with a healthy Vault", () => {
   test("cost one renewal or two for each lease and no new credential", async () => {
     await using life = await live();
     const before = issued;
-    const most = await life.hours(24);
+    const most = await life.hours(12);
     assert.equal(issued, before);
     assert.ok((most.get("sys/leases/renew") ?? 0) <= (SECRETS / 2) * 2);
     assert.ok((most.get("auth/token/renew-self") ?? 0) <= 2);
@@ -223,7 +223,7 @@ describe("hours of trouble", () => {
     test(`never become a storm: ${what}`, async () => {
       await using life = await live();
       life.vault.state.script = script;
-      const most = await life.hours(3);
+      const most = await life.hours(2);
       const limit = requestsPerHour(300_000);
       for (const [path, count] of most) {
         assert.ok(count <= limit * sharers(path), `${path}: ${count}`);
@@ -237,7 +237,7 @@ describe("hours of trouble", () => {
   test("of an outage end in a reported expiry, and never in a storm of retries", async () => {
     await using life = await live();
     life.vault.state.script = refused(503);
-    const most = await life.hours(3);
+    const most = await life.hours(2);
     assert.ok(life.agent.expiredSince() !== undefined);
     for (const [path, count] of most) assert.ok(count <= 60 * sharers(path), `${path}: ${count}`);
   });
