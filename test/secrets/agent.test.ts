@@ -1,14 +1,11 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
-import { mkdir, readFile, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, readlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { temporaryFolder } from "../support/temporary.ts";
-import { prepareEnvironment, startSidecar, until } from "../vault/sidecar.ts";
+import { savedState, startSidecar, until } from "../vault/sidecar.ts";
 import type { Sidecar } from "../vault/sidecar.ts";
 import { openWorld } from "../vault/world.ts";
 import type { World } from "../vault/world.ts";
@@ -269,130 +266,6 @@ describe("an old lease", () => {
 async function accessorOf(sidecar: Sidecar): Promise<string> {
   return (await savedState(sidecar.folder)).token.accessor;
 }
-
-async function savedState(folder: string) {
-  const path = join(folder, "volume", "state", "state.json");
-  return JSON.parse(await readFile(path, "utf8")) as {
-    token: { token: string; accessor: string };
-    secrets: readonly { leaseId: string; data: { username: string; password: string } }[];
-  };
-}
-
-describe("a sidecar that is killed and started again", () => {
-  test("goes on with the same token and the same lease, and the set is never away", async () => {
-    await using folder = await temporaryFolder("/dev/shm");
-    const secrets = { db: { request: creds(), format: "json" } };
-    const env = await prepareEnvironment(world, folder.path, { secrets });
-    const file = join(folder.path, "settings.json");
-    await writeFile(file, JSON.stringify({ env, ca: world.ca }));
-    const [logins, users] = [count(/login$/), world.broker.created()];
-    const states = [];
-    for (let life = 0; life < 3; life++) {
-      const child = await startProcess(file);
-      child.kill("SIGKILL");
-      await once(child, "exit");
-      const { token, secrets: saved } = await savedState(folder.path);
-      states.push({ token: token.token, lease: saved[0]?.leaseId, data: saved[0]?.data });
-      const published = await readFile(join(folder.path, "volume", "set", "db"), "utf8");
-      assert.deepEqual(JSON.parse(published), saved[0]?.data);
-    }
-    assert.deepEqual(states[1], states[0]);
-    assert.deepEqual(states[2], states[0]);
-    assert.equal(count(/login$/) - logins, 1);
-    assert.equal(world.broker.created() - users, 1);
-  });
-
-  test("shows its set at once, also while Vault is away", async () => {
-    await using folder = await temporaryFolder("/dev/shm");
-    const options = { folder: folder.path, secrets: { db: { request: creds() } } };
-    {
-      await using first = await startSidecar(world, options);
-      await until(() => first.agent.published(), "published");
-    }
-    control().seal(true);
-    await using second = await startSidecar(world, options);
-    await until(() => second.agent.published(), "published");
-    assert.equal(second.agent.expiredSince(), undefined);
-  });
-
-  test("keeps its state where only it can read it", async () => {
-    await using sidecar = await startSidecar(world, { secrets: { db: { request: creds() } } });
-    await until(() => sidecar.agent.published(), "published");
-    const state = join(sidecar.folder, "volume", "state");
-    assert.equal((await stat(state)).mode & 0o777, 0o700);
-    assert.equal((await stat(join(state, "state.json"))).mode & 0o777, 0o600);
-    assert.deepEqual(await readdir(state), ["state.json"]);
-  });
-
-  test("does not send its token to another server or role", async () => {
-    await using folder = await temporaryFolder("/dev/shm");
-    const secrets = { db: { request: creds() } };
-    {
-      await using first = await startSidecar(world, { folder: folder.path, secrets });
-      await until(() => first.agent.published(), "published");
-    }
-    const { token } = await savedState(folder.path);
-    await using other = await startSidecar(world, { folder: folder.path, secrets, auth: "jwt" });
-    await until(() => other.agent.published(), "published");
-    assert.notEqual((await savedState(folder.path)).token.token, token.token);
-  });
-});
-
-async function startProcess(file: string): Promise<ChildProcess> {
-  const program = join(import.meta.dirname, "agent-process.ts");
-  const child = spawn(process.execPath, [program, file], { stdio: ["ignore", "pipe", "inherit"] });
-  const [line] = (await Promise.race([
-    once(child.stdout, "data"),
-    once(child, "exit").then(() => ["it ended"]),
-  ])) as [Buffer | string];
-  assert.equal(line.toString().trim(), "published");
-  return child;
-}
-
-describe("a volume that cannot be written", () => {
-  test("leaves the set as it is and is reported, and is tried again", async () => {
-    await write("disk", { value: "1" });
-    await using sidecar = await startSidecar(world, {
-      ...soon,
-      refreshInterval: "1s",
-      secrets: { disk: { request: kv("disk"), format: "raw:value" } },
-    });
-    await until(() => sidecar.agent.published(), "published");
-    const state = join(sidecar.folder, "volume", "state", "state.json");
-    await rm(state);
-    await mkdir(join(state, "in-the-way"), { recursive: true });
-    await write("disk", { value: "2" });
-    await until(() => sidecar.agent.status().code === "DISK_FAILED", "the code");
-    assert.equal(await sidecar.file("disk"), "1");
-    await rm(state, { recursive: true });
-    await until(async () => (await sidecar.file("disk")) === "2", "the change");
-    await until(() => sidecar.agent.status().code === undefined, "the end of the report");
-  });
-});
-
-describe("revocation", () => {
-  test("leaves nothing to the next process", async () => {
-    await using sidecar = await startSidecar(world, {
-      secrets: { db: { request: creds(), format: "raw:username" } },
-    });
-    await until(() => sidecar.agent.published(), "published");
-    assert.ok(world.broker.users.has(await sidecar.file("db")));
-    await sidecar.stop();
-    await sidecar.agent.revoke(AbortSignal.timeout(5_000));
-    assert.deepEqual(await readdir(join(sidecar.folder, "volume", "state")), []);
-    assert.ok(!world.broker.users.has(await sidecar.file("db")));
-  });
-
-  test("is over in a second and a half when Vault does not answer", async () => {
-    await using sidecar = await startSidecar(world, { secrets: { db: { request: creds() } } });
-    await until(() => sidecar.agent.published(), "published");
-    await sidecar.stop();
-    control().faults({ path: /revoke-self/, stall: true });
-    const begun = performance.now();
-    await sidecar.agent.revoke(AbortSignal.timeout(60_000));
-    assert.ok(performance.now() - begun < 1_500);
-  });
-});
 
 describe("what is secret", () => {
   test("is in no log line, metric, status or error, whatever happens", async () => {

@@ -148,6 +148,21 @@ export async function startSidecar(world: World, options: SidecarOptions): Promi
   };
 }
 
+/** What the sidecar left for the next process. */
+export async function savedState(folder: string): Promise<{
+  readonly token: { readonly token: string; readonly accessor: string };
+  readonly secrets: readonly {
+    readonly leaseId: string;
+    readonly data: { readonly username: string; readonly password: string };
+  }[];
+}> {
+  const path = join(folder, "volume", "state", "state.json");
+  return JSON.parse(await readFile(path, "utf8")) as {
+    token: { token: string; accessor: string };
+    secrets: readonly { leaseId: string; data: { username: string; password: string } }[];
+  };
+}
+
 /** Waits for something that must come true soon; bounded. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
