@@ -3,6 +3,7 @@
  * repository and the webhook. The last two are edgesync's own programs, run as in production.
  */
 import { mkdir, writeFile } from "node:fs/promises";
+import { request } from "node:https";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -64,7 +65,6 @@ export async function openSecretsSide(
   const cluster = resources.use(await openDevCluster({ tls, clock }));
   const broker = resources.use(await openDevBroker());
   const vault = resources.use(await openDevVault({ tls, clock }));
-  const { request } = await import("node:https");
   const configure = (path: string, body: object): Promise<void> =>
     new Promise((resolve, reject) => {
       const headers = { "X-Vault-Token": vault.rootToken, "Content-Type": "application/json" };
@@ -90,9 +90,16 @@ export async function openSecretsSide(
     tags: "",
     vhosts: JSON.stringify({ "/": { read: ".*" } }),
   });
-  await configure("sys/policies/acl/web", {
-    policy: `path "secret/data/web" { capabilities = ["read"] }\npath "broker/creds/web" { capabilities = ["read"] }`,
-  });
+  const rights = {
+    "secret/data/web": "read",
+    "broker/creds/web": "read",
+    // So that an account that has been replaced is taken back at once and not at the end of its lease.
+    "sys/leases/revoke": "update",
+  };
+  const policy = Object.entries(rights).map(
+    ([path, right]) => `path "${path}" { capabilities = ["${right}"] }`,
+  );
+  await configure("sys/policies/acl/web", { policy: policy.join("\n") });
   await configure("sys/auth/kubernetes", { type: "kubernetes" });
   await configure("auth/kubernetes/config", {
     kubernetes_host: cluster.url,
