@@ -162,8 +162,18 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     pending = steps;
     if (after !== before) report.changed(before, after);
     // Only now: until the journal says that the bank is staged, a crash would have it built again from these.
-    if (event.event === "staged") await volume.downloads.keepOnly(new Set());
+    if (event.event === "staged") await discardDownloads(volume.downloads, signal);
     return after !== before;
+  }
+
+  async function discardDownloads(downloads: Downloads, signal: AbortSignal): Promise<void> {
+    try {
+      await downloads.keepOnly(new Set());
+    } catch (error) {
+      signal.throwIfAborted();
+      // The next plan throws them away.
+      report.leftBehind(error);
+    }
   }
 
   /** Keeps trying, because the event would be lost with the error: a verdict on a trial, or that a restart has happened. */
@@ -194,8 +204,9 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     } catch (error) {
       signal.throwIfAborted();
       if (first.step === "sweep") {
-        // What cannot be removed, for instance another owner's files, costs room and nothing else.
-        report.failed(error, "step", 0);
+        // Costs room and nothing else. It may be for ever, where the files are another owner's.
+        report.leftBehind(error);
+        unfinished = true;
         return;
       }
       pending = [];
@@ -203,7 +214,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       // An offer that is refused is no failure of what goes on here.
       if (first.step !== "refuse") {
         await feed({ event: "failed", code: codeOf(error) }, signal);
-        unfinished = first.step !== "build";
+        unfinished = true;
       }
       throw error;
     }

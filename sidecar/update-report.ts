@@ -82,6 +82,8 @@ export interface Report {
   failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
   /** Nothing stands in the way any more. */
   cleared(): void;
+  /** What is not needed any more could not be removed. */
+  leftBehind(error: unknown): void;
 }
 
 export interface ReportDeps {
@@ -96,6 +98,7 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
   let plan: PlanStatus | undefined;
   let lastLook: number | undefined;
   let error: ErrorStatus | null = null;
+  let untidy = false;
 
   const iso = (ms: number): string => new Date(ms).toISOString();
   const memoryOf = (state: UpdateState | undefined): ChannelMemory =>
@@ -205,6 +208,13 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
       // A site that is cut off for a week says so once.
       if (repeated) log.debug(fields, "still failing, trying again later");
       else log.warn(fields, "update failed, trying again later");
+    },
+    leftBehind(cause) {
+      // Tried again at every look, told once.
+      const fields = { app, channel, code: codeOf(cause), err: cause };
+      if (untidy) log.debug(fields, "still cannot remove what is not needed any more");
+      else log.warn(fields, "cannot remove what is not needed any more");
+      untidy = true;
     },
     cleared() {
       if (error !== null) log.info({ app, channel, code: error.code }, "update works again");
