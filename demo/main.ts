@@ -22,17 +22,10 @@ import {
   serveRepository,
   startWebhook,
 } from "./site.ts";
-import {
-  addRelease,
-  showAdmission,
-  showEnd,
-  showGate,
-  showMetrics,
-  showRollback,
-  showRotation,
-  showUpdate,
-} from "./story.ts";
-import type { Figures, Stage } from "./story.ts";
+import { addRelease } from "./stage.ts";
+import type { Figures, Stage } from "./stage.ts";
+import { showAdmission, showEnd, showGate, showRotation } from "./story-start.ts";
+import { showMetrics, showRollback, showUpdate } from "./story-update.ts";
 
 const MEMORY = "/dev/shm";
 
