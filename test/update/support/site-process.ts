@@ -1,0 +1,52 @@
+/** A site in a process of its own, so that it can be killed for good, or see a file system that nobody else sees. */
+import { spawnSync } from "node:child_process";
+import { cpSync } from "node:fs";
+import process from "node:process";
+import { checkVolume } from "./invariants.ts";
+import { faultyDisk } from "./faulty-disk.ts";
+import { committed, openSite } from "./site.ts";
+
+export interface ProcessOptions {
+  readonly payload: string;
+  readonly url: string;
+  readonly root: string;
+  /** The version to wait for. */
+  readonly version: string;
+  /** The process kills itself before it does this for the `nth` time. */
+  readonly kill?: { readonly operation: string; readonly path: string; readonly nth: number };
+  /** The payload is put on a file system that is too small, which grows when the site has said so. */
+  readonly small?: { readonly content: string; readonly size: string };
+}
+
+const options = JSON.parse(process.argv[2] ?? "") as ProcessOptions;
+const { kill, small, payload } = options;
+
+function mount(...args: readonly string[]): void {
+  const { status, stderr } = spawnSync("mount", [...args, "none", payload], { encoding: "utf8" });
+  if (status !== 0) throw new Error(`mount: ${stderr}`);
+}
+
+if (small !== undefined) {
+  mount("-t", "tmpfs", "-o", `size=${small.size}`);
+  cpSync(small.content, payload, { recursive: true, verbatimSymlinks: true });
+}
+let seen = 0;
+await using faulty = faultyDisk((operation, path) => {
+  if (kill?.operation !== operation || !new RegExp(kill.path).test(path)) return;
+  seen += 1;
+  if (seen === kill.nth) process.kill(process.pid, "SIGKILL");
+});
+// Told that there is room, it goes on until the kernel says that there is none.
+const disk = { ...faulty.disk, freeBytes: async () => 2 ** 50 };
+const settings = { pollInterval: 5, trialDuration: 10, trialTimeout: 10_000 };
+await using site = await openSite({ ...options, settings, disk });
+// The main container starts when the gate is open, from whatever `current` names then.
+if (site.agent.installed()) site.application.crash();
+if (small !== undefined) {
+  const full = await site.until("a full disk", (status) => status.error?.code === "DISK_FULL");
+  await checkVolume(payload);
+  process.stdout.write(`${JSON.stringify(full)}\n`);
+  mount("-o", "remount,size=64m");
+}
+const status = await site.until("the end", committed(options.version));
+process.stdout.write(`${JSON.stringify(status)}\n`);
