@@ -1,0 +1,272 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { chmod, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { zstdCompressSync } from "node:zlib";
+import { describe, test } from "node:test";
+import { makePlan } from "#core/plan.ts";
+import { parseRelease, serialize, treeDigest } from "#core/release.ts";
+import type { Content, Entry, Release } from "#core/release.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+import { beginBank, verifyBank } from "../../sidecar/bank.ts";
+import type { OldFiles, Setback } from "../../sidecar/bank.ts";
+import { nodeDisk } from "../../sidecar/durable.ts";
+import type { Disk } from "../../sidecar/durable.ts";
+import { openStore } from "../../sidecar/store.ts";
+import type { Store } from "../../sidecar/store.ts";
+
+const signal = new AbortController().signal;
+const digest = (bytes: Uint8Array | string): string =>
+  createHash("sha256").update(bytes).digest("hex");
+
+/** A release by hand, with its blobs: what no publisher would make has to be tested too. */
+function handMade(
+  files: Readonly<Record<string, { text: string; mode?: number; blob?: Buffer }>>,
+): {
+  readonly release: Release;
+  readonly blobs: Map<string, Buffer>;
+} {
+  const blobs = new Map<string, Buffer>();
+  const contents = new Map<string, Content>();
+  const entries: Entry[] = [{ type: "directory", path: "dir", mode: 0o755 }];
+  for (const [name, { text, mode = 0o644, blob }] of Object.entries(files)) {
+    const full = blob ?? zstdCompressSync(text);
+    blobs.set(digest(full), full);
+    const sha256 = digest(text);
+    entries.push({ type: "file", path: `dir/${name}`, mode, sha256 });
+    contents.set(sha256, {
+      sha256,
+      size: Buffer.byteLength(text),
+      full: { sha256: digest(full), size: full.length, encoding: "zstd" },
+      deltas: [],
+    });
+  }
+  const tree = { entries, contents: [...contents.values()] };
+  const release: Release = {
+    schema: 1,
+    app: "web",
+    version: "1.0.0",
+    platform: "linux-x64",
+    tree: treeDigest(tree),
+    ...tree,
+    packs: [],
+  };
+  return { release: parseRelease(serialize(release)), blobs };
+}
+
+interface Bench extends AsyncDisposable {
+  readonly store: Store;
+  readonly folder: string;
+}
+
+async function openBench(disk: Disk = nodeDisk): Promise<Bench> {
+  const folder = await temporaryFolder();
+  const store = await openStore(folder.path, disk);
+  return { store, folder: folder.path, [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose]() };
+}
+
+/** Builds what can be built, and says what could not. */
+async function build(
+  { store }: Bench,
+  { release, blobs }: ReturnType<typeof handMade>,
+  old: OldFiles = new Map(),
+  id = "bank",
+): Promise<Setback> {
+  const plan = makePlan({
+    release,
+    installed: null,
+    available: new Set(old.keys()),
+    codecs: new Set(["zstd-segments"]),
+    rejected: new Set(),
+    fallback: { kind: "always" },
+    first: false,
+  });
+  await using building = await beginBank(store, id, release);
+  const read = async function* ({ sha256 }: { readonly sha256: string }) {
+    yield blobs.get(sha256) ?? Buffer.alloc(0);
+  };
+  const setback = await building.add(plan, old, read, signal);
+  if (setback.damaged.length + setback.rejected.length === 0) await building.complete();
+  return setback;
+}
+
+const fine: Setback = { damaged: [], rejected: [] };
+
+describe("a bank", () => {
+  test("is built with modes that nobody can write and everybody can read", async () => {
+    await using bench = await openBench();
+    const made = handMade({ a: { text: "one", mode: 0o600 }, b: { text: "two", mode: 0o700 } });
+    assert.deepEqual(await build(bench, made), fine);
+    const mode = (name: string): number =>
+      statSync(join(bench.folder, "banks/bank", name)).mode & 0o777;
+    assert.deepEqual([mode("dir"), mode("dir/a"), mode("dir/b")], [0o755, 0o444, 0o555]);
+    assert.equal(
+      await verifyBank(nodeDisk, bench.store.bankPath("bank"), made.release, signal),
+      true,
+    );
+    assert.equal((await bench.store.manifest("bank"))?.tree, made.release.tree);
+  });
+
+  test("holds equal files once, and twice when only one of them is executable", async () => {
+    await using bench = await openBench();
+    const made = handMade({
+      a: { text: "same" },
+      b: { text: "same" },
+      c: { text: "same", mode: 0o755 },
+      d: { text: "", mode: 0o755 },
+    });
+    assert.deepEqual(await build(bench, made), fine);
+    const inode = (name: string): number =>
+      statSync(join(bench.folder, "banks/bank/dir", name)).ino;
+    assert.equal(inode("a"), inode("b"));
+    assert.notEqual(inode("a"), inode("c"));
+    assert.equal(readFileSync(join(bench.folder, "banks/bank/dir/c"), "utf8"), "same");
+  });
+
+  for (const [how, disk, shared] of [
+    ["links", nodeDisk, true],
+    ["copies, where links are not allowed,", { ...nodeDisk, link: async () => false }, false],
+  ] as const)
+    test(`${how} what the old bank has, and tells what is damaged there`, async () => {
+      await using bench = await openBench(disk);
+      const old = new Map();
+      for (const name of ["kept", "broken", "longer", "gone"]) {
+        const path = join(bench.folder, name);
+        await writeFile(path, name === "broken" ? "brokem" : name === "longer" ? "longer!" : name);
+        await chmod(path, 0o444);
+        old.set(digest(name), { path, executable: false });
+      }
+      await rm(join(bench.folder, "gone"));
+      const made = handMade({
+        broken: { text: "broken" },
+        gone: { text: "gone" },
+        kept: { text: "kept" },
+        longer: { text: "longer" },
+      });
+      const setback = await build(bench, made, old);
+      const expected = ["broken", "gone", "longer"].map((name) => digest(name)).toSorted();
+      assert.deepEqual(setback.damaged.toSorted(), expected);
+      for (const sha256 of setback.damaged) old.delete(sha256);
+      assert.deepEqual(await build(bench, made, old, "again"), fine);
+      const kept = statSync(join(bench.folder, "banks/again/dir/kept"));
+      assert.equal(kept.ino === statSync(join(bench.folder, "kept")).ino, shared);
+      assert.deepEqual(readdirSync(join(bench.folder, "banks")).toSorted(), [
+        "again",
+        "again.json",
+      ]);
+    });
+
+  test("is not built from a delta that gives another file, or is none", async () => {
+    for (const blob of [Buffer.from("this is no delta"), Buffer.alloc(0)]) {
+      await using bench = await openBench();
+      const path = join(bench.folder, "old");
+      await writeFile(path, "old text");
+      const old = new Map([[digest("old text"), { path, executable: false }]]);
+      const made = handMade({ a: { text: "new text".repeat(100) } });
+      const [content] = made.release.contents;
+      assert.ok(content !== undefined);
+      const delta = {
+        base: digest("old text"),
+        codec: "zstd-segments",
+        sha256: digest(blob),
+        size: 1,
+      };
+      made.blobs.set(delta.sha256, blob);
+      const release = { ...made.release, contents: [{ ...content, deltas: [delta] }] };
+      const setback = await build(bench, { ...made, release }, old);
+      assert.deepEqual(setback, { damaged: [], rejected: [delta.sha256] });
+    }
+  });
+
+  test("is not built from a delta whose base is damaged", async () => {
+    await using bench = await openBench();
+    const path = join(bench.folder, "old");
+    await writeFile(path, "other text");
+    const old = new Map([[digest("old text"), { path, executable: false }]]);
+    const made = handMade({ a: { text: "new text".repeat(100) } });
+    const [content] = made.release.contents;
+    assert.ok(content !== undefined);
+    const delta = {
+      base: digest("old text"),
+      codec: "zstd-segments",
+      sha256: digest("d"),
+      size: 1,
+    };
+    const release = { ...made.release, contents: [{ ...content, deltas: [delta] }] };
+    const setback = await build(bench, { ...made, release }, old);
+    assert.deepEqual(setback, { damaged: [digest("old text")], rejected: [] });
+  });
+
+  for (const [what, blob] of [
+    ["another file", zstdCompressSync("something else")],
+    ["a file of the same size", zstdCompressSync("wrong")],
+    ["much more than is signed", zstdCompressSync(Buffer.alloc(50_000_000))],
+    ["nothing that can be decompressed", Buffer.from("garbage")],
+  ] as const)
+    test(`is not built from a full blob that gives ${what}, and leaves nothing behind`, async () => {
+      await using bench = await openBench();
+      const made = handMade({ a: { text: "right", blob } });
+      await assert.rejects(build(bench, made), { code: "DIGEST_MISMATCH" });
+      assert.deepEqual(readdirSync(join(bench.folder, "banks")), []);
+    });
+
+  for (const [what, spoil] of [
+    ["a byte is another", (bank: string) => writeFile(join(bank, "dir/a"), "onf")],
+    ["a file is missing", (bank: string) => rm(join(bank, "dir/a"))],
+    ["a file was added", (bank: string) => writeFile(join(bank, "dir/c"), "")],
+    ["a mode is another", (bank: string) => chmod(join(bank, "dir/a"), 0o755)],
+    [
+      "a file became a link",
+      async (bank: string) => {
+        await rm(join(bank, "dir/a"));
+        await symlink("b", join(bank, "dir/a"));
+      },
+    ],
+    ["a directory was added", (bank: string) => mkdir(join(bank, "more"))],
+  ] as const)
+    test(`is found out when ${what}`, async () => {
+      await using bench = await openBench();
+      const made = handMade({ a: { text: "one" }, b: { text: "two" } });
+      await build(bench, made);
+      const bank = bench.store.bankPath("bank");
+      await chmod(join(bank, "dir/a"), 0o644);
+      assert.equal(await verifyBank(nodeDisk, bank, made.release, signal), true);
+      await spoil(bank);
+      assert.equal(await verifyBank(nodeDisk, bank, made.release, signal), false);
+    });
+});
+
+describe("the payload volume", () => {
+  test("is swept of leftovers and old banks, and keeps what is named and what is served", async () => {
+    await using bench = await openBench();
+    const made = handMade({ a: { text: "one" } });
+    for (const id of ["old", "kept", "served"]) await build(bench, made, new Map(), id);
+    const banks = join(bench.folder, "banks");
+    for (const name of ["x.building-0", "y.removing-12"]) await mkdir(join(banks, name));
+    await writeFile(join(banks, "gone.json.new"), "");
+    await bench.store.activate("served");
+    assert.deepEqual((await bench.store.banks()).toSorted(), ["kept", "old", "served"]);
+    await bench.store.sweep(["kept"]);
+    const left = ["kept", "kept.json", "served", "served.json"];
+    assert.deepEqual(readdirSync(banks).toSorted(), left);
+  });
+
+  test("serves nothing through a link that leads elsewhere, nowhere, or to what is not complete", async () => {
+    await using bench = await openBench();
+    await mkdir(join(bench.folder, "banks/a.building-0"));
+    for (const target of ["/etc", "banks/none", "banks/../banks", "banks/a.building-0"]) {
+      await rm(join(bench.folder, "current"), { force: true });
+      await symlink(target, join(bench.folder, "current"));
+      assert.equal(await bench.store.current(), undefined, target);
+    }
+  });
+
+  test("swaps in spite of what an interrupted swap left", async () => {
+    await using bench = await openBench();
+    await build(bench, handMade({ a: { text: "one" } }), new Map(), "new");
+    await symlink("banks/old", join(bench.folder, "current.new"));
+    await bench.store.activate("new");
+    assert.equal(await bench.store.current(), "new");
+  });
+});
