@@ -185,7 +185,11 @@ function exchange(
       idle.stop();
       reject(explain(cause));
     });
-    outgoing.once("close", idle.stop);
+    outgoing.once("close", () => {
+      idle.stop();
+      // An answer 101 is neither a response nor an error to Node. What has been answered is settled by now.
+      reject(explain(new Error("closed without an answer")));
+    });
     outgoing.once("response", (response) => {
       incoming = response;
       resolve({

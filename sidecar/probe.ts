@@ -72,7 +72,10 @@ function http(
         ? // As the kubelet does: a probe asks whether the application answers, its certificate names a service and not 127.0.0.1.
           tlsRequest(url, { ...init, rejectUnauthorized: false })
         : plainRequest(url, init);
+    // An answer 101 is neither a response nor an error to Node: only the end of its connection is told.
+    const unanswered = (): void => resolve(false);
     request.once("response", (response) => {
+      request.off("close", unanswered);
       const status = response.statusCode ?? 0;
       const settle = (): void => resolve(status >= 200 && status < 400);
       let size = 0;
@@ -86,6 +89,7 @@ function http(
       response.on("error", reject);
     });
     request.on("error", reject);
+    request.once("close", unanswered);
     request.end();
   });
 }

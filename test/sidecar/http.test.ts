@@ -58,6 +58,16 @@ describe("a request", () => {
     assert.ok(server.connections() <= 4, `${server.connections()} connections`);
   });
 
+  test("fails when the answer changes the protocol", async () => {
+    await using server = await byteServer((socket) => {
+      socket.once("data", () =>
+        socket.write("HTTP/1.1 101 No\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+      );
+    });
+    using http = client();
+    await assert.rejects(http.request(get(server.url), forever), { code: "ORIGIN_UNAVAILABLE" });
+  });
+
   test("does not follow a redirect", async () => {
     await using server = await httpServer((_, response) => {
       response.writeHead(302, { location: "https://elsewhere.invalid/" }).end();

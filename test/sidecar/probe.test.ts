@@ -78,6 +78,15 @@ describe("an http probe", () => {
     assert.equal(await carryOut(http(server.port), 1_000, forever), "failed");
   });
 
+  test("has failed when the answer changes the protocol", async () => {
+    await using server = await byteServer((socket) => {
+      socket.once("data", () =>
+        socket.write("HTTP/1.1 101 No\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+      );
+    });
+    assert.equal(await carryOut(http(server.port), 1_000, forever), "failed");
+  });
+
   test("rejects with the reason of an abort and with nothing else", async () => {
     await using server = await byteServer(() => undefined);
     const abort = new AbortController();
