@@ -11,7 +11,7 @@ import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { Plan, Source } from "#core/plan.ts";
 import { serialize } from "#core/release.ts";
 import type { Blob, Content, Entry, Release } from "#core/release.ts";
-import { chunksOf } from "./durable.ts";
+import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import type { Store } from "./store.ts";
 
@@ -269,10 +269,7 @@ async function hasDigest(
   try {
     await using file = await disk.openRead(path);
     if (file === undefined) return false;
-    for await (const chunk of chunksOf(file, 0, file.size)) {
-      signal.throwIfAborted();
-      hash.update(chunk);
-    }
+    await hashStretch(file, file.size, hash, signal);
   } catch (error) {
     if (codeOf(error) === "DISK_FAILED") return false;
     throw error;

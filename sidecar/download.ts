@@ -13,7 +13,7 @@ import type { BlobKind, Fetch, Part } from "#core/plan.ts";
 import { blobPath } from "#core/release.ts";
 import type { Blob } from "#core/release.ts";
 import type { SidecarMetrics } from "#core/telemetry.ts";
-import { chunksOf } from "./durable.ts";
+import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import type { Repository } from "./repository.ts";
 
@@ -29,7 +29,7 @@ export interface Downloads {
   /** The bytes of a blob that was fetched. */
   readonly read: (blob: Blob) => AsyncIterable<Uint8Array>;
   /** Bytes of a fetch that are here already. */
-  present(fetch: Fetch): Promise<number>;
+  present(fetch: Fetch, signal: AbortSignal): Promise<number>;
   /** Removes everything but what has one of these digests. */
   keepOnly(digests: ReadonlySet<string>): Promise<void>;
 }
@@ -79,7 +79,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     let outcome: "complete" | "absent";
     {
       await using file = await disk.append(partial, 0o600);
-      await hashFile(disk, partial, file.size, hash);
+      await hashFile(disk, partial, file.size, hash, signal);
       try {
         outcome = await receive({ path, blob, kind, hash, have: file.size, file }, signal);
       } finally {
@@ -173,7 +173,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     signal: AbortSignal,
   ): Promise<void> {
     const missing: Part[] = [];
-    for (const part of parts) if (!(await hasPart(part))) missing.push(part);
+    for (const part of parts) if (!(await hasPart(part, signal))) missing.push(part);
     if (missing.length === 0) return;
     const { offset, end } = spanOf(missing);
     const path = blobPath(pack.sha256);
@@ -209,12 +209,12 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     places.set(part.sha256, { path, offset: 0 });
   }
 
-  async function hasPart(part: Part): Promise<boolean> {
+  async function hasPart(part: Part, signal: AbortSignal): Promise<boolean> {
     if (places.has(part.sha256)) return true;
     const path = join(folder, part.sha256);
     if ((await disk.stat(path))?.size !== part.size) return false;
     const hash = createHash("sha256");
-    await hashFile(disk, path, part.size, hash);
+    await hashFile(disk, path, part.size, hash, signal);
     if (hash.digest("hex") !== part.sha256) return false;
     places.set(part.sha256, { path, offset: 0 });
     return true;
@@ -238,12 +238,12 @@ export function openDownloads(deps: DownloadDeps): Downloads {
         throw new EdgeSyncError("INTERNAL", `blob ${sha256} was not fetched`);
       yield* chunksOf(file, place.offset, size);
     },
-    async present(fetch) {
+    async present(fetch, signal) {
       const whole = fetch.fetch === "blob" ? fetch.blob : fetch.pack;
       const size = (await disk.stat(join(folder, whole.sha256)))?.size ?? 0;
       if (fetch.fetch !== "range") return Math.min(size, sizeOf(fetch));
       let present = 0;
-      for (const part of fetch.parts) if (await hasPart(part)) present += part.size;
+      for (const part of fetch.parts) if (await hasPart(part, signal)) present += part.size;
       return present;
     },
     async keepOnly(digests) {
@@ -293,9 +293,14 @@ function partsOf(
   };
 }
 
-async function hashFile(disk: Disk, path: string, size: number, hash: Hash): Promise<void> {
+async function hashFile(
+  disk: Disk,
+  path: string,
+  size: number,
+  hash: Hash,
+  signal: AbortSignal,
+): Promise<void> {
   if (size === 0) return;
   await using file = await disk.openRead(path);
-  if (file === undefined) return;
-  for await (const chunk of chunksOf(file, 0, size)) hash.update(chunk);
+  if (file !== undefined) await hashStretch(file, size, hash, signal);
 }

@@ -17,6 +17,7 @@ import {
   symlink,
 } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
+import type { Hash } from "node:crypto";
 import { dirname } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 
@@ -69,6 +70,8 @@ export interface ReadableFile extends AsyncDisposable {
   readonly size: number;
   /** Exactly `length` bytes. */
   read(position: number, length: number): Promise<Uint8Array>;
+  /** Fills the bytes that are given. */
+  readInto(bytes: Uint8Array, position: number): Promise<void>;
 }
 
 export interface WritableFile extends AsyncDisposable {
@@ -91,8 +94,7 @@ export const nodeDisk: Disk = {
   },
   async append(path, mode) {
     const file = await guard(path, () => open(path, "a", mode));
-    const { size } = await guard(path, () => file.stat());
-    return { ...writable(path, file), size };
+    return { ...writable(path, file), ...(await sizeOf(path, file)) };
   },
   makeDirectory: (path, mode) =>
     guard(path, async () => {
@@ -150,26 +152,40 @@ export const nodeDisk: Disk = {
     }),
 };
 
-function readable(path: string, file: FileHandle): Promise<ReadableFile> {
-  return guard(path, async () => {
-    const { size } = await file.stat();
-    return {
-      size,
-      read: (position, length) =>
-        guard(path, async () => {
-          const buffer = Buffer.allocUnsafe(length);
-          let done = 0;
-          while (done < length) {
-            const { bytesRead } = await file.read(buffer, done, length - done, position + done);
-            if (bytesRead === 0)
-              throw new EdgeSyncError("DISK_FAILED", `${path} became shorter than ${size} bytes`);
-            done += bytesRead;
-          }
-          return buffer;
-        }),
-      [Symbol.asyncDispose]: () => file.close(),
-    };
-  });
+/** Of an open file, which is closed when even that cannot be told. */
+async function sizeOf(path: string, file: FileHandle): Promise<{ readonly size: number }> {
+  try {
+    const { size } = await guard(path, () => file.stat());
+    return { size };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function readable(path: string, file: FileHandle): Promise<ReadableFile> {
+  const { size } = await sizeOf(path, file);
+  const readInto = (bytes: Uint8Array, position: number): Promise<void> =>
+    guard(path, async () => {
+      let done = 0;
+      while (done < bytes.length) {
+        const rest = bytes.length - done;
+        const { bytesRead } = await file.read(bytes, done, rest, position + done);
+        if (bytesRead === 0)
+          throw new EdgeSyncError("DISK_FAILED", `${path} became shorter than ${size} bytes`);
+        done += bytesRead;
+      }
+    });
+  return {
+    size,
+    readInto,
+    async read(position, length) {
+      const bytes = Buffer.allocUnsafe(length);
+      await readInto(bytes, position);
+      return bytes;
+    },
+    [Symbol.asyncDispose]: () => guard(path, () => file.close()),
+  };
 }
 
 function writable(path: string, file: FileHandle): WritableFile {
@@ -220,7 +236,7 @@ async function unlessAbsent<T>(promise: Promise<T>): Promise<T | undefined> {
 }
 
 /** Bytes read at a time. */
-const CHUNK = 128 * 1024;
+const CHUNK = 64 * 1024;
 
 /** A stretch of a file, in order. */
 export async function* chunksOf(
@@ -230,6 +246,22 @@ export async function* chunksOf(
 ): AsyncGenerator<Uint8Array, void, void> {
   for (let at = 0; at < length; at += CHUNK)
     yield await file.read(offset + at, Math.min(CHUNK, length - at));
+}
+
+/** Feeds a stretch of a file to a hash. All of it passes through one buffer: a large file leaves nothing to be collected. */
+export async function hashStretch(
+  file: ReadableFile,
+  length: number,
+  hash: Hash,
+  signal: AbortSignal,
+): Promise<void> {
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK, length));
+  for (let at = 0; at < length; at += CHUNK) {
+    signal.throwIfAborted();
+    const chunk = buffer.subarray(0, Math.min(CHUNK, length - at));
+    await file.readInto(chunk, at);
+    hash.update(chunk);
+  }
 }
 
 /**

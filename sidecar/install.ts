@@ -127,7 +127,7 @@ async function build(
     });
     deps.planned(plan, installed);
     await downloads.keepOnly(new Set([digest, ...plan.fetches.flatMap(namesOf)]));
-    await requireSpace(plan, release, old, deps);
+    await requireSpace(plan, release, old, deps, signal);
     for (const fetch of plan.fetches) await downloads.fetch(fetch, signal);
     const setback = await building.add(plan, old, downloads.read, signal);
     if (setback.damaged.length === 0 && setback.rejected.length === 0) break;
@@ -155,11 +155,12 @@ async function requireSpace(
   release: Release,
   old: OldFiles,
   { store, downloads, budget }: InstallDeps,
+  signal: AbortSignal,
 ): Promise<void> {
   let needed = RESERVE_BYTES + plan.writtenBytes + release.entries.length * ENTRY_BYTES;
   if (!(await canLink(store, old))) needed += plan.keptBytes;
   needed += plan.downloadBytes;
-  for (const fetch of plan.fetches) needed -= await downloads.present(fetch);
+  for (const fetch of plan.fetches) needed -= await downloads.present(fetch, signal);
   const free = await store.freeBytes();
   if (needed > free)
     throw new EdgeSyncError(

@@ -27,6 +27,6 @@ export const ROLLBACK_REASONS = {
   health_failed: "the health check failed as often as its threshold allows",
   trial_timeout: "the release was not healthy for trial-duration before trial-timeout",
   too_many_starts: "the main container started more often than trial-starts allows",
-  interrupted: "the sidecar could not tell how far the trial had come",
+  interrupted: "the sidecar itself restarted more often during the trial than is allowed",
 } as const satisfies Record<string, string>;
 export type RollbackReason = keyof typeof ROLLBACK_REASONS;

@@ -121,9 +121,9 @@ describe("at every operation on the disk", () => {
         void dying.then((site) => site[Symbol.asyncDispose]());
         const served = await checkVolume(options.payload);
         if (scenario.from !== undefined) assert.notEqual(served, undefined);
-        await using site = await openSite({ ...options, application: app });
+        const recovered = (): Promise<unknown> => checkVolume(options.payload);
+        await using site = await openSite({ ...options, application: app, recovered });
         assert.equal(site.agent.recovered(), true);
-        await checkVolume(options.payload);
         await reachEnd(site, scenario);
       });
       t.diagnostic(`${total} kills`);
@@ -141,8 +141,8 @@ describe("at every operation on the disk", () => {
           const options = await prepare(scenario);
           // Not only once: a full disk stays so for a while.
           await using faulty = faultyDisk(failingAt(number, 1 + (number % 3), code));
-          await using site = await openSite({ ...options, disk: faulty.disk });
-          await checkVolume(options.payload);
+          const recovered = (): Promise<unknown> => checkVolume(options.payload);
+          await using site = await openSite({ ...options, disk: faulty.disk, recovered });
           await reachEnd(site, scenario);
           failures += 1;
           if (site.log.some(({ fields }) => fields.code === code)) told += 1;

@@ -294,7 +294,7 @@ describe("recovery", () => {
 });
 
 const sequence = fc.integer({ min: 1, max: 16 });
-const all = Array.from({ length: 16 }, (_, index) => index + 1);
+const all = Array.from({ length: 128 }, (_, index) => index + 1);
 const passedMs = fc.integer({ min: 0, max: 90_000 });
 const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   fc.constant(started(...all)),

@@ -80,10 +80,11 @@ describe("a process", () => {
       assert.notEqual(await checkVolume(payload), undefined, name);
       // As after a power cut: the application starts when the volume is recovered.
       const app = application(payload);
-      await using site = await openSite({ ...where, application: app });
-      await checkVolume(payload);
+      const recovered = (): Promise<unknown> => checkVolume(payload);
+      await using site = await openSite({ ...where, application: app, recovered });
       app.crash();
       await site.until(`the end after a kill before ${name}`, committed("1.1.0"));
+      await site.looked();
       await checkVolume(payload);
     });
     await Promise.all(work);

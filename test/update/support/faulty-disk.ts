@@ -1,3 +1,5 @@
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import type { ErrorCode } from "#core/errors.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { nodeDisk } from "../../../sidecar/durable.ts";
@@ -108,11 +110,20 @@ export function faultyDisk(interfere: Interference): FaultyDisk {
 
 /** At the operation with this number, and at those after it, nothing happens any more: the process has been killed. */
 export function killedAt(number: number, killed: () => void): Interference {
-  return (_operation, _path, now) => {
-    if (now < number) return undefined;
+  return async (operation, path, now) => {
+    // A tree is not removed at one stroke: the kill comes when a file of it is gone.
+    const [file] = operation === "removeTree" && now === number ? filesIn(path) : [];
+    if (file !== undefined) rmSync(file);
+    if (now < number) return;
     killed();
-    return new Promise(() => undefined);
+    await new Promise(() => undefined);
   };
+}
+
+function filesIn(folder: string): readonly string[] {
+  if (!existsSync(folder)) return [];
+  const items = readdirSync(folder, { recursive: true, withFileTypes: true });
+  return items.filter((item) => item.isFile()).map((item) => join(item.parentPath, item.name));
 }
 
 /** Operations with these numbers fail. */

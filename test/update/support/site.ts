@@ -83,6 +83,8 @@ export interface SiteOptions {
   readonly application?: Application;
   readonly held?: () => boolean;
   readonly ca?: string;
+  /** Called when the agent has recovered the volume and does nothing yet. */
+  readonly recovered?: () => Promise<unknown>;
 }
 
 export function siteSettings({ payload, url, root, settings }: SiteOptions): Settings {
@@ -130,6 +132,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     ...(options.disk === undefined ? {} : { disk: options.disk }),
     ...(options.held === undefined ? {} : { held: options.held }),
   });
+  await options.recovered?.();
   const stop = new AbortController();
   const reason = new Error("the test is over");
   const running = agent.run(stop.signal).catch((error: unknown) => {
