@@ -5,7 +5,7 @@
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
-import { parseExactJson } from "#core/secret-file.ts";
+import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import { ensureDirectory, guarded } from "./publication.ts";
 
@@ -79,7 +79,7 @@ const stateFile = v.object({
   secrets: v.array(
     v.object({
       request: v.string(),
-      data: v.record(v.string(), v.unknown()),
+      data: v.custom<SecretData>(isSecretData),
       leaseId: v.optional(v.string()),
       lease: v.optional(lease),
       generation: v.number(),

@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import type { Grant } from "#core/lease.ts";
-import { parseExactJson } from "#core/secret-file.ts";
+import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import type { SecretRequest } from "#core/values.ts";
 import { readBody } from "./http.ts";
@@ -100,8 +100,7 @@ const renewedToken = v.object({
   auth: v.object({ lease_duration: seconds, renewable: v.boolean() }),
 });
 
-/** An object: to valibot's own `record`, a list would be one too. */
-const fields = v.custom<SecretData>(isFields);
+const fields = v.custom<SecretData>(isSecretData);
 
 const secretAnswer = v.object({
   lease_id: v.optional(v.string(), ""),
@@ -237,12 +236,8 @@ function parse<T>(schema: v.GenericSchema<unknown, T>, body: string, path: strin
     throw strange(path);
   }
   const result = v.safeParse(schema, json);
-  if (!isFields(json) || !result.success) throw strange(path);
+  if (!isSecretData(json) || !result.success) throw strange(path);
   return result.output;
-}
-
-function isFields(value: unknown): boolean {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A proxy's page, or half an answer: it may be right the next time. */

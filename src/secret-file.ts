@@ -5,6 +5,11 @@ import type { SecretFormat } from "./values.ts";
 /** Fields by name: anything that JSON can hold, numbers perhaps as `JSON.rawJSON` so that no digit is lost. */
 export type SecretData = Readonly<Record<string, unknown>>;
 
+/** An object of any fields: to valibot's own `record` a list is one too, and it drops fields that are named like an object's own. */
+export function isSecretData(value: unknown): value is SecretData {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isRawJson(value);
+}
+
 /**
  * @throws EdgeSyncError SECRET_INVALID when the data cannot be put in that form; the message names the field that the format
  *   asked for
