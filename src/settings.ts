@@ -121,6 +121,10 @@ export function variableOf(key: string): string {
 
 const SECRET_PREFIX = "EDGESYNC_SECRET_";
 
+/** How the variables end that Kubernetes sets for a Service, such as one of the name edgesync-secret-store. */
+const SERVICE_VARIABLE =
+  /_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
+
 const secretFields = {
   request: v.secretRequest,
   format: v.secretFormat,
@@ -189,6 +193,8 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     );
   const secrets = Object.keys(env)
     .filter((variable) => variable.startsWith(SECRET_PREFIX))
+    // A secret may be named so too; then its value is an object, and Kubernetes lets it stand.
+    .filter((variable) => !SERVICE_VARIABLE.test(variable) || env[variable]?.startsWith("{"))
     .map((variable) => readSecret(variable, env[variable] ?? "", problems))
     .filter((secret) => secret !== undefined)
     // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.

@@ -161,6 +161,25 @@ describe("the settings", () => {
     );
   });
 
+  test("are told from what Kubernetes says of a Service whose name begins like a secret's variable", () => {
+    const secret = JSON.stringify({ request: "database/creds/web", format: "json", file: "db" });
+    const env = {
+      EDGESYNC_SECRET_SERVICE_HOST: "10.0.0.1",
+      EDGESYNC_SECRET_SERVICE_PORT: "80",
+      EDGESYNC_SECRET_SERVICE_PORT_WEB: "80",
+      EDGESYNC_SECRET_PORT: "tcp://10.0.0.1:80",
+      EDGESYNC_SECRET_PORT_80_TCP: "tcp://10.0.0.1:80",
+      EDGESYNC_SECRET_PORT_80_TCP_PROTO: "tcp",
+      EDGESYNC_SECRET_PORT_80_TCP_PORT: "80",
+      EDGESYNC_SECRET_PORT_80_TCP_ADDR: "10.0.0.1",
+      EDGESYNC_SECRET_DB_PORT: secret,
+    };
+    assert.deepEqual(
+      fromEnv(env).secrets.map(({ name }) => name),
+      ["db-port"],
+    );
+  });
+
   test("state version and port even at their defaults", () => {
     const env = toEnv(fromEnv({}));
     assert.deepEqual(env, { EDGESYNC_SETTINGS_VERSION: "1", EDGESYNC_PORT: "19465" });
