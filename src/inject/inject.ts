@@ -18,7 +18,7 @@ import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
 import { places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
-import { leverProblems, requirements, warnings } from "./requirements.ts";
+import { leverProblems, requirements, trialProblems, warnings } from "./requirements.ts";
 import { resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
 import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
@@ -52,6 +52,8 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
   const found = places(spec, "initContainers").find(isOurs);
   const at = sidecarIndex(spec, found);
   const { targets, problems: strangers } = findTargets(pod, spec, options, at);
+  const payload = (targets?.payload ?? []).filter(runsOn);
+  const known = probesBefore(found);
   const wrong = [
     ...(label === undefined || label === "true"
       ? []
@@ -59,7 +61,11 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
     ...problems,
     ...requirements(annotations, options, cluster),
     ...strangers,
-    ...leverProblems(options, spec, (targets?.payload ?? []).filter(runsOn)),
+    ...leverProblems(options, spec, payload),
+    ...trialProblems(
+      options,
+      payload.filter(({ container }) => !known.has(container.name)),
+    ),
   ];
   const taken = fieldConflicts(spec, options, cluster, targets, found);
   if (wrong.length > 0 || taken.length > 0 || targets === undefined)

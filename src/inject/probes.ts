@@ -76,11 +76,14 @@ export function withLever(
     livenessProbe: lever(
       container.livenessProbe,
       liveness,
-      livenessWindow(Math.max(windowMs, windowOf(liveness))),
+      livenessWindow(restartMs(container, windowMs)),
       { path: leverPath(container.name, "live"), port },
     ),
   };
 }
+
+/** A threshold is an int32; a larger one would make the API server refuse the whole pod. */
+const MOST_FAILURES = 2_147_483_647;
 
 interface Window {
   readonly periodMs: number;
@@ -90,6 +93,11 @@ interface Window {
 /** How long the kubelet waits for a container with this probe before it restarts it, in milliseconds. */
 function windowOf(probe: Probe | undefined): number {
   return probe === undefined ? 0 : probe.periodMs * probe.failureThreshold;
+}
+
+/** Milliseconds that the kubelet takes to restart a container whose lever is pulled. */
+export function restartMs(container: Container, windowMs: number): number {
+  return Math.max(windowMs, windowOf(toProbe(container.livenessProbe, container)));
 }
 
 /** Six probes in a window, so that one lost answer is never enough. */
@@ -108,7 +116,7 @@ function startupWindow(own: Probe | undefined, windowMs: number, lever: boolean)
     return { periodMs: own.periodMs, failureThreshold: own.failureThreshold };
   const periodMs = own?.periodMs ?? 1000;
   const needed = Math.max(windowMs, windowOf(own) + (own?.initialDelayMs ?? 0));
-  return { periodMs, failureThreshold: Math.ceil(needed / periodMs) };
+  return { periodMs, failureThreshold: Math.min(MOST_FAILURES, Math.ceil(needed / periodMs)) };
 }
 
 function lever(

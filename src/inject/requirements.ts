@@ -7,6 +7,7 @@ import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
 import { given } from "./pod.ts";
 import type { Container, PodSpec } from "./pod.ts";
+import { restartMs } from "./probes.ts";
 import { LEAST_MEMORY, limitsStorage } from "./resources.ts";
 import { runsOn } from "./targets.ts";
 import type { Targets } from "./targets.ts";
@@ -145,6 +146,30 @@ export function leverProblems(
         ]
       : [],
   );
+}
+
+/**
+ * A trial must outlast the restart that it begins with: a shorter one would roll back every release.
+ *
+ * @param fresh the containers with the lever whose probes are still their own
+ */
+export function trialProblems(
+  { channel, onUpdate, trialDuration, trialTimeout, restartWindow }: ReadOptions,
+  fresh: readonly { readonly container: Container }[],
+): readonly string[] {
+  if (channel === undefined || onUpdate !== "restart") return [];
+  if (trialDuration === undefined || trialTimeout === undefined || restartWindow === undefined)
+    return [];
+  // Said already.
+  if (trialTimeout <= trialDuration) return [];
+  return fresh.flatMap(({ container }) => {
+    const ms = restartMs(container, restartWindow);
+    return trialTimeout <= ms + trialDuration
+      ? [
+          `${PREFIX}trial-timeout is ${formatDuration(trialTimeout)}; it must be longer than ${formatDuration(ms + trialDuration)}: a restart of container ${container.name} takes up to ${formatDuration(ms)} (${PREFIX}restart-window, or its livenessProbe), and ${PREFIX}trial-duration comes after it`,
+        ]
+      : [];
+  });
 }
 
 /** Things that work, and that somebody may want to know. */

@@ -234,7 +234,8 @@ const annotations = fc
     },
     { requiredKeys: ["channel"] },
   )
-  .map((given): Readonly<Record<string, string>> => ({ ...given }));
+  // Longer than any restart, which would else be refused.
+  .map((given): Readonly<Record<string, string>> => ({ ...given, "trial-timeout": "48h" }));
 
 /** Pods whose containers are of different names across both lists, as the API server demands. */
 const generated: fc.Arbitrary<Pod> = fc

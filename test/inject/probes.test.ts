@@ -50,7 +50,7 @@ describe("the restart lever", () => {
     ["10m", 100, 6],
   ] as const)
     test(`divides a window of ${text} into probes`, () => {
-      const { liveness } = rewritten({}, { "restart-window": text });
+      const { liveness } = rewritten({}, { "restart-window": text, "trial-timeout": "20m" });
       assert.equal(liveness?.periodSeconds, period);
       assert.equal(liveness.failureThreshold, threshold);
     });
@@ -64,6 +64,12 @@ describe("the restart lever", () => {
     assert.ok(window(liveness) >= 200);
     assert.ok(window(startup) >= 245);
     assert.equal(startup?.initialDelaySeconds, undefined);
+  });
+
+  test("keeps to thresholds that the API server takes, however patient the application is", () => {
+    const own = http({ initialDelaySeconds: 5, failureThreshold: 2_147_483_647 });
+    const { startup } = rewritten({ startupProbe: own });
+    assert.equal(startup?.failureThreshold, 2_147_483_647);
   });
 
   test("keeps the grace period of the application's probe, and leaves time for its answer", () => {

@@ -42,6 +42,11 @@ describe("annotations are refused, and named:", () => {
       ["edgesync.dev/trial-timeout", "edgesync.dev/trial-duration"],
     ],
     [
+      "a trial that is over before its restart",
+      { ...CHANNEL, "restart-window": "10m" },
+      ["edgesync.dev/trial-timeout is 10m", "longer than 11m", "restart-window"],
+    ],
+    [
       "a memory limit that the secrets fill",
       { ...SECRET, "secrets-size": "32Mi", "memory-limit": "64Mi" },
       ["edgesync.dev/memory-limit", "edgesync.dev/secrets-size", "96Mi"],
