@@ -42,6 +42,8 @@ export interface Building extends AsyncDisposable {
    * @throws EdgeSyncError DIGEST_MISMATCH when a full blob does not give its file; DISK_FULL, DISK_FAILED
    */
   add(plan: Plan, old: OldFiles, read: ReadBlob, signal: AbortSignal): Promise<Setback>;
+  /** Bytes written so far; links take none. */
+  written(): number;
   /** Makes the tree durable and gives it its name; every file must have been added. */
   complete(): Promise<void>;
 }
@@ -54,14 +56,23 @@ const FILE_MODE = 0o444;
 const EXECUTABLE_MODE = 0o555;
 const DIRECTORY_MODE = 0o755;
 
-/** Begins a bank; what has not been completed is removed at the end of the scope. */
-export async function beginBank(store: Store, id: string, release: Release): Promise<Building> {
+/**
+ * Begins a bank. What has not been completed is removed at the end of the scope, or after an abort by the next sweep: a process that
+ * is told to end has no time for it.
+ */
+export async function beginBank(
+  store: Store,
+  id: string,
+  release: Release,
+  signal: AbortSignal,
+): Promise<Building> {
   const { disk } = store;
   const folder = await store.beginBank(id);
   /** Paths of the new tree's files by mode and content: equal files are links to each other. */
   const placed = new Map<string, string>();
   const done = new Set<string>();
   let completed = false;
+  let written = 0;
   for (const entry of release.entries) {
     const path = join(folder, entry.path);
     if (entry.type === "directory") await disk.makeDirectory(path, DIRECTORY_MODE);
@@ -88,8 +99,10 @@ export async function beginBank(store: Store, id: string, release: Release): Pro
       return undefined;
     }
     const trouble = await make(source, path, mode, old, read, signal);
-    if (trouble === undefined) placed.set(`${mode} ${sha256}`, path);
-    return trouble;
+    if (trouble !== undefined) return trouble;
+    placed.set(`${mode} ${sha256}`, path);
+    if (source.how !== "keep") written += content.size;
+    return undefined;
   }
 
   async function make(
@@ -148,6 +161,7 @@ export async function beginBank(store: Store, id: string, release: Release): Pro
       }
       return { damaged: [...damaged], rejected: [...rejected] };
     },
+    written: () => written,
     async complete() {
       // Children first: a directory is on the disk only when what it names is.
       for (const entry of release.entries.toReversed())
@@ -157,7 +171,7 @@ export async function beginBank(store: Store, id: string, release: Release): Pro
       completed = true;
     },
     async [Symbol.asyncDispose]() {
-      if (completed) return;
+      if (completed || signal.aborted) return;
       try {
         await disk.removeTree(folder);
       } catch {

@@ -112,7 +112,7 @@ async function build(
   const { store, downloads } = deps;
   const codecs = new Set(knownCodecs);
   const rejected = new Set<string>();
-  await using building = await beginBank(store, id, release);
+  await using building = await beginBank(store, id, release, signal);
   // Each round without success takes something out that it could rely on before, so there is an end.
   for (;;) {
     const available = new Set(old.keys());
@@ -127,7 +127,7 @@ async function build(
     });
     deps.planned(plan, installed);
     await downloads.keepOnly(new Set([digest, ...plan.fetches.flatMap(namesOf)]));
-    await requireSpace(plan, release, old, deps, signal);
+    await requireSpace(plan, release, old, building.written(), deps, signal);
     for (const fetch of plan.fetches) await downloads.fetch(fetch, signal);
     const setback = await building.add(plan, old, downloads.read, signal);
     if (setback.damaged.length === 0 && setback.rejected.length === 0) break;
@@ -149,15 +149,19 @@ const ENTRY_BYTES = 4096;
 /** Never taken: the journal and the metadata need room in order to say that there is none. */
 const RESERVE_BYTES = 1024 * 1024;
 
-/** @throws EdgeSyncError DISK_FULL before anything is fetched for nothing */
+/**
+ * @param written bytes of the bank that are on disk already
+ * @throws EdgeSyncError DISK_FULL before anything is fetched for nothing
+ */
 async function requireSpace(
   plan: Plan,
   release: Release,
   old: OldFiles,
+  written: number,
   { store, downloads, budget }: InstallDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  let needed = RESERVE_BYTES + plan.writtenBytes + release.entries.length * ENTRY_BYTES;
+  let needed = RESERVE_BYTES + plan.writtenBytes - written + release.entries.length * ENTRY_BYTES;
   if (!(await canLink(store, old))) needed += plan.keptBytes;
   needed += plan.downloadBytes;
   for (const fetch of plan.fetches) needed -= await downloads.present(fetch, signal);

@@ -126,7 +126,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     const { arrived } = report;
     const downloads = openDownloads({ disk, folder, repository, clock, metrics, arrived });
     const held = deps.held ?? ((): boolean => false);
-    const stepper = openStepper({ store, workload, clock, held, build });
+    const patienceMs = settings.pollInterval;
+    const stepper = openStepper({ store, workload, clock, held, patienceMs, build });
     return { store, downloads, stepper };
   }
 
@@ -201,6 +202,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       const event = await volume.stepper.perform(first, signal);
       if (first.step === "activate") current = first.bank.id;
       if (event !== undefined) await feed(event, signal);
+      else if (first.step === "await-swap") unfinished = true;
     } catch (error) {
       signal.throwIfAborted();
       if (first.step === "sweep") {
@@ -313,7 +315,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       await settle(signal);
       failures = 0;
       if (rest === undefined) report.cleared();
-      return jitterMs(settings.pollInterval, random);
+      // Waiting for the swap has taken the time between two looks already, and reacts sooner than a pause.
+      return state?.phase === "staged" && unfinished ? 0 : jitterMs(settings.pollInterval, random);
     } catch (error) {
       signal.throwIfAborted();
       failures += 1;

@@ -12,12 +12,14 @@ export interface StepDeps {
   readonly clock: Clock;
   /** Whether the main container's first start is still held back. */
   readonly held: () => boolean;
+  /** Milliseconds to wait for a swap before the channel is looked at again. */
+  readonly patienceMs: number;
   readonly build: (target: Target, from: Bank | null, signal: AbortSignal) => Promise<Bank>;
 }
 
 export interface Stepper {
   /**
-   * @returns the event that the step ends with, if it has one
+   * @returns the event that the step ends with, if it has one; a wait that was given up has none
    * @throws whatever stands in the way of the step
    */
   perform(step: Step, signal: AbortSignal): Promise<Event | undefined>;
@@ -28,7 +30,14 @@ export interface Stepper {
 /** Milliseconds between two looks at whether the main container may start. */
 const HELD_PERIOD_MS = 1_000;
 
-export function openStepper({ store, workload, clock, held, build }: StepDeps): Stepper {
+export function openStepper({
+  store,
+  workload,
+  clock,
+  held,
+  patienceMs,
+  build,
+}: StepDeps): Stepper {
   let eventAt = clock.monotonic();
   let startsSeen = workload.starts();
 
@@ -36,6 +45,17 @@ export function openStepper({ store, workload, clock, held, build }: StepDeps): 
     const since = eventAt;
     eventAt = clock.monotonic();
     return eventAt - since;
+  }
+
+  async function awaitSwap(signal: AbortSignal): Promise<Event | undefined> {
+    const end = clock.monotonic() + patienceMs;
+    while (held()) {
+      if (clock.monotonic() >= end) return undefined;
+      await clock.sleep(HELD_PERIOD_MS, signal);
+    }
+    // The trial's time begins here.
+    passedMs();
+    return { event: "permitted" };
   }
 
   async function restart(withinMs: number | null, signal: AbortSignal): Promise<Event> {
@@ -83,9 +103,7 @@ export function openStepper({ store, workload, clock, held, build }: StepDeps): 
         case "build":
           return { event: "staged", bank: await build(step.target, step.from, signal) };
         case "await-swap":
-          while (held()) await clock.sleep(HELD_PERIOD_MS, signal);
-          passedMs();
-          return { event: "tick", passedMs: 0 };
+          return await awaitSwap(signal);
         case "restart":
           return await restart(step.withinMs, signal);
         case "watch":

@@ -3,8 +3,8 @@
  * shell (`sidecar/update-agent.ts`) saves the state, then performs the steps in order, and the last step's outcome is the next event.
  *
  *     idle ──────seen──► downloading ──staged──► committed                       first installation: nothing to decide between
- *     committed ─seen──► downloading ──staged──► staged ──tick──► trial ──healthy──► committed
- *                                                                   └──reason──► rolling-back ──restarted──► committed
+ *     committed ─seen──► downloading ──staged──► staged ──permitted──► trial ──healthy──► committed
+ *                                                                        └──reason──► rolling-back ──restarted──► committed
  *
  * What holds in every state, and is tested over arbitrary histories:
  * - `current` is a function of the state ({@link served}); every list of steps that a state implies begins by making it so.
@@ -36,6 +36,8 @@ export type Event =
   | { readonly event: "failed"; readonly code: ErrorCode }
   /** Time to go on with whatever is pending. */
   | { readonly event: "tick"; readonly passedMs: number }
+  /** Now is a time at which the bank may be swapped. */
+  | { readonly event: "permitted" }
   /** Every container that has the payload was seen to start since the lever was pulled. */
   | { readonly event: "restarted"; readonly passedMs: number }
   | {
@@ -54,7 +56,7 @@ export type Step =
   | { readonly step: "sweep"; readonly keep: readonly string[] }
   /** Fetches and builds the bank: `staged` or `failed`. */
   | { readonly step: "build"; readonly target: Target; readonly from: Bank | null }
-  /** Waits until a swap is permitted: `tick`. */
+  /** Waits until a swap is permitted: `permitted`. It may be given up for a while, so that the channel can be looked at. */
   | { readonly step: "await-swap" }
   /** Pulls the lever and waits until it took effect: `restarted`, or `tick` after `withinMs`. Null waits as long as it takes. */
   | { readonly step: "restart"; readonly withinMs: number | null }
@@ -89,6 +91,8 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
       return onFailed(state);
     case "tick":
       return onTick(state, event.passedMs, policy);
+    case "permitted":
+      return onPermitted(state, policy);
     case "restarted":
       return onRestarted(state, event.passedMs, policy);
     case "health":
@@ -190,8 +194,11 @@ function onSeen(state: UpdateState, target: Target, policy: Policy): Outcome {
       if (blocked !== null || isSame(known.bank, target)) return stay(known);
       return enter(known, { phase: "downloading", target, from: known.bank }, policy);
     }
-    case "downloading":
     case "staged":
+      // What waits to be swapped gives way to what is newer.
+      if (!grown) return stay(known);
+      return enter(known, { phase: "downloading", target, from: known.from }, policy);
+    case "downloading":
     case "trial":
     case "rolling-back":
       // One thing at a time: the channel is looked at again when this one is over.
@@ -233,16 +240,14 @@ function onFailed(state: UpdateState): Outcome {
   return stay(state);
 }
 
+function onPermitted(state: UpdateState, policy: Policy): Outcome {
+  if (state.phase !== "staged") return stay(state);
+  const { bank, from: fallback } = state;
+  const begun = { stage: "restarting", resumed: 0, starts: 0, watch: NOTHING_SEEN } as const;
+  return enter(state, { phase: "trial", bank, fallback, ...begun }, policy);
+}
+
 function onTick(state: UpdateState, passedMs: number, policy: Policy): Outcome {
-  if (state.phase === "staged") {
-    const { bank, from: fallback } = state;
-    const watch = NOTHING_SEEN;
-    return enter(
-      state,
-      { phase: "trial", bank, fallback, stage: "restarting", resumed: 0, starts: 0, watch },
-      policy,
-    );
-  }
   if (state.phase !== "trial") return [state, stepsOf(state, policy)];
   const spent = { ...state.watch, spentMs: state.watch.spentMs + passedMs };
   if (spent.spentMs >= policy.trialTimeoutMs)

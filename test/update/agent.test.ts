@@ -152,9 +152,16 @@ describe("an update agent", () => {
     await site.until("the first release", committed("1.0.0"));
     await world.publish("1.1.0", files("two"));
     await site.until("the staged release", (status) => status.phase === "staged");
+    await world.publish("1.2.0", files("thr"));
+    await site.until(
+      "the newer one in its place",
+      ({ phase, target }) => phase === "staged" && target?.version === "1.2.0",
+    );
     assert.equal(markOf(site.payload), "one");
+    assert.equal(site.application.restarts(), 0);
     held = false;
-    await site.until("the second release", committed("1.1.0"));
+    await site.until("the newest release", committed("1.2.0"));
+    assert.equal(site.application.restarts(), 1);
   });
 
   test("resumes a trial after it was restarted itself", async () => {

@@ -82,7 +82,7 @@ async function build(
     fallback: { kind: "always" },
     first: false,
   });
-  await using building = await beginBank(store, id, release);
+  await using building = await beginBank(store, id, release, signal);
   const read = async function* ({ sha256 }: { readonly sha256: string }) {
     yield blobs.get(sha256) ?? Buffer.alloc(0);
   };

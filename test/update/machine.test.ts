@@ -39,7 +39,7 @@ function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, r
 
 const seen = (sequence: number): Event => ({ event: "seen", target: target(sequence) });
 const staged = (sequence: number): Event => ({ event: "staged", bank: bank(sequence) });
-const tick: Event = { event: "tick", passedMs: 0 };
+const permitted: Event = { event: "permitted" };
 const restarted: Event = { event: "restarted", passedMs: 1_000 };
 const health = (
   verdict: "healthy" | "unhealthy" | "unknown",
@@ -52,7 +52,7 @@ const started = (...sequences: readonly number[]): Event => ({
 });
 
 const [installed] = after(INITIAL, seen(1), staged(1));
-const [trial] = after(installed, seen(2), staged(2), tick);
+const [trial] = after(installed, seen(2), staged(2), permitted);
 const [watching] = after(trial, restarted);
 
 describe("a first installation", () => {
@@ -85,7 +85,7 @@ describe("an update", () => {
     const [state, steps] = after(installed, seen(2), staged(2));
     assert.equal(state.phase, "staged");
     assert.deepEqual(steps, [{ step: "activate", bank: bank(1) }, { step: "await-swap" }]);
-    const [tried, then] = after(state, tick);
+    const [tried, then] = after(state, permitted);
     assert.equal(tried.phase, "trial");
     assert.deepEqual(then, [
       { step: "activate", bank: bank(2) },
@@ -95,6 +95,18 @@ describe("an update", () => {
 
   test("is not begun for what is installed", () => {
     assert.deepEqual(after(installed, seen(1)), [installed, []]);
+  });
+
+  test("that waits for its swap gives way to a newer one, and to nothing else", () => {
+    const [state] = after(installed, seen(2), staged(2));
+    assert.deepEqual(after(state, seen(2)), [state, []]);
+    assert.deepEqual(after(state, { event: "tick", passedMs: 9_999_999 })[0], state);
+    const [newer, steps] = after(state, seen(3));
+    assert.equal(newer.phase, "downloading");
+    assert.deepEqual(steps.slice(1), [
+      { step: "sweep", keep: [bank(1).id] },
+      { step: "build", target: target(3), from: bank(1) },
+    ]);
   });
 
   test("to the same tree under another number is adopted without a trial", () => {
@@ -301,6 +313,7 @@ const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   sequence.map(seen),
   sequence.map(staged),
   fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
+  fc.constant(permitted),
   passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
   passedMs.map((ms): Event => ({ event: "restarted", passedMs: ms })),
   fc
@@ -327,7 +340,7 @@ const history = fc
 function obey(steps: readonly Step[], turn: number): Event {
   const last = steps.at(-1);
   if (last?.step === "build") return { event: "staged", bank: bank(last.target.sequence) };
-  if (last?.step === "await-swap") return tick;
+  if (last?.step === "await-swap") return permitted;
   if (last?.step === "restart") return restarted;
   if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
   return seen(1 + Math.floor(turn / 6));
