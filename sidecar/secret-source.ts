@@ -150,6 +150,7 @@ export function openSource(
       const secret = await vault.read(token.token, request, signal);
       proven = token.generation;
       adopt(secret, token, at);
+      followToken(token.generation);
       code = undefined;
       metrics.add("edgesync_sidecar_secret_reads_total", { outcome: "ok" });
       deps.changed();
@@ -178,10 +179,7 @@ export function openSource(
       version.expiresAt = at + grant.durationMs;
       code = undefined;
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: "ok" });
-      const { former } = keeper;
-      // The token was replaced while Vault answered.
-      if (former?.generation === version.generation)
-        apply({ kind: "bounded", expiresAt: former.expiresAt });
+      followToken(version.generation);
       deps.changed();
     } catch (error) {
       signal.throwIfAborted();
@@ -209,6 +207,20 @@ export function openSource(
     alarm.ring();
   };
 
+  const superseded = (generation: number, expiresAt: number | undefined): void => {
+    if (current?.leaseId === undefined || current.generation !== generation) return;
+    if (expiresAt === undefined) return lose();
+    current.expiresAt = Math.min(current.expiresAt ?? expiresAt, expiresAt);
+    apply({ kind: "bounded", expiresAt });
+    alarm.ring();
+  };
+  /** The token may have been replaced, or lost, while Vault answered: what it has issued goes with it. */
+  const followToken = (generation: number): void => {
+    const { held, former } = keeper;
+    if (held?.generation === generation) return;
+    superseded(generation, former?.generation === generation ? former.expiresAt : undefined);
+  };
+
   return {
     key,
     secrets,
@@ -232,12 +244,6 @@ export function openSource(
         });
       }
     },
-    superseded(generation, expiresAt) {
-      if (current?.leaseId === undefined || current.generation !== generation) return;
-      if (expiresAt === undefined) return lose();
-      current.expiresAt = Math.min(current.expiresAt ?? expiresAt, expiresAt);
-      apply({ kind: "bounded", expiresAt });
-      alarm.ring();
-    },
+    superseded,
   };
 }

@@ -17,25 +17,29 @@ import { recordedLog, until } from "../vault/sidecar.ts";
 
 const HOUR = 3_600_000;
 
-type Script = (path: string) => { readonly status: number; readonly body?: object };
+interface Scripted {
+  readonly status: number;
+  readonly body?: object;
+}
+type Script = (path: string) => Scripted | Promise<Scripted>;
 
 /** A Vault without a network, so that hours pass in milliseconds; what it answers is the test's. */
 function scriptedVault(clock: ManualClock) {
   const requests: { readonly path: string; readonly at: number }[] = [];
   const state: { script: Script } = { script: healthy };
   const http: Http = {
-    request({ url }) {
+    async request({ url }) {
       const path = new URL(url).pathname.replace("/v1/", "");
       requests.push({ path, at: clock.monotonic() });
-      const { status, body = {} } = state.script(path);
+      const { status, body = {} } = await state.script(path);
       const bytes = Buffer.from(JSON.stringify(body));
-      return Promise.resolve({
+      return {
         status,
         headers: {},
         body: (async function* () {
           yield bytes;
         })(),
-      });
+      };
     },
     close: () => undefined,
   };
@@ -45,7 +49,7 @@ function scriptedVault(clock: ManualClock) {
 let issued = 0;
 
 /** Leases and tokens of one hour that can always be renewed. */
-function healthy(path: string): ReturnType<Script> {
+function healthy(path: string): Scripted {
   const hour = { lease_duration: 3_600, renewable: true };
   if (path.startsWith("auth/"))
     return { status: 200, body: { auth: { client_token: "t", accessor: "a", ...hour } } };
@@ -182,6 +186,45 @@ describe("the end of a token's life", () => {
     assert.ok(at("sys/leases/revoke") - replaced >= 60_000);
     assert.ok(at("auth/token/revoke-self") >= at("sys/leases/revoke"));
     assert.equal(life.agent.expiredSince(), undefined);
+  });
+});
+
+describe("a credential that is issued while its token is replaced", () => {
+  test("is replaced before the old token ends and takes it along", async () => {
+    await using life = await live();
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    let lost = false;
+    let held: string | undefined;
+    life.vault.state.script = async (path) => {
+      // One lease is lost, and the answer with the next one does not come before the next token.
+      if (path === "sys/leases/renew" && !lost) {
+        lost = true;
+        return { status: 400 };
+      }
+      if (lost && path.startsWith("database/")) {
+        held ??= path;
+        await released;
+      }
+      // The token cannot live longer than ten minutes more.
+      return path === "auth/token/renew-self"
+        ? { status: 200, body: { auth: { lease_duration: 600, renewable: false } } }
+        : healthy(path);
+    };
+    const count = (path: string | undefined): number =>
+      life.vault.requests.filter((request) => request.path === path).length;
+    await until(async () => {
+      await life.clock.advance(30_000);
+      return count("auth/kubernetes/login") === 2;
+    }, "the next token");
+    assert.equal(count(held), 2);
+    release();
+    const loggedInAt = life.clock.monotonic();
+    await until(async () => {
+      await life.clock.advance(1_000);
+      return count(held) === 3;
+    }, "the credential of the next token");
+    // A fifth of its ten minutes was left to the old token.
+    assert.ok(life.clock.monotonic() - loggedInAt < 120_000);
   });
 });
 
