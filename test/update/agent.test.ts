@@ -79,12 +79,13 @@ describe("an update agent", () => {
     await site.looked();
     world.origin.reset();
     await site.looked();
-    const asked = world.origin.requests.map(({ path, status, bytes }) => [path, status, bytes]);
-    assert.deepEqual(asked.slice(0, 2), [
-      ["metadata/2.root.json", 404, 0],
-      ["metadata/timestamp.json", 304, 0],
+    const asked = new Set(
+      world.origin.requests.map(({ path, status, bytes }) => `${path} ${status} ${bytes}`),
+    );
+    assert.deepEqual([...asked].toSorted(), [
+      "metadata/2.root.json 404 0",
+      "metadata/timestamp.json 304 0",
     ]);
-    assert.deepEqual(asked.slice(2, 4), asked.slice(0, 2));
   });
 
   test("goes back from a release that is not healthy, never tries it again, and takes the next", async () => {

@@ -130,7 +130,7 @@ describe("at every operation on the disk", () => {
     });
 
     for (const [code, stride] of [
-      ["DISK_FULL", 2],
+      ["DISK_FULL", 3],
       ["DISK_FAILED", 5],
     ] as const)
       test(`${code} during ${scenario.name} is survived, told and retried`, async (t) => {
