@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "#core/clock.ts";
 import { makeCertificate } from "../webhook/certificate.ts";
 import type { Programs } from "./programs.ts";
+import { waitFor } from "./sidecar-view.ts";
 import { openDevBroker } from "./vault/broker.ts";
 import type { DevBroker } from "./vault/broker.ts";
 import { openDevCluster } from "./vault/cluster.ts";
@@ -160,7 +161,23 @@ export async function startWebhook(to: Addresses, tls: Tls, programs: Programs):
     env,
     /"port":(\d+),"msg":"admission server listening"/,
   );
-  return `https://127.0.0.1:${port}`;
+  const url = `https://127.0.0.1:${port}`;
+  // As a kubelet finds out: it listens before it has read its certificate, and breaks off handshakes until then.
+  await waitFor("the webhook is ready", 10_000, async () => {
+    return (await statusOf(`${url}/readyz`, tls.ca)) === 200 || undefined;
+  });
+  return url;
+}
+
+async function statusOf(url: string, ca: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const call = request(url, { ca, agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    call.once("error", reject);
+    call.end();
+  });
 }
 
 /** A port that was free a moment ago. */
