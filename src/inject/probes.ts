@@ -10,6 +10,18 @@ import type { Container, KubeProbe, Place } from "./pod.ts";
 const PROBES = ["startupProbe", "livenessProbe", "readinessProbe"] as const;
 type ProbeField = (typeof PROBES)[number];
 
+const NUMBERS = [
+  "initialDelaySeconds",
+  "periodSeconds",
+  "timeoutSeconds",
+  "successThreshold",
+  "failureThreshold",
+] as const;
+
+/** The numbers of a probe are of this kind; a larger one would make the API server refuse the whole pod. */
+const INT32 = 2_147_483_647;
+const MAX_PORT = 65_535;
+
 /** A sentence for each field of the probes that the sidecar cannot stand in for. */
 export function probeConflicts(place: Place, lever: boolean): readonly string[] {
   const conflicts: string[] = [];
@@ -28,13 +40,47 @@ export function probeConflicts(place: Place, lever: boolean): readonly string[] 
         conflicts.push(
           `${where}.${kind}.host is set; the sidecar asks the pod's own address only, so leave it out`,
         );
-      if (portNumber(target.port, place.container) === undefined)
+      const port = portNumber(target.port, place.container);
+      if (port === undefined)
         conflicts.push(
           `${where}.${kind}.port is ${JSON.stringify(target.port)}, which no port of the container is named`,
         );
+      else if (!isWhole(port, 1, MAX_PORT))
+        conflicts.push(`${where}.${kind}.port is ${port}; expected 1 to ${MAX_PORT}`);
     }
+    for (const conflict of valueConflicts(field, probe)) conflicts.push(`${where}${conflict}`);
   }
   return conflicts;
+}
+
+/**
+ * What the API server refuses (core/v1 validation of a Probe) and would no longer see, because the probe becomes the sidecar's: the pod
+ * would be made, and its sidecar could not read its settings.
+ */
+function valueConflicts(field: ProbeField, probe: KubeProbe): readonly string[] {
+  const { exec, httpGet, tcpSocket, grpc } = probe;
+  const conflicts: string[] = [];
+  const handlers = [exec, httpGet, tcpSocket, grpc].filter(given).length;
+  if (handlers !== 1) conflicts.push(` has ${handlers} handlers; expected one`);
+  for (const name of NUMBERS) {
+    const value = probe[name];
+    const most = name === "successThreshold" && field !== "readinessProbe" ? 1 : INT32;
+    if (given(value) && !isWhole(value, 0, most))
+      conflicts.push(`.${name} is ${value}; expected 0 to ${most}`);
+  }
+  if (given(grpc) && !isWhole(grpc.port, 1, MAX_PORT))
+    conflicts.push(`.grpc.port is ${grpc.port}; expected 1 to ${MAX_PORT}`);
+  const { scheme = "", httpHeaders } = httpGet ?? {};
+  if (!["", "HTTP", "HTTPS"].includes(scheme))
+    conflicts.push(`.httpGet.scheme is ${JSON.stringify(scheme)}; expected HTTP or HTTPS`);
+  for (const [index, { name }] of (httpHeaders ?? []).entries())
+    if (!/^[-A-Za-z0-9]+$/.test(name))
+      conflicts.push(`.httpGet.httpHeaders[${index}].name is not the name of a header`);
+  return conflicts;
+}
+
+function isWhole(value: number, least: number, most: number): boolean {
+  return Number.isInteger(value) && value >= least && value <= most;
 }
 
 function portNumber(port: number | string, container: Container): number | undefined {
@@ -82,9 +128,6 @@ export function withLever(
   };
 }
 
-/** A threshold is an int32; a larger one would make the API server refuse the whole pod. */
-const MOST_FAILURES = 2_147_483_647;
-
 interface Window {
   readonly periodMs: number;
   readonly failureThreshold: number;
@@ -116,7 +159,7 @@ function startupWindow(own: Probe | undefined, windowMs: number, lever: boolean)
     return { periodMs: own.periodMs, failureThreshold: own.failureThreshold };
   const periodMs = own?.periodMs ?? 1000;
   const needed = Math.max(windowMs, windowOf(own) + (own?.initialDelayMs ?? 0));
-  return { periodMs, failureThreshold: Math.min(MOST_FAILURES, Math.ceil(needed / periodMs)) };
+  return { periodMs, failureThreshold: Math.min(INT32, Math.ceil(needed / periodMs)) };
 }
 
 function lever(
@@ -130,7 +173,7 @@ function lever(
     httpGet: { path, port, scheme: "HTTP" },
     periodSeconds: window.periodMs / 1000,
     // The sidecar asks the application within this time; a second more is for itself.
-    timeoutSeconds: Math.max(5, (own?.timeoutMs ?? 0) / 1000 + 1),
+    timeoutSeconds: Math.min(INT32, Math.max(5, (own?.timeoutMs ?? 0) / 1000 + 1)),
     successThreshold: 1,
     failureThreshold: window.failureThreshold,
     ...(given(grace) ? { terminationGracePeriodSeconds: grace } : {}),

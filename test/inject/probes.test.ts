@@ -70,6 +70,8 @@ describe("the restart lever", () => {
     const own = http({ initialDelaySeconds: 5, failureThreshold: 2_147_483_647 });
     const { startup } = rewritten({ startupProbe: own });
     assert.equal(startup?.failureThreshold, 2_147_483_647);
+    const { liveness } = rewritten({ livenessProbe: http({ timeoutSeconds: 2_147_483_647 }) });
+    assert.equal(liveness?.timeoutSeconds, 2_147_483_647);
   });
 
   test("keeps the grace period of the application's probe, and leaves time for its answer", () => {
@@ -190,6 +192,56 @@ describe("a probe that cannot go through the sidecar is refused:", () => {
       "a port name that the container does not have",
       { startupProbe: { tcpSocket: { port: "nowhere" } } },
       "spec.containers[0].startupProbe.tcpSocket.port",
+    ],
+    // What follows the API server refuses by itself, but only in the probes that it gets to see.
+    ...[0, 65_536, -1, 80.5, "99999"].map(
+      (port) =>
+        [
+          `port ${JSON.stringify(port)}`,
+          { livenessProbe: { httpGet: { port } } },
+          "spec.containers[0].livenessProbe.httpGet.port is",
+        ] as const,
+    ),
+    [
+      "a gRPC port that there is not",
+      { startupProbe: { grpc: { port: 0 } } },
+      "spec.containers[0].startupProbe.grpc.port is 0",
+    ],
+    ...(
+      ["initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold"] as const
+    ).map(
+      (field) =>
+        [
+          `a negative ${field}`,
+          { livenessProbe: http({ [field]: -5 }) },
+          `spec.containers[0].livenessProbe.${field} is -5`,
+        ] as const,
+    ),
+    [
+      "a number that is no int32",
+      { startupProbe: http({ failureThreshold: 2_147_483_648 }) },
+      "spec.containers[0].startupProbe.failureThreshold",
+    ],
+    [
+      "more than one success for liveness",
+      { livenessProbe: http({ successThreshold: 2 }) },
+      "spec.containers[0].livenessProbe.successThreshold is 2",
+    ],
+    [
+      "two handlers",
+      { livenessProbe: http({ tcpSocket: { port: 80 } }) },
+      "spec.containers[0].livenessProbe has 2 handlers",
+    ],
+    ["no handler", { startupProbe: {} }, "spec.containers[0].startupProbe has 0 handlers"],
+    [
+      "another scheme",
+      { livenessProbe: { httpGet: { port: 80, scheme: "FTP" } } },
+      "spec.containers[0].livenessProbe.httpGet.scheme",
+    ],
+    [
+      "a header that is none",
+      { livenessProbe: { httpGet: { port: 80, httpHeaders: [{ name: "a b", value: "c" }] } } },
+      "spec.containers[0].livenessProbe.httpGet.httpHeaders[0].name",
     ],
   ];
   for (const [what, container, field] of cases)
