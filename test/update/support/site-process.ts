@@ -48,5 +48,8 @@ if (small !== undefined) {
   process.stdout.write(`${JSON.stringify(full)}\n`);
   mount("-o", "remount,size=64m");
 }
-const status = await site.until("the end", committed(options.version));
+const status = await site.until(
+  "the end",
+  (now) => committed(options.version)(now) && now.error === null,
+);
 process.stdout.write(`${JSON.stringify(status)}\n`);
