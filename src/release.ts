@@ -8,7 +8,7 @@ import * as s from "valibot";
 import { EdgeSyncError } from "./errors.ts";
 import { isAppName } from "./values.ts";
 
-/** Bytes; beyond it a document is not even fetched. */
+/** Bytes; beyond it a document is neither fetched nor published. */
 export const CHANNEL_DOCUMENT_LIMIT = 64 * 1024;
 /** Bytes; a release of 50,000 files takes about 20 MiB. */
 export const MANIFEST_LIMIT = 64 * 1024 * 1024;
@@ -153,7 +153,7 @@ const release = s.object({
 
 /** @throws EdgeSyncError RELEASE_INVALID */
 export function parseChannelDocument(bytes: Uint8Array): ChannelDocument {
-  const document = parseJson(channelDocument, bytes, "channel document");
+  const document = parseJson(channelDocument, bytes, CHANNEL_DOCUMENT_LIMIT, "channel document");
   const platforms = document.releases.map((item) => item.platform);
   if (new Set(platforms).size !== platforms.length)
     throw new EdgeSyncError("RELEASE_INVALID", "channel document names a platform twice");
@@ -162,14 +162,24 @@ export function parseChannelDocument(bytes: Uint8Array): ChannelDocument {
 
 /** @throws EdgeSyncError RELEASE_INVALID */
 export function parseRelease(bytes: Uint8Array): Release {
-  const manifest: Release = parseJson(release, bytes, "release manifest");
+  const manifest: Release = parseJson(release, bytes, MANIFEST_LIMIT, "release manifest");
   const problem = findProblem(manifest);
   if (problem !== undefined)
     throw new EdgeSyncError("RELEASE_INVALID", `release manifest: ${problem}`);
   return manifest;
 }
 
-function parseJson<T>(schema: s.GenericSchema<unknown, T>, bytes: Uint8Array, what: string): T {
+function parseJson<T>(
+  schema: s.GenericSchema<unknown, T>,
+  bytes: Uint8Array,
+  limit: number,
+  what: string,
+): T {
+  if (bytes.length > limit)
+    throw new EdgeSyncError(
+      "RELEASE_INVALID",
+      `${what} has ${bytes.length} bytes, allowed are ${limit}`,
+    );
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import {
+  MANIFEST_LIMIT,
   comparePaths,
   isTreePath,
   parseRelease,
@@ -90,6 +91,12 @@ describe("a release manifest", () => {
     test(`is refused with ${what}`, () => {
       assert.throws(() => parseRelease(serialize(release)), { code: "RELEASE_INVALID" });
     });
+
+  test("is refused when it is larger than what sites fetch, so that nobody publishes it", () => {
+    const bytes = serialize(releaseOf([file("a")]));
+    const padded = Buffer.concat([bytes, Buffer.alloc(MANIFEST_LIMIT, " ")]);
+    assert.throws(() => parseRelease(padded), { code: "RELEASE_INVALID" });
+  });
 
   test("is refused, and nothing worse, whatever the bytes are", () => {
     const valid = serialize(releaseOf([folder("bin"), file("bin/web")]));
