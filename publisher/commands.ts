@@ -206,7 +206,8 @@ const serveCommand: Command = {
       lines: [`serving ${root} at ${serving.url}`],
       json: { repository: root, url: serving.url },
     });
-    await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    if (!signal.aborted)
+      await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
     return undefined;
   },
 };

@@ -7,7 +7,10 @@ import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { parseArguments } from "../../publisher/command.ts";
+import { COMMANDS } from "../../publisher/commands.ts";
 import { serve } from "../../publisher/serve.ts";
+import { silent } from "../../publisher/work.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { makePublisher } from "./world.ts";
 
@@ -146,5 +149,20 @@ describe("edgesync serve", () => {
     assert.equal((await fetch(new URL("metadata/timestamp.json", url))).status, 200);
     child.kill("SIGTERM");
     assert.equal(await ended, 0);
+  });
+
+  test("ends also when it was told to stop while it began", async () => {
+    await using publisher = await makePublisher();
+    const stop = new AbortController();
+    const command = COMMANDS.find(({ name }) => name === "serve");
+    assert.ok(command !== undefined);
+    const { arguments: args } = parseArguments(command, [publisher.repository, "--port", "0"]);
+    const shell = {
+      now: () => Date.now(),
+      keyring: () => Promise.reject(new Error("no keys are needed")),
+      progress: silent,
+      announce: () => stop.abort(new Error("SIGINT")),
+    };
+    assert.equal(await command.run(args, shell, stop.signal), undefined);
   });
 });
