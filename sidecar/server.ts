@@ -1,6 +1,7 @@
 /**
  * What the sidecar says to the kubelet, to people and to a scraper, over plain HTTP on the pod's network. Whoever can reach the pod
- * can ask, so there is nothing to change here and nothing to learn: no Vault path, no value of a secret, no message of an error.
+ * can ask, so there is nothing to learn here: no Vault path, no value of a secret. The one thing that asking changes is the lever, which
+ * takes every probe for the kubelet's; the threat model says what that is worth to a neighbour.
  */
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
