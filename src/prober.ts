@@ -3,8 +3,6 @@ import type { Probe } from "./probe.ts";
 
 export interface Verdict {
   readonly passing: boolean;
-  /** Whether any result has been seen at all. */
-  readonly seen: boolean;
   /** The last result and how often it came in a row; 0 before the first. */
   readonly last: boolean;
   readonly run: number;
@@ -12,7 +10,7 @@ export interface Verdict {
 
 /** Like the kubelet: liveness is taken to be good until it has failed, startup and readiness to be bad until they have passed. */
 export function initialVerdict(passing: boolean): Verdict {
-  return { passing, seen: false, last: passing, run: 0 };
+  return { passing, last: passing, run: 0 };
 }
 
 /** The verdict after one more result. */
@@ -23,5 +21,5 @@ export function observe(
 ): Verdict {
   const run = verdict.run > 0 && verdict.last === result ? verdict.run + 1 : 1;
   const reached = run >= (result ? successThreshold : failureThreshold);
-  return { passing: reached ? result : verdict.passing, seen: true, last: result, run };
+  return { passing: reached ? result : verdict.passing, last: result, run };
 }

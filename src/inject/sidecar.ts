@@ -138,11 +138,6 @@ function environment(settings: Settings): readonly EnvVar[] {
   ];
 }
 
-/** A container of the pod that has the sidecar's name. */
-export function namedSidecar(all: readonly Place[]): Place | undefined {
-  return all.find(({ container }) => container.name === SIDECAR);
-}
-
 /**
  * Whether a container of the sidecar's name was put there by an earlier call. The API server calls a webhook again after others have
  * changed the pod, and defaults and other webhooks may have added fields by then; a command or a hook is nobody's to add.
