@@ -60,11 +60,12 @@ function compareObjects(
 ): void {
   const left = keysOf(before);
   const right = keysOf(after);
+  const [hadKeys, hasKeys] = [new Set(left), new Set(right)];
   for (const key of left)
-    if (!right.includes(key)) out.push({ op: "remove", path: `${path}/${escape(key)}` });
+    if (!hasKeys.has(key)) out.push({ op: "remove", path: `${path}/${escape(key)}` });
   for (const key of right) {
     const at = `${path}/${escape(key)}`;
-    if (left.includes(key)) compare(at, before[key], after[key], out);
+    if (hadKeys.has(key)) compare(at, before[key], after[key], out);
     else out.push({ op: "add", path: at, value: after[key] });
   }
 }

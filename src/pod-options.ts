@@ -69,9 +69,12 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
     options[camel(key)] = text === undefined ? undefined : read(key, row, text, problems);
   }
   const secrets = readSecrets(annotations, problems);
-  for (const key of Object.keys(annotations).toSorted()) {
-    if (key.startsWith(PREFIX) && !isKnown(key.slice(PREFIX.length)))
-      problems.push(`${key} is not known; ${suggestion(key.slice(PREFIX.length))}`);
+  const unknown = Object.keys(annotations)
+    .filter((key) => key.startsWith(PREFIX) && !isKnown(key.slice(PREFIX.length)))
+    .toSorted();
+  for (const [index, key] of unknown.entries()) {
+    const hint = index < MAX_SUGGESTIONS ? suggestion(key.slice(PREFIX.length)) : REFERENCE;
+    problems.push(`${key} is not known; ${hint}`);
   }
   // Every member of the mapped type is assigned by the loop over the same table.
   return { options: { ...options, secrets } as unknown as PodOptions, problems };
@@ -103,15 +106,18 @@ function isKnown(name: string): boolean {
   return isKey(name) || splitFamily(name) !== undefined;
 }
 
+const REFERENCE = "docs/annotations.md lists all that are";
+
+/** To look for near names takes time, and nobody misspells more than a few. */
+const MAX_SUGGESTIONS = 20;
+
 function suggestion(name: string): string {
   const known = [
     ...Object.keys(ANNOTATIONS),
     ...Object.keys(SECRET_ANNOTATIONS).map((f) => `${f}.<name>`),
   ];
   const near = known.find((key) => distance(key, name) <= 2);
-  return near === undefined
-    ? "docs/annotations.md lists all that are"
-    : `did you mean ${PREFIX}${near}?`;
+  return near === undefined ? REFERENCE : `did you mean ${PREFIX}${near}?`;
 }
 
 /** Levenshtein's, for short names. */
@@ -166,11 +172,13 @@ function readSecrets(
     if (request !== undefined && format !== undefined && file !== undefined)
       secrets.push({ name, request, format, file, mode });
   }
-  for (const secret of secrets) {
-    const twin = secrets.find((other) => other !== secret && other.file === secret.file);
-    if (twin !== undefined && twin.name < secret.name)
+  const owners = new Map<string, string>();
+  for (const { name, file } of secrets) {
+    const owner = owners.get(file);
+    if (owner === undefined) owners.set(file, name);
+    else
       problems.push(
-        `${PREFIX}file.${secret.name} is ${quote(secret.file)}, which is also the file of secret ${twin.name}`,
+        `${PREFIX}file.${name} is ${quote(file)}, which is also the file of secret ${owner}`,
       );
   }
   return secrets;

@@ -84,10 +84,13 @@ export function someOf<const T extends string>(...words: readonly T[]): Value<re
   };
 }
 
+const MAX_CONTAINER_NAMES = 64;
+
 export const containerNames: Value<readonly string[]> = {
-  allowed: "a comma-separated list of container names",
+  allowed: `a comma-separated list of at most ${MAX_CONTAINER_NAMES} container names`,
   parse(input) {
-    const names = input.split(",").map((name) => name.trim());
+    const names = input.split(",", MAX_CONTAINER_NAMES + 1).map((name) => name.trim());
+    if (names.length > MAX_CONTAINER_NAMES) return undefined;
     const valid = names.every((name) => dnsLabel.parse(name) !== undefined);
     return valid && new Set(names).size === names.length ? names : undefined;
   },

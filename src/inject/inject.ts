@@ -2,6 +2,7 @@
  * The injection: from a pod to the pod as it should be. Pure, and its own fixed point: the API server calls a webhook again after
  * others have changed the pod, and then this finds nothing left to do.
  */
+import { Buffer } from "node:buffer";
 import { POD_LABEL } from "#core/annotations.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
@@ -48,6 +49,11 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
   if (spec.os?.name === "windows" || spec.nodeSelector?.["kubernetes.io/os"] === "windows")
     return skip("windows");
 
+  const size = bytesOf(annotations);
+  if (size > ANNOTATIONS_LIMIT)
+    return deny("ANNOTATION_INVALID", [
+      `metadata.annotations have ${size} bytes; the API server takes ${ANNOTATIONS_LIMIT}`,
+    ]);
   const { options, problems } = readAnnotations(annotations);
   const found = places(spec, "initContainers").find(isOurs);
   const at = sidecarIndex(spec, found);
@@ -86,6 +92,19 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
     if (!(error instanceof EdgeSyncError) || error.code !== "ANNOTATION_INVALID") throw error;
     return deny(error.code, [error.message]);
   }
+}
+
+/**
+ * Bytes of keys and values (apimachinery's TotalAnnotationSizeLimitB). The API server looks only after the webhooks, and what it
+ * would refuse is not worth the work.
+ */
+const ANNOTATIONS_LIMIT = 256 * 2 ** 10;
+
+function bytesOf(annotations: Readonly<Record<string, string>>): number {
+  return Object.entries(annotations).reduce(
+    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(value),
+    0,
+  );
 }
 
 /** Characters; a pod may carry 256 KiB of annotations, each of them wrong. */

@@ -83,10 +83,10 @@ function ephemeralLimit(options: PodOptions, others: readonly Container[]): stri
   return formatBytes(ephemeralBytes(payloadSize) + LOG_BYTES);
 }
 
+/** Divided by and not multiplied with a fraction, which would be rounded: 700m is 0.7. */
+const PARTS: Readonly<Record<string, number>> = { n: 1e9, u: 1e6, m: 1e3 };
+
 const SCALES: Readonly<Record<string, number>> = {
-  n: 1e-9,
-  u: 1e-6,
-  m: 1e-3,
   "": 1,
   k: 1e3,
   M: 1e6,
@@ -106,6 +106,9 @@ const SCALES: Readonly<Record<string, number>> = {
 function amount(quantity: string | number): number {
   if (typeof quantity === "number") return quantity;
   const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)$/.exec(quantity);
-  const scale = SCALES[match?.[2] ?? ""];
-  return match === null || scale === undefined ? Number.NaN : Number(match[1]) * scale;
+  const [, digits = "", suffix = ""] = match ?? [];
+  const [parts, scale] = [PARTS[suffix], SCALES[suffix]];
+  if (match === null) return Number.NaN;
+  if (parts !== undefined) return Number(digits) / parts;
+  return scale === undefined ? Number.NaN : Number(digits) * scale;
 }

@@ -63,8 +63,13 @@ export function findTargets(
   };
 }
 
+/** Names that one message tells. */
+const MAX_NAMED = 20;
+
 function namesOf(all: readonly Place[]): string {
-  return all.length === 0 ? "none" : all.map(({ container }) => container.name).join(", ");
+  const names = all.slice(0, MAX_NAMED).map(({ container }) => container.name);
+  const more = all.length - names.length;
+  return names.length === 0 ? "none" : names.join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 /** Containers that run on and have probes; an ordinary init container has none and ends by itself. */

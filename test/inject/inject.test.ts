@@ -316,6 +316,14 @@ describe("resources", () => {
       requests: { cpu: "100m", memory: "136Mi" },
       limits: { cpu: "100m", memory: "136Mi" },
     });
+    const fractions: Container = {
+      ...WEB,
+      resources: {
+        limits: { cpu: "700m", memory: "1Gi" },
+        requests: { cpu: "0.7", memory: "1Gi" },
+      },
+    };
+    assert.equal(resources({}, fractions)?.requests?.["cpu"], "100m");
   });
   test("are the annotations' where they say something", () => {
     const asked = {

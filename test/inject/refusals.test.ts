@@ -180,6 +180,27 @@ describe("annotations are refused, and named:", () => {
     const wrong = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`unknown-${i}`, ""]));
     assert.ok(denied(podWith(wrong)).message.length < 10_000);
   });
+
+  test("before they are read, when they are more than the API server takes", () => {
+    const many = Object.fromEntries(
+      Array.from({ length: 40_000 }, (_, i) => [`secret.s${i}`, "kv/web"]),
+    );
+    refused("ANNOTATION_INVALID", ["metadata.annotations have", "takes 262144"], many);
+  });
+
+  test("with no more names of containers than can be read", () => {
+    const containers = Array.from({ length: 5_000 }, (_, i) => ({ name: `c${i}` }));
+    const { message } = denied(podWith({ ...CHANNEL, "payload-containers": "x" }, { containers }));
+    assert.ok(message.includes("c19 and 4980 more") && message.length < 1_000, message);
+  });
+
+  test("as a list of container names that is too long", () => {
+    const names = Array.from({ length: 65 }, (_, i) => `c${i}`).join();
+    refused("ANNOTATION_INVALID", ["edgesync.dev/payload-containers"], {
+      ...CHANNEL,
+      "payload-containers": names,
+    });
+  });
 });
 
 describe("what the operator allows", () => {
