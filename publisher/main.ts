@@ -87,12 +87,18 @@ function openShell(announce: (result: Result) => void): Shell {
   };
 }
 
+/** @throws EdgeSyncError KEY_INVALID also when there is none in it: keys must not be written in the clear by mistake */
 async function readPassphrase(path: string): Promise<string> {
-  try {
-    return (await readFile(path, "utf8")).split(/\r?\n/, 1)[0] ?? "";
-  } catch (cause) {
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
     throw new EdgeSyncError("KEY_INVALID", `the passphrase file ${path} cannot be read`, { cause });
-  }
+  });
+  const [passphrase = ""] = text.split(/\r?\n/, 1);
+  if (passphrase === "")
+    throw new EdgeSyncError(
+      "KEY_INVALID",
+      `the first line of the passphrase file ${path} is empty`,
+    );
+  return passphrase;
 }
 
 /** @throws EdgeSyncError USAGE */

@@ -1,5 +1,6 @@
 /** Finds private keys where none may be: in a folder that is served. */
-import { readdir, stat } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { readdir, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import { errnoOf, readRange } from "./files.ts";
@@ -16,7 +17,7 @@ const OVERLAP = 1024;
 const PAYLOAD = /^blobs\/sha256\/[0-9a-f]{64}$/;
 
 /**
- * Paths of files that hold a private key, dot-files and files behind symlinks included.
+ * Paths of files that hold a private key: dot-files too, and what is behind symlinks, since most web servers follow them.
  *
  * @param root folder that is served
  */
@@ -25,12 +26,19 @@ export async function findPrivateKeys(
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const found: string[] = [];
+  /** Real paths; a symlink may lead back. */
+  const visited = new Set<string>();
   const visit = async (folder: string): Promise<void> => {
-    for (const entry of await readdir(join(root, folder), { withFileTypes: true })) {
+    const real = await realpath(join(root, folder));
+    if (visited.has(real)) return;
+    visited.add(real);
+    for (const entry of await readdir(real, { withFileTypes: true })) {
       signal.throwIfAborted();
       const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
-      if (entry.isDirectory()) await visit(path);
-      else if (!PAYLOAD.test(path) && (await holdsKey(join(root, path)))) found.push(path);
+      const kind = entry.isSymbolicLink() ? await kindOf(join(root, path)) : entry;
+      if (kind?.isDirectory() === true) await visit(path);
+      else if (kind?.isFile() === true && !PAYLOAD.test(path) && (await holdsKey(join(root, path))))
+        found.push(path);
     }
   };
   await visit("");
@@ -39,8 +47,7 @@ export async function findPrivateKeys(
 
 async function holdsKey(path: string): Promise<boolean> {
   try {
-    const { size, isFile } = await kindOf(path);
-    if (!isFile) return false;
+    const { size } = await stat(path);
     let tail = "";
     for await (const chunk of readRange(path, 0, size)) {
       const text = tail + Buffer.from(chunk).toString("latin1");
@@ -49,15 +56,20 @@ async function holdsKey(path: string): Promise<boolean> {
     }
     return false;
   } catch (error) {
-    // A dangling symlink, or a temporary file that has got its name meanwhile.
+    // A temporary file that has got its name meanwhile.
     if (errnoOf(error) === "ENOENT") return false;
     throw error;
   }
 }
 
-async function kindOf(path: string): Promise<{ readonly size: number; readonly isFile: boolean }> {
-  const found = await stat(path);
-  return { size: found.size, isFile: found.isFile() };
+/** What a symlink leads to; `undefined` when that is nothing. */
+async function kindOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ELOOP") return undefined;
+    throw error;
+  }
 }
 
 /** @throws EdgeSyncError REPOSITORY_UNSAFE */

@@ -71,6 +71,17 @@ describe("edgesync init", () => {
       assert.match(ran.stderr, /^edgesync: KEY_INVALID: .*passphrase/);
     }
   });
+
+  test("makes no keys when the passphrase file holds none", async () => {
+    await using folder = await temporaryFolder();
+    const [repository, keys] = [join(folder.path, "repository"), join(folder.path, "keys")];
+    const file = join(folder.path, "passphrase");
+    await writeFile(file, "\n");
+    const ran = await edgesync(["init", repository, "--keys", keys, "--passphrase-file", file]);
+    assert.equal(ran.status, 77);
+    assert.match(ran.stderr, /^edgesync: KEY_INVALID: .*passphrase/);
+    assert.deepEqual(await readdir(folder.path), ["passphrase"]);
+  });
 });
 
 describe("edgesync release add and channel set", () => {

@@ -143,6 +143,21 @@ describe("a private key in what is served", () => {
     assert.match(ran.stderr, /^edgesync: REPOSITORY_UNSAFE: .*link/);
   });
 
+  test("is found behind a symlink to its folder, also where symlinks go in a circle", async () => {
+    await using publisher = await makePublisher();
+    const { repository, keys } = publisher;
+    await symlink(".", join(repository, "circle"));
+    await symlink("nowhere", join(repository, "dangling"));
+    await symlink("itself", join(repository, "itself"));
+    await refusePrivateKeys(repository, never);
+    await symlink(keys, join(repository, "metadata", "more"));
+    assert.deepEqual(await codes(publisher), ["REPOSITORY_UNSAFE"]);
+    await assert.rejects(refusePrivateKeys(repository, never), {
+      code: "REPOSITORY_UNSAFE",
+      message: /metadata\/more\/root\.pem/,
+    });
+  });
+
   test("is not seen in a program that only knows how such a file begins", async () => {
     await using publisher = await makePublisher();
     await writeFile(
