@@ -1,26 +1,14 @@
 /** How much is done at a time, and telling how far it is. */
 import { availableParallelism } from "node:os";
 import type { Run } from "#core/delta/encode.ts";
+import { openLanes } from "#core/lanes.ts";
 
 /** Node compresses on four threads, and each compression takes about 150 MiB: more at a time would only wait. */
 const MAX_SLOTS = 4;
 
-/** Runs as much work at a time as there are processors, in the order of asking. */
-export function openSlots(count: number = Math.min(availableParallelism(), MAX_SLOTS)): Run {
-  let free = count;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      // The slot is handed on, not freed, so that nobody can slip in between.
-      if (next === undefined) free++;
-      else next();
-    }
-  };
+/** Runs as much work at a time as there are processors. */
+export function openSlots(): Run {
+  return openLanes(Math.min(availableParallelism(), MAX_SLOTS));
 }
 
 export interface Progress {

@@ -1,4 +1,4 @@
-/** Waiting: until a time or a call, and for one's turn. */
+/** Waiting until a time or a call. */
 import type { Clock } from "#core/clock.ts";
 
 export interface Alarm {
@@ -42,23 +42,5 @@ export function openAlarm(clock: Clock): Alarm {
         bell.isRung = false;
       }
     },
-  };
-}
-
-/** Lets at most `count` pieces of work run at once; the others wait in line. */
-export function openLanes(count: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let free = count;
-  const line: (() => void)[] = [];
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => line.push(resolve));
-    try {
-      return await work();
-    } finally {
-      // The lane goes to the next in line without becoming free in between.
-      const nextInLine = line.shift();
-      if (nextInLine === undefined) free++;
-      else nextInLine();
-    }
   };
 }
