@@ -195,14 +195,10 @@ export interface LogFields {
   readonly version?: string;
   readonly from?: string;
   readonly sequence?: number;
-  readonly platform?: string;
-  readonly phase?: string;
   readonly reason?: string;
   readonly outcome?: string;
   readonly code?: string;
   readonly err?: unknown;
-  readonly role?: string;
-  readonly path?: string;
   readonly route?: string;
   readonly secret?: string;
   readonly container?: string;
