@@ -106,8 +106,10 @@ function usage(args: readonly string[]): number {
     process.stdout.write(USAGE);
     return 0;
   }
-  process.stderr.write(`edgesync agent: ${JSON.stringify(args[0])} is not known\n\n${USAGE}`);
-  return ERRORS.USAGE.exit;
+  const { exit, remedy } = ERRORS.USAGE;
+  const given = JSON.stringify(args[0]);
+  process.stderr.write(`edgesync: USAGE: agent takes nothing, given was ${given}. ${remedy}\n`);
+  return exit;
 }
 
 interface Config {

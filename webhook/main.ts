@@ -1,5 +1,6 @@
 /** The webhook as a process: `edgesync webhook` serves, `edgesync webhook certificate` makes its certificate. */
 import { mkdir, writeFile } from "node:fs/promises";
+import { isIP } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -37,12 +38,13 @@ export async function main(args: readonly string[]): Promise<number> {
       process.stdout.write(USAGE);
       return 0;
     }
-    throw new EdgeSyncError("USAGE", `${JSON.stringify(command)} is not known\n\n${USAGE}`);
+    throw new EdgeSyncError("USAGE", `webhook: ${JSON.stringify(command)} is not known`);
   } catch (error) {
     const code = codeOf(error);
     const text = error instanceof EdgeSyncError ? error.message : String(error);
-    process.stderr.write(`edgesync webhook: ${code}: ${text}\n${ERRORS[code].remedy}\n`);
-    return ERRORS[code].exit;
+    const { remedy, exit } = ERRORS[code];
+    process.stderr.write(`edgesync: ${code}: ${text.replaceAll(/\s+/g, " ")}. ${remedy}\n`);
+    return exit;
   }
 }
 
@@ -88,9 +90,16 @@ async function serve(): Promise<number> {
 }
 
 async function writeCertificate(args: readonly string[]): Promise<number> {
-  const { out, namespace, service, name } = readOptions(args);
+  const options = readOptions(args);
+  if (options === undefined) {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  const { out, namespace, service, name } = options;
   const files = await makeCertificate({ namespace, service, names: name }, clock.now());
-  await mkdir(out, { recursive: true });
+  await mkdir(out, { recursive: true }).catch((cause: unknown) => {
+    throw new EdgeSyncError("USAGE", `--out: ${out} cannot be made a folder`, { cause });
+  });
   const write = async (file: string, text: string, mode: number): Promise<void> => {
     try {
       await writeFile(join(out, file), text, { mode, flag: "wx" });
@@ -121,7 +130,8 @@ interface CertificateOptions {
   readonly name: readonly string[];
 }
 
-function readOptions(args: readonly string[]): CertificateOptions {
+/** `undefined` when only help is wanted. @throws EdgeSyncError USAGE */
+function readOptions(args: readonly string[]): CertificateOptions | undefined {
   try {
     const { values } = parseArgs({
       args: [...args],
@@ -130,17 +140,24 @@ function readOptions(args: readonly string[]): CertificateOptions {
         namespace: { type: "string" },
         service: { type: "string" },
         name: { type: "string", multiple: true, default: [] },
+        help: { type: "boolean", short: "h", default: false },
       },
     });
+    if (values.help) return undefined;
     const { out, namespace = "", service = "", name } = values;
     if (out === undefined) throw new Error("--out is missing");
     if (v.dnsLabel.parse(namespace) === undefined)
       throw new Error(`--namespace must be ${v.dnsLabel.allowed}`);
     if (v.dnsLabel.parse(service) === undefined)
       throw new Error(`--service must be ${v.dnsLabel.allowed}`);
+    for (const host of name)
+      if (isIP(host) === 0 && v.objectName.parse(host) === undefined)
+        throw new Error(
+          `--name is ${JSON.stringify(host)}; expected a lower-case host name or an IP address`,
+        );
     return { out, namespace, service, name };
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause);
-    throw new EdgeSyncError("USAGE", `${text}\n\n${USAGE}`, { cause });
+    throw new EdgeSyncError("USAGE", `webhook certificate: ${text}`, { cause });
   }
 }

@@ -7,7 +7,7 @@ import express from "express";
 import type { ErrorRequestHandler, Express, Request, Response } from "express";
 import { fail } from "#core/admission-review.ts";
 import type { Clock } from "#core/clock.ts";
-import { codeOf } from "#core/errors.ts";
+import { codeOf, EdgeSyncError } from "#core/errors.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
 import type { WebhookConfig } from "./config.ts";
@@ -110,7 +110,15 @@ async function listen(
   host: string | undefined,
 ): Promise<number> {
   server.listen({ port, ...(host === undefined ? {} : { host }) });
-  await once(server, "listening");
+  await once(server, "listening").catch((cause: unknown) => {
+    throw new EdgeSyncError(
+      "CONFIG_INVALID",
+      `cannot listen on ${host ?? "any address"}, port ${port}`,
+      {
+        cause,
+      },
+    );
+  });
   return (server.address() as AddressInfo).port;
 }
 

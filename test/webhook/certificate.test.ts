@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { execFile } from "node:child_process";
-import { readFile, stat } from "node:fs/promises";
+import { once } from "node:events";
+import { readFile, readdir, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
@@ -82,6 +85,29 @@ describe("edgesync webhook certificate", () => {
     await assert.rejects(command(...options), { code: 64 });
   });
 
+  test("says in one line what it expected", async () => {
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, "file");
+    await writeFile(file, "");
+    const names = ["--namespace", "edgesync", "--service", "x"];
+    for (const [args, told] of [
+      [[...names, "--out", file], "--out"],
+      [[...names, "--out", folder.path, "--name", "a b"], "--name"],
+      [[...names, "--out", folder.path, "--mane", "a"], "--mane"],
+      [["--namespace", "a b", "--service", "x", "--out", folder.path], "--namespace"],
+    ] as const)
+      await assert.rejects(command(...args), (error: { code?: number; stderr?: string }) => {
+        assert.equal(error.code, 64);
+        assert.match(error.stderr ?? "", new RegExp(`^edgesync: USAGE: .*${told}.*\\n$`));
+        return true;
+      });
+    assert.deepEqual(await readdir(folder.path), ["file"]);
+  });
+
+  test("tells its options", async () => {
+    assert.match((await command("--help")).stdout, /--namespace <name>/);
+  });
+
   test("says what is missing", async () => {
     await assert.rejects(
       command("--namespace", "edgesync", "--service", "x"),
@@ -103,6 +129,25 @@ describe("edgesync webhook", () => {
         assert.equal(error.code, 78);
         assert.match(error.stderr ?? "", /CONFIG_INVALID.*EDGESYNC_IMAGE/);
         assert.match(error.stderr ?? "", /EDGESYNC_TLS_PORT/);
+        return true;
+      },
+    );
+  });
+
+  test("says that it cannot listen where it was told to", async () => {
+    await using holder = createServer().listen(0, "127.0.0.1");
+    await once(holder, "listening");
+    const { port } = holder.address() as AddressInfo;
+    const env = {
+      EDGESYNC_IMAGE: "edgesync:test",
+      EDGESYNC_LISTEN_ADDRESS: "127.0.0.1",
+      EDGESYNC_TLS_PORT: String(port),
+    };
+    await assert.rejects(
+      run(process.execPath, [BIN, "webhook"], { env }),
+      (error: { code?: number; stderr?: string }) => {
+        assert.equal(error.code, 78);
+        assert.match(error.stderr ?? "", new RegExp(`CONFIG_INVALID: .*127.0.0.1, port ${port}`));
         return true;
       },
     );
