@@ -7,7 +7,7 @@ import { connect as connectTls } from "node:tls";
 import patches from "fast-json-patch";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import type { Pod } from "#core/inject/pod.ts";
-import { podWith, sidecarOf } from "../support/inject.ts";
+import { podWith, sidecarOf, WEB } from "../support/inject.ts";
 import { call, localCertificate, startWebhook } from "../support/webhook.ts";
 import type { Reply, RunningWebhook } from "../support/webhook.ts";
 
@@ -128,8 +128,9 @@ describe("the webhook", () => {
     });
 
   test("takes a pod of 1.5 MiB", async () => {
-    const annotations = { ...POD.metadata?.annotations, large: "x".repeat(1.5 * 2 ** 20) };
-    const reply = await post(webhook, reviewOf({ ...POD, metadata: { annotations } }));
+    const env = [{ name: "LARGE", value: "x".repeat(1.5 * 2 ** 20) }];
+    const spec = { ...POD.spec, containers: [{ ...WEB, env }] };
+    const reply = await post(webhook, reviewOf({ ...POD, spec }));
     assert.equal(responseOf(reply).allowed, true);
   });
 
