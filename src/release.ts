@@ -10,8 +10,11 @@ import { isAppName } from "./values.ts";
 
 /** Bytes; beyond it a document is neither fetched nor published. */
 export const CHANNEL_DOCUMENT_LIMIT = 64 * 1024;
-/** Bytes; a release of 50,000 files takes about 20 MiB. */
-export const MANIFEST_LIMIT = 64 * 1024 * 1024;
+/**
+ * Bytes; about 8,000 files with a delta each. A sidecar holds the manifests of the old and of the new release at once, and with ones
+ * of this size it stays within the memory limit that the webhook gives it.
+ */
+export const MANIFEST_LIMIT = 6 * 1024 * 1024;
 
 /** Which release a channel points to, for each platform. */
 export interface ChannelDocument {

@@ -46,7 +46,7 @@ export type Phase =
   | {
       readonly phase: "committed";
       readonly bank: Bank;
-      /** Kept because the application may still use its files: with on-update none nobody knows. */
+      /** Kept because the application may still use its files: with on-update none nobody knows. The next update takes its room. */
       readonly previous: Bank | null;
     };
 
