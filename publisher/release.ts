@@ -72,13 +72,15 @@ export async function addRelease(
   const contents = await mapInOrder(tree.sources, 16, (source) =>
     blobs.make(source, basesOf(source), signal),
   );
-  for (const content of contents)
-    for (const blob of [content.full, ...content.deltas])
-      if (blob.size >= PACKED_BELOW) {
-        const { file } = await blobs.locate(blob.sha256);
-        const to = blobFile(repository, blob.sha256);
-        if (file !== to) await place(file, to);
-      }
+  // Each once: deltas from several releases are the same bytes where those differ only in what is replaced.
+  const large = contents
+    .flatMap((content) => [content.full, ...content.deltas])
+    .filter((blob) => blob.size >= PACKED_BELOW);
+  for (const sha256 of new Set(large.map((blob) => blob.sha256))) {
+    const { file } = await blobs.locate(sha256);
+    const to = blobFile(repository, sha256);
+    if (file !== to) await place(file, to);
+  }
   const packs = await buildPacks(contents, bases, blobs, () => repository.temporary());
   for (const { pack, file } of packs) await place(file.path, blobFile(repository, pack.sha256));
 

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { createCipheriv } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import { blobPath, parseRelease } from "#core/release.ts";
-import { listFiles, makePublisher, prose } from "./world.ts";
+import { verifyRepository } from "../../publisher/verify.ts";
+import { listFiles, makePublisher, never, prose } from "./world.ts";
 import type { Files } from "./world.ts";
 
 const name = fc.string({
@@ -30,6 +32,13 @@ async function publishedFiles(trees: readonly Files[]): Promise<ReadonlyMap<stri
     if (!path.startsWith("metadata/"))
       files.set(path, await readFile(join(publisher.repository, path), "hex"));
   return files;
+}
+
+/** Bytes that do not compress, the same for the same seed. */
+function noise(bytes: number, seed: number): Buffer {
+  return createCipheriv("aes-128-ctr", Buffer.alloc(16, seed), Buffer.alloc(16)).update(
+    Buffer.alloc(bytes),
+  );
 }
 
 describe("a release", () => {
@@ -102,6 +111,31 @@ describe("a release", () => {
       ["1.0", "zeta", "9"],
     );
     assert.equal(release.contents[0]?.deltas.length, 3);
+  });
+
+  test("can have one delta from several releases, and one blob for several files", async () => {
+    await using publisher = await makePublisher();
+    const bin = (changed: number): Buffer =>
+      Buffer.concat([noise(300_000, changed), noise(1e6, 0)]);
+    await publisher.add("1", { bin: bin(1) });
+    await publisher.add("2", { bin: bin(2) });
+    const text = prose(250_000, 1);
+    const { release } = await publisher.add("3", { bin: bin(3), text });
+    const deltas = release.contents.flatMap((content) => content.deltas);
+    assert.equal(deltas.length, 2);
+    assert.equal(new Set(deltas.map((delta) => delta.sha256)).size, 1);
+    // A file that is the compressed form of another: its own blob is the same bytes.
+    const [compressed] = release.contents.flatMap(({ full }) =>
+      full.encoding === "zstd" ? [full.sha256] : [],
+    );
+    const blob = await readFile(join(publisher.repository, blobPath(compressed ?? "")));
+    await using other = await makePublisher();
+    await other.add("1", { text, "text.zst": blob });
+    for (const { repository } of [publisher, other]) {
+      const root = await readFile(join(repository, "metadata", "1.root.json"));
+      const { problems } = await verifyRepository(repository, root, Date.now(), never);
+      assert.deepEqual(problems, []);
+    }
   });
 
   test("of an empty folder can be published", async () => {
