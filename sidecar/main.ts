@@ -18,7 +18,7 @@ import { openSecretsAgent } from "./secrets-agent.ts";
 import { openServer } from "./server.ts";
 import type { Server, ServerDeps } from "./server.ts";
 import { openStatus, stuckStatus } from "./status.ts";
-import type { Agents, Status } from "./status.ts";
+import type { Agents, Part, Status } from "./status.ts";
 import { supervise } from "./supervise.ts";
 import { openUpdateAgent } from "./update-agent.ts";
 import { openWorkload } from "./workload.ts";
@@ -128,14 +128,14 @@ async function run(config: Config, shell: Shell, signal: AbortSignal): Promise<v
   const { settings, repository, vault } = config;
   const { log, metrics } = shell;
   const common = { settings, clock, random: Math.random, log, metrics };
-  const agents: Agents = { invalid: new Set() };
+  const agents: Agents = { invalid: new Set(), failed: new Map() };
   using workload = openWorkload(common);
   const status = openStatus({ ...common, workload, agents });
   const lever: ServerDeps["lever"] = (container, probe) => workload.answer(container, probe);
   await using _ = await listen(shell.serve(settings.port, status, lever), signal);
 
   const keepRunning = <A extends { run(signal: AbortSignal): Promise<void> }>(
-    part: string,
+    part: Part,
     open: () => Promise<A>,
     adopt: (agent: A) => void,
   ): Promise<void> => {
@@ -143,10 +143,12 @@ async function run(config: Config, shell: Shell, signal: AbortSignal): Promise<v
       try {
         const agent = await open();
         agents.invalid.delete(part);
+        agents.failed.delete(part);
         adopt(agent);
         await agent.run(signal);
       } catch (error) {
         if (codeOf(error) === "CONFIG_INVALID") agents.invalid.add(part);
+        if (!signal.aborted) agents.failed.set(part, codeOf(error));
         throw error;
       }
     };

@@ -1,5 +1,6 @@
 /** The gates as they stand, and the document of `/status`: made from what the agents say at the moment of asking. */
 import type { Clock } from "#core/clock.ts";
+import type { ErrorCode } from "#core/errors.ts";
 import { gates } from "#core/gate.ts";
 import type { Gates } from "#core/gate.ts";
 import type { GateReason } from "#core/reasons.ts";
@@ -10,12 +11,16 @@ import type { SecretsAgent } from "./secrets-agent.ts";
 import type { UpdateAgent } from "./update-agent.ts";
 import type { ObservedWorkload } from "./workload.ts";
 
+export type Part = "update agent" | "secrets agent";
+
 /** The agents as far as they have come up; absent while they have not. */
 export interface Agents {
   update?: UpdateAgent;
   secrets?: SecretsAgent;
-  /** Names of those that cannot come up because of a setting. */
-  readonly invalid: Set<string>;
+  /** Those that cannot come up because of a setting. */
+  readonly invalid: Set<Part>;
+  /** Why those that are not up now are not: they are opened again and again. */
+  readonly failed: Map<Part, ErrorCode>;
 }
 
 export interface StatusDeps {
@@ -84,6 +89,7 @@ export function openStatus(deps: StatusDeps): Status {
         ready: { reason: ready, means: GATE_REASONS[ready] },
         update: agents.update?.status(),
         secrets: agents.secrets?.status(),
+        failed: Object.fromEntries(agents.failed),
         containers: workload.containers(),
       };
     },

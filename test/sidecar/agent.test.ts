@@ -157,6 +157,27 @@ describe("the sidecar as a process", () => {
     assert.equal(await sidecar.program.end("SIGTERM"), 0);
   });
 
+  test("says in its status why a part of it does not come up", async () => {
+    await using disk = await temporaryFolder();
+    await using sidecar = await start({
+      EDGESYNC_VAULT_ADDRESS: `http://127.0.0.1:${await closedPort()}`,
+      EDGESYNC_SECRETS_DIR: join(disk.path, "missing"),
+      EDGESYNC_TOKEN_FILE: join(disk.path, "token"),
+      EDGESYNC_VAULT_ROLE: "reader",
+      EDGESYNC_SECRET_DB: JSON.stringify({ request: "kv/web", format: "json", file: "db" }),
+    });
+    await answers(sidecar, "/startup", 503, "secrets_missing");
+    const failed = await eventually(
+      async () => {
+        const { text } = await sidecar.get("/status");
+        const { failed } = JSON.parse(text) as { failed: Record<string, string> };
+        return Object.keys(failed).length > 0 ? failed : undefined;
+      },
+      () => sidecar.program.output(),
+    );
+    assert.deepEqual(failed, { "secrets agent": "SECRET_STORAGE_UNSAFE" });
+  });
+
   test("waits for its port when another process holds it", async () => {
     const holder = createServer().listen(0);
     await once(holder, "listening");
