@@ -242,7 +242,7 @@ function jsonStrings(text: string): Readonly<Record<string, string>> | undefined
     const entries = Object.entries(value).filter(
       ([key, item]) => key !== "" && typeof item === "string",
     );
-    return Object.fromEntries(entries) as Record<string, string>;
+    return Object.fromEntries(entries);
   } catch {
     // Not JSON: the caller names the variable.
     return undefined;

@@ -144,7 +144,11 @@ function send(
       more();
       return;
     }
-    default:
+    case undefined:
+    case "status":
+    case "no-range":
+    case "wrong-range":
+      // Faults of the header, if any, which has been sent.
       write(body);
       response.end();
   }
