@@ -162,6 +162,12 @@ async function main(): Promise<number> {
       process.stdout.write("\nstopped; nothing is left behind\n");
       process.exit(status);
     });
+  // A rejection that nobody awaits comes here too; what runs in groups of its own would outlive this process.
+  process.once("uncaughtException", (error) => {
+    wipe();
+    process.stdout.write(`\nthe demo failed: ${error.stack ?? String(error)}\n`);
+    process.exit(1);
+  });
   try {
     const begin = performance.now();
     const figures = await play(screen, disk, memory, (kill) => kills.push(kill));

@@ -41,7 +41,10 @@ export function openPrograms(bundle: string, log: string): Programs {
       child.stdout?.setEncoding("utf8").on("data", (text: string) => (texts.out += text));
       child.stderr?.setEncoding("utf8").on("data", (text: string) => (texts.err += text));
       servers.add(child);
-      const code = await new Promise((resolve) => child.once("close", resolve));
+      const code = await new Promise((resolve, reject) => {
+        child.once("error", reject);
+        child.once("close", resolve);
+      });
       servers.delete(child);
       if (code !== 0)
         throw new Error(
@@ -54,6 +57,7 @@ export function openPrograms(bundle: string, log: string): Programs {
       servers.add(child);
       child.stderr?.pipe(output, { end: false });
       return new Promise((resolve, reject) => {
+        child.once("error", reject);
         child.once("exit", (code) => {
           servers.delete(child);
           reject(new Error(`edgesync ${args.join(" ")} ended with ${code}; it wrote ${log}`));
