@@ -6,6 +6,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { bundle, bundleOne } from "../scripts/bundle.ts";
+import { readImage } from "../scripts/image.ts";
 import { freePort } from "../test/support/process.ts";
 import type { Cgroup } from "./cgroup.ts";
 
@@ -25,6 +26,7 @@ export interface Subject {
   readonly name: SubjectName;
   /** Arguments of Node. */
   readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
 }
 
 export interface Running extends AsyncDisposable {
@@ -38,14 +40,17 @@ export interface Running extends AsyncDisposable {
 /** Peers first. */
 export async function buildSubjects(folder: string): Promise<readonly Subject[]> {
   await bundle(folder);
-  const flags = ["--max-semi-space-size=1"];
+  const { entryPoint, env } = await readImage(folder);
+  const [, ...args] = entryPoint;
+  // The peers run with the image's flags and environment too, so that only what is loaded differs.
+  const flags = args.slice(0, -1);
   const peers: Subject[] = [];
   for (const name of ["bare", "libraries"] as const) {
     const path = join(folder, `bench-${name}.mjs`);
     await bundleOne(`bench/programs/${name}.ts`, path);
-    peers.push({ name, args: [...flags, path] });
+    peers.push({ name, args: [...flags, path], env });
   }
-  return [...peers, { name: "sidecar", args: [...flags, join(folder, "edgesync.mjs"), "agent"] }];
+  return [...peers, { name: "sidecar", args: [...args, "agent"], env }];
 }
 
 /** Milliseconds; a machine that needs longer has another problem. */
@@ -64,7 +69,7 @@ export async function start(
   ];
   const begun = performance.now();
   const child = spawn(program, args, {
-    env: { EDGESYNC_PORT: String(port), ...env },
+    env: { ...subject.env, EDGESYNC_PORT: String(port), ...env },
     // What they log is not what is measured, and a pipe that nobody reads would stop them.
     stdio: "ignore",
   });

@@ -7,6 +7,7 @@ import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bundle } from "../scripts/bundle.ts";
+import { readImage } from "../scripts/image.ts";
 import { runPod } from "./kubelet/kubelet.ts";
 import type { PodEvent } from "./kubelet/node.ts";
 import { openPrograms } from "./programs.ts";
@@ -51,9 +52,8 @@ async function play(
   screen.section("A publisher signs releases of a program (esbuild, as its makers published it)");
   const dist = join(disk, "dist");
   await screen.step("the image's bundles are built", bundle(dist));
-  const programs = resources.use(
-    openPrograms(join(dist, "edgesync.mjs"), join(disk, "programs.log")),
-  );
+  const image = await readImage(dist);
+  const programs = resources.use(openPrograms(image, join(disk, "programs.log")));
   onKill(() => programs.kill());
   const [first, second, broken] = await makeReleases(join(disk, "releases"));
   await screen.step(
@@ -96,7 +96,7 @@ async function play(
     name: "site-1",
     disk,
     memory,
-    images: new Map([[IMAGE, programs.entryPoint]]),
+    images: new Map([[IMAGE, image]]),
     configMaps: new Map([
       ["edgesync-ca", { "ca.crt": tls.ca }],
       [
@@ -124,13 +124,13 @@ async function play(
   // Awaited below; a failure until then must not end the process unheard.
   published.catch(() => {});
   await showRotation(stage, pod, view);
-  await screen.step(
+  const offer = await screen.step(
     `edgesync release add --version ${second.version}, begun with the rotation`,
     published,
   );
 
   screen.section("It arrives as a delta");
-  await showUpdate(stage, pod, view, second, figures);
+  await showUpdate(stage, pod, view, { release: second, offer }, figures);
 
   screen.section("A release that is broken");
   await screen.step(`edgesync release add --version ${broken.version}`, addRelease(stage, broken));

@@ -3,10 +3,9 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createInterface } from "node:readline";
+import type { Image } from "../scripts/image.ts";
 
 export interface Programs extends AsyncDisposable {
-  /** What the entry point of the image runs. */
-  readonly entryPoint: readonly string[];
   /** Runs a command to its end and returns what it printed; a failure rejects with what it said. */
   run(args: readonly string[]): Promise<string>;
   /** Starts a server; resolves with the first match of `ready` in a line that it prints. */
@@ -20,21 +19,19 @@ export interface Programs extends AsyncDisposable {
 }
 
 /** @param log file for what the servers print */
-export function openPrograms(bundle: string, log: string): Programs {
+export function openPrograms(image: Image, log: string): Programs {
   const servers = new Set<ChildProcess>();
-  const entryPoint = [process.execPath, "--max-semi-space-size=1", bundle];
   const output = createWriteStream(log, { flags: "a" });
   const start = (args: readonly string[], env: Readonly<Record<string, string>>): ChildProcess => {
-    const [program = "", ...first] = entryPoint;
+    const [program = "", ...first] = image.entryPoint;
     return spawn(program, [...first, ...args], {
-      env: { PATH: process.env["PATH"], ...env },
+      env: { PATH: process.env["PATH"], ...image.env, ...env },
       // Of its own group, so that Ctrl-C reaches only the demo, which then ends everything in order.
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
     });
   };
   return {
-    entryPoint,
     async run(args) {
       const child = start(args, {});
       const texts = { out: "", err: "" };

@@ -37,15 +37,24 @@ export interface Stage {
   readonly events: readonly (PodEvent & { readonly at: number })[];
 }
 
+/** What `release add --json` says. */
+export interface Published {
+  /** Bytes of a first installation: every file whole, compressed. */
+  readonly fullBytes: number;
+  /** Bytes of an update from each of the releases before. */
+  readonly updates: readonly { readonly from: string; readonly bytes: number }[];
+}
+
 /** Publishes a release without letting a channel point to it. */
 export async function addRelease(
   { programs, folders }: Pick<Stage, "programs" | "folders">,
   release: DemoRelease,
-): Promise<void> {
+): Promise<Published> {
   const platform = `${process.platform}-${process.arch}`;
   const where = ["--repository", folders.repository, "--keys", folders.keys];
   const what = ["--app", APP, "--version", release.version, "--platform", platform];
-  await programs.run(["release", "add", release.folder, ...what, ...where]);
+  const said = await programs.run(["release", "add", release.folder, ...what, ...where, "--json"]);
+  return JSON.parse(said) as Published;
 }
 
 export async function setChannel(

@@ -7,7 +7,7 @@ import { humanBytes } from "./screen.ts";
 import { total, waitFor } from "./sidecar-view.ts";
 import type { Samples, SidecarView } from "./sidecar-view.ts";
 import { mainOf, rotations, round, running, setChannel } from "./stage.ts";
-import type { Figures, Stage } from "./stage.ts";
+import type { Figures, Published, Stage } from "./stage.ts";
 
 function runs(samples: Samples, version: string): boolean {
   return [...samples].some(
@@ -23,7 +23,7 @@ export async function showUpdate(
   stage: Stage,
   pod: RunningPod,
   view: SidecarView,
-  release: DemoRelease,
+  { release, offer }: { readonly release: DemoRelease; readonly offer: Published },
   figures: Figures,
 ): Promise<void> {
   const { screen } = stage;
@@ -47,16 +47,20 @@ export async function showUpdate(
         total(before, "edgesync_sidecar_commits_total"),
     ),
   );
-  const grown = (name: string): number => total(after, name) - total(before, name);
   const payload = (samples: Samples): number =>
     total(samples, 'edgesync_sidecar_download_bytes_total{kind="delta"}') +
     total(samples, 'edgesync_sidecar_download_bytes_total{kind="full"}');
   figures.deltaBytes = payload(after) - payload(before);
-  figures.fullBytes = figures.deltaBytes + grown("edgesync_sidecar_saved_bytes_total");
+  figures.fullBytes = offer.fullBytes;
   const share = ((100 * figures.deltaBytes) / figures.fullBytes).toFixed(1);
   screen.claim(
     figures.deltaBytes > 0 && figures.deltaBytes < figures.fullBytes / 2,
     `release ${release.version} is committed: ${humanBytes(figures.deltaBytes)} fetched in place of ${humanBytes(figures.fullBytes)} compressed (${share} %)`,
+  );
+  const promised = offer.updates[0]?.bytes ?? 0;
+  screen.claim(
+    figures.deltaBytes <= 1.01 * promised,
+    `that is what the publisher announced for this step: ${humanBytes(promised)}`,
   );
   screen.claim(
     mainOf(pod)?.restarts === 1,

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdir, open, readFile, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
-import type { RandomAccess } from "#core/delta/codec.ts";
+import type { RandomAccess } from "#core/delta/decoder.ts";
 
 /** The code of a system error, such as `ENOENT`. */
 export function errnoOf(error: unknown): string | undefined {
@@ -122,15 +122,14 @@ export async function openRandom(path: string): Promise<RandomAccess & AsyncDisp
   const { size } = await file.stat();
   return {
     size,
-    async read(position, length) {
-      const buffer = Buffer.allocUnsafe(length);
-      for (let done = 0; done < length;) {
-        const { bytesRead } = await file.read(buffer, done, length - done, position + done);
+    async readInto(bytes, position) {
+      for (let done = 0; done < bytes.length;) {
+        const rest = bytes.length - done;
+        const { bytesRead } = await file.read(bytes, done, rest, position + done);
         if (bytesRead === 0)
           throw new EdgeSyncError("REPOSITORY_INVALID", `${path} became shorter while it was read`);
         done += bytesRead;
       }
-      return buffer;
     },
     [Symbol.asyncDispose]: () => file.close(),
   };

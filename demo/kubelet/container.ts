@@ -30,11 +30,12 @@ export async function startProcess(
 ): Promise<Process> {
   await makeSubPaths(container, volumes);
   const map = (text: string): string => mapPaths(text, container, volumes);
-  const env: Record<string, string> = {};
+  const image = node.images.get(container.image ?? "");
+  const env: Record<string, string> = { ...image?.env };
   for (const item of container.env ?? [])
     env[item.name] = map(expand(valueOf(item, pod, node), env));
   const [program, ...args] = [
-    ...(container.command ?? node.images.get(container.image ?? "") ?? []),
+    ...(container.command ?? image?.entryPoint ?? []),
     ...(container.args ?? []),
   ].map((text) => map(expand(text, env)));
   if (program === undefined)

@@ -1,13 +1,18 @@
 /** The machine that the demo's kubelet runs pods on: folders for its volumes, images as commands, and what the API server would give it. */
 
+export interface Image {
+  readonly entryPoint: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
 export interface Node {
   readonly name: string;
   /** Folder on disk for volumes and logs. */
   readonly disk: string;
   /** Folder in memory (tmpfs) for volumes of medium Memory. */
   readonly memory: string;
-  /** What the entry point of an image would run; an image that is not here has none. */
-  readonly images: ReadonlyMap<string, readonly string[]>;
+  /** The entry point and environment of images; one that is not here has neither. */
+  readonly images: ReadonlyMap<string, Image>;
   /** ConfigMaps of the pod's namespace: file name to content. */
   readonly configMaps: ReadonlyMap<string, Readonly<Record<string, string>>>;
   /** A service-account token, as the API server's TokenRequest answers. */

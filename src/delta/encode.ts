@@ -5,7 +5,8 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
 import { EdgeSyncError } from "../errors.ts";
-import type { RandomAccess } from "./codec.ts";
+import { readBytes } from "./decoder.ts";
+import type { RandomAccess } from "./decoder.ts";
 import { STEP, markOld } from "./window.ts";
 import {
   HEADER_BYTES,
@@ -94,8 +95,8 @@ async function encodeSegment(
   target: RandomAccess,
   { start, end, offset, length }: Plan,
 ): Promise<readonly Buffer[]> {
-  const bytes = await target.read(start, end - start);
-  let window = Buffer.from(await old.read(offset, length));
+  const bytes = await readBytes(target, start, end - start);
+  let window = await readBytes(old, offset, length);
   let from = offset;
   if (window.length >= 4 && window.readUInt32LE(0) === DICTIONARY_MAGIC) {
     window = window.subarray(1);

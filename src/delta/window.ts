@@ -2,7 +2,8 @@
  * Which part of the old file helps most with a segment of the new one. Both files are read once, in order, and marked at places that
  * their content chooses; marks that both have tell how far the segment has moved.
  */
-import type { RandomAccess } from "./codec.ts";
+import { readBytes } from "./decoder.ts";
+import type { RandomAccess } from "./decoder.ts";
 
 /** On average a mark for each 4 KiB. */
 const MARK_MASK = 0xfff;
@@ -32,7 +33,7 @@ async function forEachMark(
   let hash = 0;
   for (let start = from; start < to; start += READ_BYTES) {
     signal.throwIfAborted();
-    const bytes = await file.read(start, Math.min(READ_BYTES, to - start));
+    const bytes = await readBytes(file, start, Math.min(READ_BYTES, to - start));
     for (let index = 0; index < bytes.length; index++) {
       hash = ((hash << 1) + (GEAR[bytes[index] ?? 0] ?? 0)) >>> 0;
       // The high bits depend on all of the last 32 bytes.

@@ -23,7 +23,7 @@
 import { promisify } from "node:util";
 import { constants, zstdDecompress } from "node:zlib";
 import { EdgeSyncError } from "../errors.ts";
-import type { Decoder, RandomAccess } from "./codec.ts";
+import type { Decoder, RandomAccess } from "./decoder.ts";
 
 export const MAGIC = "ESZS";
 export const VERSION = 1;
@@ -54,15 +54,17 @@ export const zstdSegments: Decoder = {
     cleanup.defer(() => reader.close());
     readHeader(await reader.take(HEADER_BYTES, signal), size);
     let rest = size;
+    const frames = makeSpace();
+    const windows = makeSpace();
     let loaded: { segment: Segment; window: Uint8Array } | undefined;
     while (rest > 0) {
       const segment = readSegment(await reader.take(SEGMENT_HEADER_BYTES, signal), rest, old);
-      const frame = await reader.take(segment.frame, signal);
+      const frame = frames(await reader.collect(segment.frame, signal), segment.frame);
       // Neighbours often share a window: in a small file all of them do.
       if (loaded?.segment.offset !== segment.offset || loaded.segment.window !== segment.window) {
-        // Dropped before the next is read, so that there are never two.
-        loaded = undefined;
-        loaded = { segment, window: await old.read(segment.offset, segment.window) };
+        const window = windows([], segment.window);
+        await old.readInto(window, segment.offset);
+        loaded = { segment, window };
       }
       yield await inflate(frame, loaded.window, segment.output);
       rest -= segment.output;
@@ -114,9 +116,25 @@ async function inflate(frame: Buffer, window: Uint8Array, output: number): Promi
   return bytes;
 }
 
+/** Room for some parts, one after the other, that is used again at the next call: garbage of this size is collected too late. */
+function makeSpace(): (parts: readonly Uint8Array[], length: number) => Buffer {
+  let space = Buffer.alloc(0);
+  return (parts, length) => {
+    if (space.length < length) space = Buffer.allocUnsafeSlow(length);
+    let at = 0;
+    for (const part of parts) {
+      space.set(part, at);
+      at += part.length;
+    }
+    return space.subarray(0, length);
+  };
+}
+
 interface Reader {
   /** The next `length` bytes. */
   take(length: number, signal: AbortSignal): Promise<Buffer>;
+  /** The same in the parts in which they came. */
+  collect(length: number, signal: AbortSignal): Promise<readonly Uint8Array[]>;
   ended(signal: AbortSignal): Promise<boolean>;
   close(): Promise<void>;
 }
@@ -136,20 +154,25 @@ function readerOf(source: AsyncIterable<Uint8Array>): Reader {
     }
   }
 
+  async function collect(length: number, signal: AbortSignal): Promise<readonly Uint8Array[]> {
+    // Grows with what arrives: a header that promises much reserves nothing.
+    const parts: Uint8Array[] = [];
+    let missing = length;
+    while (missing > 0) {
+      await fill(signal);
+      if (pending.length === 0) throw invalid("it ends too early");
+      const part = pending.subarray(0, missing);
+      parts.push(part);
+      pending = pending.subarray(part.length);
+      missing -= part.length;
+    }
+    return parts;
+  }
+
   return {
+    collect,
     async take(length, signal) {
-      // Grows with what arrives: a header that promises much reserves nothing.
-      const parts: Uint8Array[] = [];
-      let missing = length;
-      while (missing > 0) {
-        await fill(signal);
-        if (pending.length === 0) throw invalid("it ends too early");
-        const part = pending.subarray(0, missing);
-        parts.push(part);
-        pending = pending.subarray(part.length);
-        missing -= part.length;
-      }
-      return Buffer.concat(parts, length);
+      return Buffer.concat(await collect(length, signal), length);
     },
     async ended(signal) {
       await fill(signal);

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { bundle, bundleOne, packagesIn } from "../../scripts/bundle.ts";
+import { readImage } from "../../scripts/image.ts";
 import type { Bundle } from "../../scripts/bundle.ts";
 import { eventually, freePort, startNode } from "../support/process.ts";
 import { temporaryFolder } from "../support/temporary.ts";
@@ -30,10 +31,11 @@ describe("the image's bundles", () => {
 
   test("run without the sources and without node_modules", async () => {
     const port = await freePort();
-    await using sidecar = startNode(
-      ["--max-semi-space-size=1", join(folder.path, "edgesync.mjs"), "agent"],
-      { EDGESYNC_PORT: String(port) },
-    );
+    const { entryPoint, env } = await readImage(folder.path);
+    await using sidecar = startNode([...entryPoint.slice(1), "agent"], {
+      ...env,
+      EDGESYNC_PORT: String(port),
+    });
     await eventually(
       async () => {
         try {

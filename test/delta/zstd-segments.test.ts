@@ -5,7 +5,7 @@ import { describe, test } from "node:test";
 import { zstdCompressSync } from "node:zlib";
 import * as fc from "fast-check";
 import { decoderOf, knownCodecs } from "#core/delta/codec.ts";
-import type { RandomAccess } from "#core/delta/codec.ts";
+import type { RandomAccess } from "#core/delta/decoder.ts";
 import { encodeDelta } from "#core/delta/encode.ts";
 
 const signal = new AbortController().signal;
@@ -16,10 +16,11 @@ function inMemory(bytes: Buffer): RandomAccess & { readonly reads: number[] } {
   return {
     size: bytes.length,
     reads,
-    read(position, length) {
-      reads.push(length);
-      assert.ok(position >= 0 && position + length <= bytes.length);
-      return Promise.resolve(bytes.subarray(position, position + length));
+    readInto(into, position) {
+      reads.push(into.length);
+      assert.ok(position >= 0 && position + into.length <= bytes.length);
+      into.set(bytes.subarray(position, position + into.length));
+      return Promise.resolve();
     },
   };
 }

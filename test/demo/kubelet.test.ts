@@ -33,7 +33,7 @@ function nodeIn(folder: string, events: string[] = []): Node {
     name: "node-1",
     disk: folder,
     memory: folder,
-    images: new Map([["script", [process.execPath, "-e"]]]),
+    images: new Map([["script", { entryPoint: [process.execPath, "-e"], env: {} }]]),
     configMaps: new Map([["settings", { "greeting.txt": "hello" }]]),
     token: (audience) => Promise.resolve(`token for ${audience ?? "the API server"}`),
     backOff: { initialMs: 20, maxMs: 100 },
