@@ -34,6 +34,9 @@ export async function main(args: readonly string[]): Promise<number> {
     if (first === "--version") return print(`${description.version}\n`);
     if (first === undefined || first === "--help" || first === "-h" || first === "help")
       return print(overview());
+    const group = COMMANDS.filter((command) => command.name.startsWith(`${first} `));
+    if (group.length > 0 && (args[1] === "--help" || args[1] === "-h"))
+      return print(group.map(helpOf).join("\n"));
     const { command, rest } = findCommand(args);
     const parsed = parseArguments(command, rest);
     if (parsed.help) return print(helpOf(command));
@@ -75,7 +78,13 @@ function openShell(announce: (result: Result) => void): Shell {
         passphraseFile === undefined
           ? process.env["EDGESYNC_PASSPHRASE"]
           : await readPassphrase(passphraseFile);
-      return openKeyring(folder, given === "" ? undefined : given);
+      // As with the file: an empty one is a mistake, and keys in the clear would be its silent price.
+      if (given === "")
+        throw new EdgeSyncError(
+          "KEY_INVALID",
+          "EDGESYNC_PASSPHRASE is empty; expected a passphrase, or no such variable",
+        );
+      return openKeyring(folder, given);
     },
     progress: process.stderr.isTTY
       ? progressLine(
@@ -108,9 +117,10 @@ function findCommand(args: readonly string[]): { command: Command; rest: readonl
     if (words.every((word, index) => args[index] === word))
       return { command, rest: args.slice(words.length) };
   }
+  const known = COMMANDS.map((command) => command.name).join(", ");
   throw new EdgeSyncError(
     "USAGE",
-    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command`,
+    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent or webhook`,
   );
 }
 

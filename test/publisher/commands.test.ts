@@ -72,6 +72,16 @@ describe("edgesync init", () => {
     }
   });
 
+  test("makes no keys when the variable for the passphrase is empty", async () => {
+    await using folder = await temporaryFolder();
+    const [repository, keys] = [join(folder.path, "repository"), join(folder.path, "keys")];
+    const env = { EDGESYNC_PASSPHRASE: "" };
+    const ran = await edgesync(["init", repository, "--keys", keys], { env });
+    assert.equal(ran.status, 77);
+    assert.match(ran.stderr, /^edgesync: KEY_INVALID: EDGESYNC_PASSPHRASE is empty/);
+    assert.deepEqual(await readdir(folder.path), []);
+  });
+
   test("makes no keys when the passphrase file holds none", async () => {
     await using folder = await temporaryFolder();
     const [repository, keys] = [join(folder.path, "repository"), join(folder.path, "keys")];
@@ -245,5 +255,19 @@ describe("the command line", () => {
       assert.ok(help.stdout.includes("Example:\n  edgesync "), help.stdout);
     }
     assert.match((await edgesync(["--version"])).stdout, /^\d+\.\d+\.\d+\n$/);
+  });
+});
+
+describe("the help", () => {
+  test("of a group of commands is that of each of them", async () => {
+    const ran = await edgesync(["release", "--help"]);
+    assert.equal(ran.status, 0);
+    assert.match(ran.stdout, /edgesync release add/);
+  });
+
+  test("of a word that is no command names those that are", async () => {
+    const ran = await edgesync(["relaese", "add"]);
+    assert.equal(ran.status, 64);
+    assert.match(ran.stderr, /"relaese add" is not a command; expected init, release add, /);
   });
 });

@@ -35,7 +35,7 @@ export function edgesync(
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...node, BIN, ...args], {
-      env: { ...process.env, EDGESYNC_PASSPHRASE: "", ...env },
+      env: { ...process.env, EDGESYNC_PASSPHRASE: undefined, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     let [stdout, stderr] = ["", ""];
