@@ -78,7 +78,7 @@ export const RESUMPTIONS = 3;
 
 type Outcome = readonly [state: UpdateState, steps: readonly Step[]];
 
-/** Total: any event is allowed in any state; one that says nothing there changes nothing. */
+/** Total: every event is allowed in every state; one that says nothing there changes nothing. */
 export function next(state: UpdateState, event: Event, policy: Policy): Outcome {
   switch (event.event) {
     case "started":

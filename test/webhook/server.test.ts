@@ -191,7 +191,7 @@ describe("a slow or silent client", () => {
     const [, idle, inHeaders, inBody] = sockets;
     const closed = sockets.map((socket) => {
       socket.on("error", () => {
-        // A reset is as good an end as any.
+        // A reset is a good end too.
       });
       socket.resume();
       return once(socket, "close");
