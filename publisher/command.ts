@@ -36,7 +36,7 @@ export interface Command {
   /** One sentence. */
   readonly summary: string;
   readonly example: string;
-  /** What must be given in order, such as `<repository>`. */
+  /** What is given in order, such as `<folder>`; in brackets what may be left out, at the end. */
   readonly positionals: readonly string[];
   /** Options that take a value, each with its sentence. */
   readonly options: Readonly<Record<string, string>>;
@@ -74,7 +74,9 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
     throw new EdgeSyncError("USAGE", `${command.name}: ${problem}`, { cause });
   }
   const { json = false, help = false } = flags;
-  if (!help && positionals.length !== command.positionals.length) {
+  const least = command.positionals.filter((place) => !place.startsWith("[")).length;
+  const most = command.positionals.length;
+  if (!help && (positionals.length < least || positionals.length > most)) {
     const wanted = command.positionals.join(" ");
     throw new EdgeSyncError(
       "USAGE",

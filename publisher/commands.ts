@@ -15,14 +15,21 @@ import { openRepository } from "./repository.ts";
 import { serve } from "./serve.ts";
 import { verifyRepository } from "./verify.ts";
 
+/** Side by side in the working folder, so that a first try needs no options. */
+const REPOSITORY = "repository";
+const KEYS_FOLDER = "keys";
+
 const KEYS = {
-  keys: "folder of private keys, outside the repository",
+  keys: `folder of private keys, outside the repository; ./${KEYS_FOLDER} when not given`,
   "passphrase-file":
     "file whose first line is the passphrase of the keys (else EDGESYNC_PASSPHRASE)",
 };
 
 async function openKeys(args: Arguments, repository: string, shell: Shell): Promise<Keyring> {
-  const keyring = await shell.keyring(args.required("keys"), args.optional("passphrase-file"));
+  const keyring = await shell.keyring(
+    args.optional("keys") ?? KEYS_FOLDER,
+    args.optional("passphrase-file"),
+  );
   await refuseKeysInside(repository, keyring.folder);
   return keyring;
 }
@@ -35,11 +42,14 @@ const init: Command = {
   name: "init",
   summary: "Makes a repository to be served and, apart from it, a folder of private keys.",
   example: "edgesync init ./repository --keys ./keys",
-  positionals: ["<repository>"],
+  positionals: ["[<repository>]"],
   options: KEYS,
   async run(args, shell) {
-    const [repository = ""] = args.positionals;
-    const keyring = await shell.keyring(args.required("keys"), args.optional("passphrase-file"));
+    const [repository = REPOSITORY] = args.positionals;
+    const keyring = await shell.keyring(
+      args.optional("keys") ?? KEYS_FOLDER,
+      args.optional("passphrase-file"),
+    );
     const root = await initRepository(repository, keyring, shell.now());
     return {
       lines: [
@@ -60,7 +70,7 @@ const releaseAdd: Command = {
     "edgesync release add ./build --repository ./repository --keys ./keys --app web --version 1.4.0 --platform linux-arm64",
   positionals: ["<folder>"],
   options: {
-    repository: "folder that init made",
+    repository: `folder that init made; ./${REPOSITORY} when not given`,
     ...KEYS,
     app: "name of the app",
     version: "version; never published twice with another content",
@@ -70,7 +80,7 @@ const releaseAdd: Command = {
   async run(args, shell, signal) {
     const [folder = ""] = args.positionals;
     const wanted = { folder, ...releaseName(args), deltas: deltasOf(args.optional("deltas")) };
-    const path = args.required("repository");
+    const path = args.optional("repository") ?? REPOSITORY;
     const keyring = await openKeys(args, path, shell);
     await using repository = await openRepository(path, shell.now());
     const added = await addRelease(
@@ -134,13 +144,13 @@ const channelSet: Command = {
     "Points a channel at a version, for every platform that has it; sites follow when they next look.",
   example: "edgesync channel set web/stable 1.4.0 --repository ./repository --keys ./keys",
   positionals: ["<app>/<channel>", "<version>"],
-  options: { repository: "folder that init made", ...KEYS },
+  options: { repository: `folder that init made; ./${REPOSITORY} when not given`, ...KEYS },
   async run(args, shell) {
     const [name = "", version = ""] = args.positionals;
     const reference = channelRef.parse(name);
     if (reference === undefined) throw usage(`${JSON.stringify(name)} is not <app>/<channel>`);
     if (!isVersion(version)) throw usage(`${JSON.stringify(version)} is not a version`);
-    const path = args.required("repository");
+    const path = args.optional("repository") ?? REPOSITORY;
     const keyring = await openKeys(args, path, shell);
     await using repository = await openRepository(path, shell.now());
     const document = await setChannel(repository, keyring, { ...reference, version }, shell.now());
@@ -158,10 +168,10 @@ const renewCommand: Command = {
   summary:
     "Signs the timestamp anew, and whatever else is in the last third of its life and has its key here. Run it daily.",
   example: "edgesync renew ./repository --keys ./keys",
-  positionals: ["<repository>"],
+  positionals: ["[<repository>]"],
   options: KEYS,
   async run(args, shell) {
-    const [path = ""] = args.positionals;
+    const [path = REPOSITORY] = args.positionals;
     const keyring = await openKeys(args, path, shell);
     await using repository = await openRepository(path, shell.now());
     const renewed = await renew(repository, keyring, shell.now());
@@ -174,7 +184,7 @@ const serveCommand: Command = {
   summary:
     "Serves a repository for trying out; any static web server or object store does in earnest.",
   example: "edgesync serve ./repository --port 8443 --tls-cert server.crt --tls-key server.key",
-  positionals: ["<repository>"],
+  positionals: ["[<repository>]"],
   options: {
     host: "address to listen on; 127.0.0.1 when not given",
     port: "port to listen on, 0 for any; 8080 when not given",
@@ -182,7 +192,7 @@ const serveCommand: Command = {
     "tls-key": "PEM private key, outside the repository",
   },
   async run(args, shell, signal) {
-    const [root = ""] = args.positionals;
+    const [root = REPOSITORY] = args.positionals;
     await refusePrivateKeys(root, signal).catch((error: unknown) => {
       throw notAFolder(error, root);
     });
@@ -231,10 +241,10 @@ const verify: Command = {
   name: "verify",
   summary: "Walks a repository as a client would, and checks every channel, manifest and blob.",
   example: "edgesync verify ./repository --root ./root.json",
-  positionals: ["<repository>"],
+  positionals: ["[<repository>]"],
   options: { root: "trust root that sites have; the repository's first one when not given" },
   async run(args, shell, signal) {
-    const [path = ""] = args.positionals;
+    const [path = REPOSITORY] = args.positionals;
     const rootFile = args.optional("root") ?? join(path, "metadata", "1.root.json");
     const root = await readFile(rootFile).catch((cause: unknown) => {
       throw new EdgeSyncError("REPOSITORY_INVALID", `the trust root ${rootFile} cannot be read`, {

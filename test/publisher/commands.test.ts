@@ -215,9 +215,10 @@ describe("the command line", () => {
     for (const args of [
       ["frobnicate"],
       ["release"],
-      ["init"],
       ["init", "a", "b", "--keys", "k"],
-      ["init", "a"],
+      ["release", "add", "--app", "web", "--version", "1", "--platform", "linux-x64"],
+      ["release", "add", ".", "--version", "1", "--platform", "linux-x64"],
+      ["channel", "set", "web/stable"],
       ["verify", "a", "--nope"],
       ["serve", "a", "--port", "http"],
       ["channel", "set", "web", "1", "--keys", "k", "--repository", "r"],
@@ -255,6 +256,25 @@ describe("the command line", () => {
       assert.ok(help.stdout.includes("Example:\n  edgesync "), help.stdout);
     }
     assert.match((await edgesync(["--version"])).stdout, /^\d+\.\d+\.\d+\n$/);
+  });
+});
+
+describe("a first try", () => {
+  test("needs no options for the folders: they lie side by side where one stands", async () => {
+    await using folder = await temporaryFolder();
+    await makeTree(join(folder.path, "site"), { "index.html": "hello" });
+    const here = { cwd: folder.path };
+    const name = ["--app", "web", "--version", "1.0.0", "--platform", "linux-x64"];
+    for (const args of [
+      ["init"],
+      ["release", "add", ...name, "site"],
+      ["channel", "set", "web/stable", "1.0.0"],
+      ["verify"],
+    ]) {
+      const ran = await edgesync(args, here);
+      assert.equal(ran.status, 0, ran.stderr);
+    }
+    assert.deepEqual((await readdir(folder.path)).toSorted(), ["keys", "repository", "site"]);
   });
 });
 

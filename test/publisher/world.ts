@@ -27,14 +27,17 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Options for node, before the command. */
   readonly node?: readonly string[];
+  /** The working folder. */
+  readonly cwd?: string;
 }
 
 export function edgesync(
   args: readonly string[],
-  { env = {}, node = [] }: RunOptions = {},
+  { env = {}, node = [], cwd }: RunOptions = {},
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...node, BIN, ...args], {
+      cwd,
       env: { ...process.env, EDGESYNC_PASSPHRASE: undefined, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
