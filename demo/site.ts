@@ -33,7 +33,11 @@ export interface Tls {
 const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+  async sleep(ms, signal) {
+    await sleep(ms, undefined, { signal }).catch(() => {
+      throw signal.reason;
+    });
+  },
 };
 
 export async function makeTls(folder: string): Promise<Tls> {

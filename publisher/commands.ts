@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ERRORS, EdgeSyncError } from "#core/errors.ts";
+import { isPlatform, isVersion } from "#core/release.ts";
 import { channelRef, integer, isAppName } from "#core/values.ts";
 import { setChannel } from "./channel.ts";
 import type { Arguments, Command, Shell } from "./command.ts";
@@ -120,15 +121,11 @@ function releaseName(args: Arguments): { app: string; version: string; platform:
     throw usage(`--app must be a lower-case name with a letter in it, not ${JSON.stringify(app)}`);
   if (!isVersion(version))
     throw usage(`--version must be letters, digits and . _ + -, not ${JSON.stringify(version)}`);
-  if (!/^[a-z0-9]{1,32}-[a-z0-9_]{1,32}$/.test(platform))
+  if (!isPlatform(platform))
     throw usage(
       `--platform must be <os>-<arch>, such as linux-arm64, not ${JSON.stringify(platform)}`,
     );
   return { app, version, platform };
-}
-
-function isVersion(input: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$/.test(input);
 }
 
 function deltasOf(input: string | undefined): number {

@@ -20,7 +20,7 @@ export function openAlarm(clock: Clock): Alarm {
       waiting?.abort();
     },
     async until(at, signal) {
-      // Not AbortSignal.any: an agent waits for months on one signal, and each would leave something behind on it.
+      // One listener, taken off at the end: an agent waits for months on one signal.
       const stop = (): void => waiting?.abort();
       signal.addEventListener("abort", stop);
       try {

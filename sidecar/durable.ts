@@ -221,7 +221,8 @@ async function guard<T>(path: string, operation: () => Promise<T>): Promise<T> {
   }
 }
 
-function errnoOf(error: unknown): string | undefined {
+/** The name of a system error, such as `ENOSPC`; undefined for anything else. */
+export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" && error.code.startsWith("E") ? error.code : undefined;
 }

@@ -5,6 +5,7 @@
 import * as promises from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
+import { errnoOf } from "./durable.ts";
 
 export interface SecretFile {
   readonly name: string;
@@ -58,7 +59,7 @@ export async function openPublication(
     try {
       return await fs.readlink(join(set, DATA));
     } catch (error) {
-      if (reasonOf(error) === "ENOENT") return undefined;
+      if (errnoOf(error) === "ENOENT") return undefined;
       throw error;
     }
   };
@@ -107,7 +108,7 @@ export async function openPublication(
       }
       return true;
     } catch (error) {
-      if (["ENOENT", "EINVAL"].includes(reasonOf(error) ?? "")) return false;
+      if (["ENOENT", "EINVAL"].includes(errnoOf(error) ?? "")) return false;
       throw error;
     }
   };
@@ -166,17 +167,13 @@ export async function ensureDirectory(
   await fs.chmod(path, mode);
 }
 
-function reasonOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error ? String(error.code) : undefined;
-}
-
 /** Runs `work`, and names what the file system refused. Its own messages hold paths and never contents. */
 export async function guarded<T>(folder: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (cause) {
     if (cause instanceof EdgeSyncError) throw cause;
-    const reason = reasonOf(cause);
+    const reason = errnoOf(cause);
     if (reason === "ENOSPC" || reason === "EDQUOT")
       throw new EdgeSyncError("DISK_FULL", `${folder} has no room left for the secrets`, { cause });
     throw new EdgeSyncError("DISK_FAILED", `${folder} cannot be written`, { cause });

@@ -36,7 +36,7 @@ export interface Status {
   /** To be asked for the kubelet's startup probe only: an `ok` lets the main container start. */
   start(): GateReason;
   ready(): GateReason;
-  /** Whether `start` has never said `ok`, so that the main container cannot run yet. */
+  /** Whether `start` has never said `ok`, so that the main container cannot run yet. Outside of a pod nobody asks, and nothing is held. */
   held(): boolean;
   document(): unknown;
   /** Brings the gauges of the gates up to date. */
@@ -79,7 +79,7 @@ export function openStatus(deps: StatusDeps): Status {
       return start;
     },
     ready: () => look().ready,
-    held: () => held,
+    held: () => held && settings.podName !== undefined,
     document() {
       const { start, ready } = look();
       return {

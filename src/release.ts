@@ -78,6 +78,16 @@ export interface Release {
   readonly packs: readonly Pack[];
 }
 
+/** Whether a text can be the version of a release; it becomes a part of paths. */
+export function isVersion(input: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$/.test(input);
+}
+
+/** Whether a text is `<os>-<architecture>`. */
+export function isPlatform(input: string): boolean {
+  return /^[a-z0-9]{1,32}-[a-z0-9_]{1,32}$/.test(input);
+}
+
 export function channelPath(app: string, channel: string): string {
   return `channels/${app}/${channel}.json`;
 }
@@ -94,11 +104,8 @@ export function blobPath(sha256: string): string {
 const sha256 = s.pipe(s.string(), s.regex(/^[0-9a-f]{64}$/, "a sha256 in lower-case hex"));
 const size = s.pipe(s.number(), s.safeInteger(), s.minValue(0));
 const name = s.pipe(s.string(), s.check(isAppName, "a lower-case name with a letter in it"));
-const version = s.pipe(
-  s.string(),
-  s.regex(/^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$/, "a version of letters, digits and . _ + -"),
-);
-const platform = s.pipe(s.string(), s.regex(/^[a-z0-9]{1,32}-[a-z0-9_]{1,32}$/, "<os>-<arch>"));
+const version = s.pipe(s.string(), s.check(isVersion, "a version of letters, digits and . _ + -"));
+const platform = s.pipe(s.string(), s.check(isPlatform, "<os>-<arch>"));
 
 const channelDocument = s.object({
   schema: s.literal(1),

@@ -25,7 +25,14 @@ edgesync webhook certificate --out <folder> --namespace <name> --service <name> 
 const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+  async sleep(ms, signal) {
+    try {
+      await sleep(ms, undefined, { signal });
+    } catch {
+      // Node wraps the reason of an abort in an error of its own, and there is no other way to get here.
+      throw signal.reason;
+    }
+  },
 };
 
 /** @returns the exit status */
