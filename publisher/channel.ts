@@ -1,13 +1,9 @@
 /** Points a channel at a version. */
 import { EdgeSyncError } from "#core/errors.ts";
-import {
-  channelPath,
-  manifestPath,
-  parseChannelDocument,
-  parseRelease,
-  serialize,
-} from "#core/release.ts";
-import type { ChannelDocument } from "#core/release.ts";
+import { channelPath, parseChannelDocument } from "#core/channel-document.ts";
+import { serialize } from "#core/document.ts";
+import { manifestPath, parseRelease } from "#core/release.ts";
+import type { ChannelDocument } from "#core/channel-document.ts";
 import type { Keyring } from "./keys.ts";
 import { findSigners, publish } from "./publish.ts";
 import { appRole } from "./release.ts";

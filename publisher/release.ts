@@ -1,7 +1,8 @@
 /** Adds a release: a folder becomes a manifest, blobs, deltas and packs, signed by the role of its app. */
 import { isDeepStrictEqual } from "node:util";
 import { EdgeSyncError } from "#core/errors.ts";
-import { manifestPath, parseRelease, serialize, treeDigest } from "#core/release.ts";
+import { serialize } from "#core/document.ts";
+import { manifestPath, parseRelease, treeDigest } from "#core/release.ts";
 import type { Release } from "#core/release.ts";
 import { openBlobMaker } from "./blobs.ts";
 import { place } from "./files.ts";

@@ -4,13 +4,8 @@ import { join } from "node:path";
 import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
-import {
-  CHANNEL_DOCUMENT_LIMIT,
-  MANIFEST_LIMIT,
-  manifestPath,
-  parseChannelDocument,
-  parseRelease,
-} from "#core/release.ts";
+import { CHANNEL_DOCUMENT_LIMIT, parseChannelDocument } from "#core/channel-document.ts";
+import { MANIFEST_LIMIT, manifestPath, parseRelease } from "#core/release.ts";
 import type { Content, Release } from "#core/release.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import type { MetadataSource, MetadataStore, TrustDeps, TrustedSet } from "#core/trust/refresh.ts";

@@ -9,7 +9,7 @@ import { decoderOf } from "#core/delta/codec.ts";
 import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { Plan, Source } from "#core/plan.ts";
-import { serialize } from "#core/release.ts";
+import { serialize } from "#core/document.ts";
 import type { Blob, Content, Entry, Release } from "#core/release.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";

@@ -7,20 +7,18 @@ import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { policyOf } from "#core/policy.ts";
-import { CHANNEL_DOCUMENT_LIMIT, channelPath, parseChannelDocument } from "#core/release.ts";
 import { jitterMs, pauseMs, restMs, retryOf } from "#core/retry.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { refresh } from "#core/trust/refresh.ts";
-import type { TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
-import { fetchTarget } from "#core/trust/target.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
 import { isSame } from "#core/update-state.ts";
 import type { Bank, Target, UpdateState } from "#core/update-state.ts";
+import { lookAt } from "./channel.ts";
+import type { Trusted } from "./channel.ts";
 import { openDownloads } from "./download.ts";
 import type { Downloads } from "./download.ts";
-import { nodeDisk, readSmallFile } from "./durable.ts";
+import { nodeDisk } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import type { Http } from "./http.ts";
 import { install } from "./install.ts";
@@ -60,8 +58,6 @@ export interface UpdateAgent {
   status(): UpdateStatus;
 }
 
-/** Bytes of the pinned root. */
-const ROOT_LIMIT = 512 * 1024;
 /** Milliseconds; while the journal cannot be saved nothing else makes sense. */
 const SAVE_RETRY_MS = 30_000;
 
@@ -99,8 +95,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       "CONFIG_INVALID",
       "a payload needs the settings channel, repository, payload-dir and trust-root-file",
     );
-  const { app, channel: name } = channel;
-  const followed = `${app}/${name}`;
+  const { app } = channel;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
   const repository = openRepository(address, deps);
@@ -113,7 +108,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Whether a step failed that the state still implies. */
   let unfinished = false;
   let current: string | undefined;
-  let trusted: { readonly set: TrustedSet; readonly deps: TrustDeps } | undefined;
+  let trusted: Trusted | undefined;
   let failures = 0;
   let rest: Rest | undefined;
   /** What an error came up in. */
@@ -255,49 +250,19 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   }
 
   /** Reads the channel, verified, and offers the machine what it names. */
-  async function look(root: string, store: Store, signal: AbortSignal): Promise<void> {
-    const initialRoot = await readSmallFile(disk, root, ROOT_LIMIT);
-    if (initialRoot === undefined)
-      throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${root} does not exist`);
-    const trust = { source: sourceOf(store), store: store.trust, initialRoot, now: clock.now() };
-    const set = await refresh(trust, signal);
-    trusted = { set, deps: trust };
-    const path = channelPath(app, name);
-    const bytes = await fetchTarget(set, path, CHANNEL_DOCUMENT_LIMIT, trust, signal);
-    const target = targetIn(bytes);
+  async function look(root: string, from: Volume, signal: AbortSignal): Promise<void> {
+    const seen = await lookAt(
+      followed,
+      { ...from, disk, clock, repository, platform, root },
+      signal,
+    );
+    trusted = seen.trusted;
+    const { target } = seen;
     const resting =
       rest !== undefined && isSame(rest.target, target) && clock.monotonic() < rest.until;
     const changed = !resting && (await feed({ event: "seen", target }, signal));
     if (pending[0]?.step === "refuse") await step(signal);
-    report.looked(changed, set.expiries());
-  }
-
-  function sourceOf(store: Store): TrustDeps["source"] {
-    return {
-      async metadata(name, limit, signal) {
-        const known = name === "timestamp.json" ? await store.trust.load(name) : undefined;
-        return repository.metadata(name, limit, known, signal);
-      },
-      async target(path, limit, signal) {
-        const sha256 = /(?:^|\/)([0-9a-f]{64})\.[^/]+$/.exec(path)?.[1];
-        if (sha256 === undefined)
-          throw new EdgeSyncError("METADATA_INVALID", `target ${path} has no digest in its name`);
-        return volume?.downloads.file(`targets/${path}`, { sha256, size: limit }, signal);
-      },
-    };
-  }
-
-  function targetIn(bytes: Uint8Array): Target {
-    const document = parseChannelDocument(bytes);
-    if (`${document.app}/${document.channel}` !== followed)
-      throw new EdgeSyncError(
-        "RELEASE_INVALID",
-        `the document of ${followed} is one of ${document.app}/${document.channel}`,
-      );
-    const version = document.releases.find((item) => item.platform === platform)?.version;
-    if (version === undefined)
-      throw new EdgeSyncError("RELEASE_NOT_FOUND", `${followed} has no release for ${platform}`);
-    return { channel: followed, sequence: document.sequence, version };
+    report.looked(changed, trusted.set.expiries());
   }
 
   /** @returns milliseconds until the next cycle */
@@ -311,7 +276,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       }
       await settle(signal);
       activity = "look";
-      if (volume !== undefined) await look(trustRoot, volume.store, signal);
+      if (volume !== undefined) await look(trustRoot, volume, signal);
       await settle(signal);
       failures = 0;
       if (rest === undefined) report.cleared();

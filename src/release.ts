@@ -1,30 +1,17 @@
 /**
- * What a repository says about an app: the channel document (which release a channel points to) and the release manifest
- * (the whole tree, and how to get each of its files). Both are TUF targets, so by the time they are parsed here their bytes are
- * authentic; they are checked all the same, because a publisher can be wrong. Limits are on what a site will accept.
+ * The release manifest: the whole tree, and how to get each of its files. It is a TUF target, so by the time it is parsed here its bytes
+ * are authentic; it is checked all the same, because a publisher can be wrong. Limits are on what a site will accept.
  */
 import { createHash } from "node:crypto";
 import * as s from "valibot";
+import { name, parseDocument, platform, version } from "./document.ts";
 import { EdgeSyncError } from "./errors.ts";
-import { isAppName } from "./values.ts";
 
-/** Bytes; beyond it a document is neither fetched nor published. */
-export const CHANNEL_DOCUMENT_LIMIT = 64 * 1024;
 /**
  * Bytes; about 8,000 files with a delta each. A sidecar holds the manifests of the old and of the new release at once, and with ones
  * of this size it stays within the memory limit that the webhook gives it.
  */
 export const MANIFEST_LIMIT = 6 * 1024 * 1024;
-
-/** Which release a channel points to, for each platform. */
-export interface ChannelDocument {
-  readonly schema: 1;
-  readonly app: string;
-  readonly channel: string;
-  /** Grows with every change of the channel, also when the version goes back. */
-  readonly sequence: number;
-  readonly releases: readonly { readonly platform: string; readonly version: string }[];
-}
 
 /** A content-addressed file of the repository, or a part of a pack. */
 export interface Blob {
@@ -78,20 +65,6 @@ export interface Release {
   readonly packs: readonly Pack[];
 }
 
-/** Whether a text can be the version of a release; it becomes a part of paths. */
-export function isVersion(input: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$/.test(input);
-}
-
-/** Whether a text is `<os>-<architecture>`. */
-export function isPlatform(input: string): boolean {
-  return /^[a-z0-9]{1,32}-[a-z0-9_]{1,32}$/.test(input);
-}
-
-export function channelPath(app: string, channel: string): string {
-  return `channels/${app}/${channel}.json`;
-}
-
 export function manifestPath(app: string, version: string, platform: string): string {
   return `releases/${app}/${version}/${platform}.json`;
 }
@@ -103,18 +76,6 @@ export function blobPath(sha256: string): string {
 
 const sha256 = s.pipe(s.string(), s.regex(/^[0-9a-f]{64}$/, "a sha256 in lower-case hex"));
 const size = s.pipe(s.number(), s.safeInteger(), s.minValue(0));
-const name = s.pipe(s.string(), s.check(isAppName, "a lower-case name with a letter in it"));
-const version = s.pipe(s.string(), s.check(isVersion, "a version of letters, digits and . _ + -"));
-const platform = s.pipe(s.string(), s.check(isPlatform, "<os>-<arch>"));
-
-const channelDocument = s.object({
-  schema: s.literal(1),
-  app: name,
-  channel: name,
-  sequence: s.pipe(s.number(), s.safeInteger(), s.minValue(1)),
-  releases: s.pipe(s.array(s.object({ platform, version })), s.maxLength(64)),
-});
-
 const mode = s.pipe(s.number(), s.safeInteger(), s.minValue(0), s.maxValue(0o777));
 const path = s.pipe(s.string(), s.check(isTreePath, "a relative path inside the tree"));
 const blob = { sha256, size };
@@ -162,45 +123,12 @@ const release = s.object({
 });
 
 /** @throws EdgeSyncError RELEASE_INVALID */
-export function parseChannelDocument(bytes: Uint8Array): ChannelDocument {
-  const document = parseJson(channelDocument, bytes, CHANNEL_DOCUMENT_LIMIT, "channel document");
-  const platforms = document.releases.map((item) => item.platform);
-  if (new Set(platforms).size !== platforms.length)
-    throw new EdgeSyncError("RELEASE_INVALID", "channel document names a platform twice");
-  return document;
-}
-
-/** @throws EdgeSyncError RELEASE_INVALID */
 export function parseRelease(bytes: Uint8Array): Release {
-  const manifest: Release = parseJson(release, bytes, MANIFEST_LIMIT, "release manifest");
+  const manifest: Release = parseDocument(release, bytes, MANIFEST_LIMIT, "release manifest");
   const problem = findProblem(manifest);
   if (problem !== undefined)
     throw new EdgeSyncError("RELEASE_INVALID", `release manifest: ${problem}`);
   return manifest;
-}
-
-function parseJson<T>(
-  schema: s.GenericSchema<unknown, T>,
-  bytes: Uint8Array,
-  limit: number,
-  what: string,
-): T {
-  if (bytes.length > limit)
-    throw new EdgeSyncError(
-      "RELEASE_INVALID",
-      `${what} has ${bytes.length} bytes, allowed are ${limit}`,
-    );
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new EdgeSyncError("RELEASE_INVALID", `${what} is not JSON in UTF-8`, { cause });
-  }
-  const result = s.safeParse(schema, json, { abortEarly: true });
-  if (result.success) return result.output;
-  const issue = result.issues[0];
-  const where = s.getDotPath(issue) ?? "its top level";
-  throw new EdgeSyncError("RELEASE_INVALID", `${what}: ${where} must be ${issue.message}`);
 }
 
 /** What makes a well-formed manifest impossible to install, in words. */
@@ -291,9 +219,4 @@ export function treeDigest(manifest: Pick<Release, "entries" | "contents">): str
     }
   }
   return hash.digest("hex");
-}
-
-/** The bytes of a document, the same for the same value. */
-export function serialize(document: ChannelDocument | Release): Buffer {
-  return Buffer.from(`${JSON.stringify(document)}\n`);
 }

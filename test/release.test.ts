@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
+import { serialize } from "#core/document.ts";
 import {
   MANIFEST_LIMIT,
   comparePaths,
   isTreePath,
   parseRelease,
-  serialize,
   staysInside,
   treeDigest,
 } from "#core/release.ts";

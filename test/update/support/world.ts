@@ -1,7 +1,8 @@
 import { mkdir, rm, writeFile, chmod, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { channelPath, serialize } from "#core/release.ts";
-import type { ChannelDocument } from "#core/release.ts";
+import { channelPath } from "#core/channel-document.ts";
+import { serialize } from "#core/document.ts";
+import type { ChannelDocument } from "#core/channel-document.ts";
 import type { Identity } from "../../support/certificates.ts";
 import { openOrigin } from "../../support/origin.ts";
 import type { Origin } from "../../support/origin.ts";

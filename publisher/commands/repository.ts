@@ -1,0 +1,149 @@
+/** Commands for a repository as a whole. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ERRORS, EdgeSyncError } from "#core/errors.ts";
+import { integer } from "#core/values.ts";
+import type { Command } from "../command.ts";
+import { initRepository } from "../init.ts";
+import { refusePrivateKeys } from "../private-keys.ts";
+import { renew } from "../publish.ts";
+import { openRepository } from "../repository.ts";
+import { serve } from "../serve.ts";
+import { verifyRepository } from "../verify.ts";
+import { KEYS, KEYS_FOLDER, REPOSITORY, openKeys, usage } from "./shared.ts";
+
+export const init: Command = {
+  name: "init",
+  summary: "Makes a repository to be served and, apart from it, a folder of private keys.",
+  example: "edgesync init ./repository --keys ./keys",
+  positionals: ["[<repository>]"],
+  options: KEYS,
+  async run(args, shell) {
+    const [repository = REPOSITORY] = args.positionals;
+    const keyring = await shell.keyring(
+      args.optional("keys") ?? KEYS_FOLDER,
+      args.optional("passphrase-file"),
+    );
+    const root = await initRepository(repository, keyring, shell.now());
+    return {
+      lines: [
+        `repository  ${repository}`,
+        `keys        ${keyring.folder} (never served; keep root.pem offline)`,
+        `trust root  ${root} (give this to your sites)`,
+      ],
+      json: { repository, keys: keyring.folder, root },
+    };
+  },
+};
+
+const renewCommand: Command = {
+  name: "renew",
+  summary:
+    "Signs the timestamp anew, and whatever else is in the last third of its life and has its key here. Run it daily.",
+  example: "edgesync renew ./repository --keys ./keys",
+  positionals: ["[<repository>]"],
+  options: KEYS,
+  async run(args, shell) {
+    const [path = REPOSITORY] = args.positionals;
+    const keyring = await openKeys(args, path, shell);
+    await using repository = await openRepository(path, shell.now());
+    const renewed = await renew(repository, keyring, shell.now());
+    return { lines: [`signed anew: ${renewed.join(", ")}`], json: { renewed } };
+  },
+};
+
+const serveCommand: Command = {
+  name: "serve",
+  summary:
+    "Serves a repository for trying out; any static web server or object store does in earnest.",
+  example: "edgesync serve ./repository --port 8443 --tls-cert server.crt --tls-key server.key",
+  positionals: ["[<repository>]"],
+  options: {
+    host: "address to listen on; 127.0.0.1 when not given",
+    port: "port to listen on, 0 for any; 8080 when not given",
+    "tls-cert": "PEM certificate chain; with --tls-key, serves HTTPS",
+    "tls-key": "PEM private key, outside the repository",
+  },
+  async run(args, shell, signal) {
+    const [root = REPOSITORY] = args.positionals;
+    await refusePrivateKeys(root, signal).catch((error: unknown) => {
+      throw notAFolder(error, root);
+    });
+    const number = integer(0, 65_535);
+    const port = number.parse(args.optional("port") ?? "8080");
+    if (port === undefined) throw usage(`--port must be ${number.allowed}`);
+    const [cert, key] = [args.optional("tls-cert"), args.optional("tls-key")];
+    if ((cert === undefined) !== (key === undefined))
+      throw usage("--tls-cert and --tls-key are given together or not at all");
+    const tls =
+      cert === undefined || key === undefined
+        ? undefined
+        : { cert: await readOption("tls-cert", cert), key: await readOption("tls-key", key) };
+    await using serving = await serve({
+      root,
+      host: args.optional("host") ?? "127.0.0.1",
+      port,
+      tls,
+    });
+    shell.announce({
+      lines: [`serving ${root} at ${serving.url}`],
+      json: { repository: root, url: serving.url },
+    });
+    if (!signal.aborted)
+      await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    return undefined;
+  },
+};
+
+function notAFolder(error: unknown, path: string): unknown {
+  if (error instanceof EdgeSyncError || !(error instanceof Error)) return error;
+  return new EdgeSyncError("REPOSITORY_INVALID", `${path} cannot be read as a folder`, {
+    cause: error,
+  });
+}
+
+async function readOption(option: string, path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new EdgeSyncError("CONFIG_INVALID", `--${option}: ${path} cannot be read`, { cause });
+  }
+}
+
+const verify: Command = {
+  name: "verify",
+  summary: "Walks a repository as a client would, and checks every channel, manifest and blob.",
+  example: "edgesync verify ./repository --root ./root.json",
+  positionals: ["[<repository>]"],
+  options: { root: "trust root that sites have; the repository's first one when not given" },
+  async run(args, shell, signal) {
+    const [path = REPOSITORY] = args.positionals;
+    const rootFile = args.optional("root") ?? join(path, "metadata", "1.root.json");
+    const root = await readFile(rootFile).catch((cause: unknown) => {
+      throw new EdgeSyncError("REPOSITORY_INVALID", `the trust root ${rootFile} cannot be read`, {
+        cause,
+      });
+    });
+    const { problems, expires, ...counts } = await verifyRepository(
+      path,
+      root,
+      shell.now(),
+      signal,
+    );
+    const [first] = problems;
+    const until = expires === undefined ? null : new Date(expires).toISOString();
+    const summary = `${counts.channels} channels, ${counts.releases} releases, ${counts.blobs} blobs (${counts.bytes} bytes)`;
+    return {
+      lines: [
+        ...problems.map(({ code, message }) => `${code}: ${message}`),
+        first === undefined
+          ? `good: ${summary}; the first signature expires at ${until}`
+          : `${problems.length} problems in ${summary}`,
+      ],
+      json: { good: first === undefined, ...counts, expires: until, problems },
+      ...(first !== undefined && { exit: ERRORS[first.code].exit }),
+    };
+  },
+};
+
+export const repositoryCommands: readonly Command[] = [renewCommand, serveCommand, verify];
