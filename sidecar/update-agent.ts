@@ -252,7 +252,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Reads the channel, verified, and offers the machine what it names. */
   async function look(root: string, from: Volume, signal: AbortSignal): Promise<void> {
     const seen = await lookAt(
-      followed,
+      channel,
       { ...from, disk, clock, repository, platform, root },
       signal,
     );
