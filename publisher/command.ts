@@ -28,6 +28,10 @@ export interface Arguments {
   /** @throws EdgeSyncError USAGE when it was not given */
   required(option: string): string;
   optional(option: string): string | undefined;
+  /** Every value of an option that may be given more than once, in order. */
+  all(option: string): readonly string[];
+  /** Whether an option that takes no value was given. */
+  flag(option: string): boolean;
 }
 
 export interface Command {
@@ -40,6 +44,10 @@ export interface Command {
   readonly positionals: readonly string[];
   /** Options that take a value, each with its sentence. */
   readonly options: Readonly<Record<string, string>>;
+  /** Options that take a value and may be given more than once, each with its sentence. */
+  readonly lists?: Readonly<Record<string, string>>;
+  /** Options that take no value, each with its sentence. */
+  readonly flags?: Readonly<Record<string, string>>;
   run(args: Arguments, shell: Shell, signal: AbortSignal): Promise<Result | undefined>;
 }
 
@@ -51,28 +59,37 @@ export interface Parsed {
 
 /** @throws EdgeSyncError USAGE */
 export function parseArguments(command: Command, args: readonly string[]): Parsed {
-  const values = new Map<string, string>();
+  const values = new Map<string, readonly string[]>();
+  const given = new Set<string>();
   let flags: { readonly json?: boolean; readonly help?: boolean };
   let positionals: readonly string[];
   try {
+    const all = { ...command.options, ...command.lists };
     const options = Object.fromEntries(
-      Object.keys(command.options).map((name) => [name, { type: "string" as const }]),
+      Object.keys(all).map((name) => [name, { type: "string" as const, multiple: true }]),
+    );
+    const switches = Object.fromEntries(
+      Object.keys(command.flags ?? {}).map((name) => [name, { type: "boolean" as const }]),
     );
     const json = { type: "boolean" as const };
     const help = { type: "boolean" as const, short: "h" };
     const parsed = parseArgs({
       args: [...args],
-      options: { ...options, json, help },
+      options: { ...options, ...switches, json, help },
       allowPositionals: true,
     });
     for (const [name, value] of Object.entries(parsed.values))
-      if (typeof value === "string") values.set(name, value);
+      if (Array.isArray(value)) values.set(name, value.map(String));
+      else if (value) given.add(name);
     flags = { json: parsed.values.json === true, help: parsed.values.help === true };
     ({ positionals } = parsed);
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : "the options cannot be read";
     throw new EdgeSyncError("USAGE", `${command.name}: ${problem}`, { cause });
   }
+  for (const name of Object.keys(command.options))
+    if ((values.get(name) ?? []).length > 1)
+      throw new EdgeSyncError("USAGE", `${command.name} takes --${name} once`);
   const { json = false, help = false } = flags;
   const least = command.positionals.filter((place) => !place.startsWith("[")).length;
   const most = command.positionals.length;
@@ -89,19 +106,26 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
     arguments: {
       positionals,
       required(option) {
-        const value = values.get(option);
+        const value = values.get(option)?.[0];
         if (value === undefined)
           throw new EdgeSyncError("USAGE", `${command.name} needs --${option}`);
         return value;
       },
-      optional: (option) => values.get(option),
+      optional: (option) => values.get(option)?.[0],
+      all: (option) => values.get(option) ?? [],
+      flag: (option) => given.has(option),
     },
   };
 }
 
 export function helpOf(command: Command): string {
   const places = command.positionals.map((place) => ` ${place}`).join("");
-  const rows = Object.entries({ ...command.options, json: "print the result as one JSON object" });
+  const rows = Object.entries({
+    ...command.options,
+    ...command.lists,
+    ...command.flags,
+    json: "print the result as one JSON object",
+  });
   const width = Math.max(...rows.map(([name]) => name.length));
   return [
     `edgesync ${command.name}${places} [options]`,

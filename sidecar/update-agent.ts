@@ -96,6 +96,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       "a payload needs the settings channel, repository, payload-dir and trust-root-file",
     );
   const { app } = channel;
+  const followed = channel;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
   const repository = openRepository(address, deps);
@@ -252,7 +253,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Reads the channel, verified, and offers the machine what it names. */
   async function look(root: string, from: Volume, signal: AbortSignal): Promise<void> {
     const seen = await lookAt(
-      channel,
+      followed,
       { ...from, disk, clock, repository, platform, root },
       signal,
     );
