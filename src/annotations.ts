@@ -2,6 +2,7 @@
  * The pod contract: every annotation under `edgesync.dev/`, once. The parser (`pod-options.ts`), the sidecar's settings, the
  * reference page (`docs/annotations.md`) and the tests are made from these two tables, so a new key is one new row.
  */
+import { repositoryUrl, repositoryUrls } from "./addresses.ts";
 import * as v from "./values.ts";
 import type { Value } from "./values.ts";
 
@@ -39,10 +40,24 @@ export const ANNOTATIONS = {
   },
   repository: {
     section: "Updates",
-    help: "Address of the repository; the operator's list must allow it.",
-    value: v.serverUrl,
+    help: "Address of the repository, at a web server or in a registry; the operator's list must allow it.",
+    value: repositoryUrl,
     otherwise: "the cluster's default",
     sidecar: true,
+  },
+  "repository-mirrors": {
+    section: "Updates",
+    help: "Other addresses of the same repository, tried in this order when one does not do; the operator's list must allow each.",
+    value: repositoryUrls,
+    otherwise: "the cluster's default, or none where the pod names a repository",
+    sidecar: true,
+  },
+  "repository-credentials": {
+    section: "Updates",
+    help: "Secret that the sidecar alone mounts, with a token, a username and password, or a .dockerconfigjson for the repository and its mirrors.",
+    value: v.objectName,
+    otherwise: "the repository is read without credentials",
+    sidecar: false,
   },
   "repository-ca": {
     section: "Updates",

@@ -71,6 +71,10 @@ export const SETTINGS = {
     help: "Certificates that the repository's must chain to.",
     value: anyPath,
   },
+  "repository-credentials-dir": {
+    help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
+    value: anyPath,
+  },
   "vault-ca-file": { help: "Certificates that Vault's must chain to.", value: anyPath },
   "token-file": { help: "The sidecar's service-account token.", value: anyPath },
   "secrets-mode": {

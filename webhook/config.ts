@@ -1,6 +1,7 @@
 /** The settings of the webhook: one environment variable for each, from one table. */
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
+import { isOci, noProxy, proxyUrl, repositoryUrl, repositoryUrls } from "#core/addresses.ts";
 import { camel } from "#core/pod-options.ts";
 import type { Camel } from "#core/pod-options.ts";
 import { variableOf } from "#core/settings.ts";
@@ -13,6 +14,8 @@ interface Row<T> {
   readonly value: Value<T>;
   readonly default?: string;
   readonly required?: true;
+  /** May hold a credential, and so is not shown when it is wrong. */
+  readonly secret?: true;
   /** For the reference page, when what stands in its absence is not a fixed text. */
   readonly otherwise?: string;
 }
@@ -43,6 +46,13 @@ const addresses = listOf("https:// addresses", (entry) => {
   );
 });
 
+const repositories = listOf("https:// or oci:// addresses", (entry) =>
+  isOci(entry)
+    ? repositoryUrl.parse(entry) !== undefined ||
+      /^oci(\+http)?:\/\/[^/]+\/[a-z0-9._/-]*\*$/.test(entry)
+    : addresses.parse(entry) !== undefined,
+);
+
 const listenAddress: Value<string> = {
   allowed: "an IP address of this machine",
   parse: (input) => (/^[0-9a-fA-F:.]{2,45}$/.test(input) ? input : undefined),
@@ -62,15 +72,37 @@ export const WEBHOOK_SETTINGS = {
     otherwise: "only the default",
   },
   repository: {
-    help: "Address of the repository, where a pod names none.",
-    value: v.serverUrl,
+    help: "Address of the repository, https:// or oci://, where a pod names none.",
+    value: repositoryUrl,
     otherwise: "each pod must name one that is allowed",
   },
   repositories: {
-    help: "Other repositories that a pod may name.",
-    value: addresses,
+    help: "Other repositories that a pod may name, as its repository or as a mirror.",
+    value: repositories,
     default: "",
     otherwise: "only the default",
+  },
+  "repository-mirrors": {
+    help: "Other addresses of the default repository, tried in this order when one does not do.",
+    value: repositoryUrls,
+    otherwise: "none",
+  },
+  "https-proxy": {
+    help: "Proxy through which sidecars reach repositories at https:// and oci:// addresses. Credentials in it can be read in each pod.",
+    value: proxyUrl,
+    otherwise: "none",
+    secret: true,
+  },
+  "http-proxy": {
+    help: "Proxy for plain http:// addresses.",
+    value: proxyUrl,
+    otherwise: "none",
+    secret: true,
+  },
+  "no-proxy": {
+    help: "What sidecars reach past the proxy.",
+    value: noProxy,
+    otherwise: "nothing",
   },
   "vault-address": {
     help: "Address of Vault or OpenBao, where a pod names none.",
@@ -158,8 +190,10 @@ export function webhookConfig(env: Readonly<Record<string, string | undefined>>)
     const variable = variableOf(key);
     const text = env[variable] || row.default;
     const value = text === undefined ? undefined : row.value.parse(text);
-    if (text !== undefined && value === undefined)
-      problems.push(`${variable} is ${quote(text)}; allowed: ${row.value.allowed}`);
+    if (text !== undefined && value === undefined) {
+      const shown = row.secret === true ? "not allowed as it is" : quote(text);
+      problems.push(`${variable} is ${shown}; allowed: ${row.value.allowed}`);
+    }
     if (text === undefined && row.required === true)
       problems.push(`${variable} is not set; allowed: ${row.value.allowed}`);
     config[camel(key)] = value;
@@ -175,11 +209,22 @@ function quote(text: string): string {
 
 export function clusterOptions(config: WebhookConfig): ClusterOptions {
   const { image, repository, repositories, vaultAddress, vaultAddresses, sidecarPort } = config;
+  const proxy = {
+    HTTPS_PROXY: config.httpsProxy,
+    HTTP_PROXY: config.httpProxy,
+    NO_PROXY: config.noProxy,
+  };
   return {
     image,
     images: config.images,
     repository,
     repositories,
+    repositoryMirrors: config.repositoryMirrors ?? [],
+    proxy: Object.fromEntries(
+      Object.entries(proxy).flatMap(([name, value]) =>
+        value === undefined ? [] : [[name, value]],
+      ),
+    ),
     vaultAddress,
     vaultAddresses,
     sidecarPort,

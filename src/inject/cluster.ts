@@ -7,6 +7,10 @@ export interface ClusterOptions {
   readonly repository: string | undefined;
   /** Other repositories that a pod may name; an entry may end with `*`. */
   readonly repositories: readonly string[];
+  /** Where the default repository is to be had too, in the order in which they are tried. */
+  readonly repositoryMirrors: readonly string[];
+  /** Variables for the sidecar of each pod with a payload: HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
+  readonly proxy: Readonly<Record<string, string>>;
   readonly vaultAddress: string | undefined;
   /** Other addresses of Vault that a pod may name; an entry may end with `*`. */
   readonly vaultAddresses: readonly string[];

@@ -8,6 +8,7 @@ export const VOLUMES = {
   token: "edgesync-token",
   trust: "edgesync-trust",
   repositoryCa: "edgesync-repository-ca",
+  repositoryCredentials: "edgesync-repository-credentials",
   vaultCa: "edgesync-vault-ca",
   noToken: "edgesync-no-token",
 } as const;
@@ -19,6 +20,7 @@ export const PATHS = {
   token: "/edgesync/token",
   trust: "/edgesync/trust",
   repositoryCa: "/edgesync/repository-ca",
+  repositoryCredentials: "/edgesync/repository-credentials",
   vaultCa: "/edgesync/vault-ca",
   /** Where the API server would otherwise mount the pod's own token into the sidecar too. */
   noToken: "/var/run/secrets/kubernetes.io/serviceaccount",

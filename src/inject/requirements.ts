@@ -62,9 +62,13 @@ function neededTogether(
 }
 
 function notAllowed(options: ReadOptions, cluster: ClusterOptions): readonly string[] {
+  const repositories = [...cluster.repositoryMirrors, ...cluster.repositories];
   const lists = [
     ["image", options.image, cluster.image, cluster.images],
-    ["repository", options.repository, cluster.repository, cluster.repositories],
+    ["repository", options.repository, cluster.repository, repositories],
+    ...(options.repositoryMirrors ?? []).map(
+      (mirror) => ["repository-mirrors", mirror, cluster.repository, repositories] as const,
+    ),
     ["vault-address", options.vaultAddress, cluster.vaultAddress, cluster.vaultAddresses],
   ] as const;
   return lists.flatMap(([key, value, fallback, list]) => {

@@ -68,7 +68,7 @@ export function sidecarContainer(parts: SidecarParts): Container {
     imagePullPolicy: "IfNotPresent",
     args: ["agent"],
     restartPolicy: "Always",
-    env: environment(settingsOf(parts)),
+    env: [...environment(settingsOf(parts)), ...proxyVariables(parts)],
     ports: [{ name: SIDECAR, containerPort: port, protocol: "TCP" }],
     volumeMounts: sidecarMounts(options),
     resources,
@@ -102,6 +102,7 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
     ...options,
     settingsVersion: 1,
     repository: payload ? (options.repository ?? cluster.repository) : undefined,
+    repositoryMirrors: payload ? mirrorsOf(options, cluster) : undefined,
     vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
     vaultRole: secrets ? (options.vaultRole ?? serviceAccount) : undefined,
     podName: undefined,
@@ -114,6 +115,10 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
       payload && options.repositoryCa !== undefined
         ? `${PATHS.repositoryCa}/${FILES.ca}`
         : undefined,
+    repositoryCredentialsDir:
+      payload && options.repositoryCredentials !== undefined
+        ? PATHS.repositoryCredentials
+        : undefined,
     secretsDir: secrets ? PATHS.secrets : undefined,
     tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultCaFile:
@@ -124,12 +129,34 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
   };
 }
 
+/** The cluster's mirrors are those of the cluster's repository. */
+function mirrorsOf(
+  { repository, repositoryMirrors }: PodOptions,
+  cluster: ClusterOptions,
+): readonly string[] | undefined {
+  const own = cluster.repositoryMirrors.length === 0 ? undefined : cluster.repositoryMirrors;
+  return repositoryMirrors ?? (repository === undefined ? own : undefined);
+}
+
+/** By the names that all programs know. The sidecar asks only the repository through a proxy. */
+function proxyVariables({ options, cluster }: SidecarParts): readonly EnvVar[] {
+  if (options.channel === undefined) return [];
+  return Object.entries(cluster.proxy).map(([name, value]) => ({
+    name,
+    value: literal(value),
+  }));
+}
+
+/** Kubernetes replaces $(NAME) and $$ in a value; "$$" stands for the character itself. */
+function literal(value: string): string {
+  return value.replaceAll("$", "$$$$");
+}
+
 function environment(settings: Settings): readonly EnvVar[] {
   return [
     ...Object.entries(toEnv(settings)).map(([name, value]) => ({
       name,
-      // Kubernetes replaces $(NAME) and $$ in a value; "$$" stands for the character itself.
-      value: value.replaceAll("$", "$$$$"),
+      value: literal(value),
     })),
     ...DOWNWARD.map(([key, fieldPath]) => ({
       name: variableOf(key),

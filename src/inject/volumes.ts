@@ -23,6 +23,12 @@ export function volumesOf(options: PodOptions): readonly Volume[] {
     configMap(VOLUMES.trust, options.trustRoot, FILES.root);
     if (options.repositoryCa !== undefined)
       configMap(VOLUMES.repositoryCa, options.repositoryCa, FILES.ca);
+    if (options.repositoryCredentials !== undefined) {
+      // All of its keys: which of them there are is the Secret's to say.
+      const secretName = options.repositoryCredentials;
+      const secret = { secretName, defaultMode: READABLE };
+      volumes.push({ name: VOLUMES.repositoryCredentials, secret });
+    }
   }
   if (options.secrets.length > 0) {
     // Without a limit the tmpfs could take all memory of the node; its pages are charged to the sidecar, which writes them.
@@ -75,6 +81,7 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
     mounts.push({ name: VOLUMES.payload, mountPath: PATHS.payload });
     readable("trust");
     if (options.repositoryCa !== undefined) readable("repositoryCa");
+    if (options.repositoryCredentials !== undefined) readable("repositoryCredentials");
   }
   if (options.secrets.length > 0) {
     mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });

@@ -62,7 +62,11 @@ const annotations = fc
   .record(
     {
       channel: fc.constantFrom("web/stable", "detector/edge-2"),
-      repository: fc.constantFrom("https://r.example", "https://r.example:8443/a/b"),
+      repository: fc.constantFrom("https://r.example", "oci://r.example:8443/a/b"),
+      "repository-mirrors": fc.constantFrom(
+        "https://m.example",
+        "https://m.example/a,oci://n.example/b",
+      ),
       "payload-size": fc.constantFrom("1Mi", "3000000", "16Ti"),
       "poll-interval": fc.constantFrom("1s", "15m", "1h30m", "168h"),
       "full-fallback": fc.constantFrom("never", "always", "1", "20Mi"),
@@ -114,6 +118,7 @@ const settings: fc.Arbitrary<Settings> = fc
       secretsDir: path,
       trustRootFile: path,
       repositoryCaFile: path,
+      repositoryCredentialsDir: path,
       vaultCaFile: path,
       tokenFile: path,
       secretsMode: fc.constantFrom(0o440, 0o444),

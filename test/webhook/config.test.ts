@@ -16,6 +16,8 @@ describe("the settings of the webhook", () => {
       images: [],
       repository: undefined,
       repositories: [],
+      repositoryMirrors: [],
+      proxy: {},
       vaultAddress: undefined,
       vaultAddresses: [],
       sidecarPort: 19465,
