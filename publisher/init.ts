@@ -1,10 +1,9 @@
 /** A new repository, and apart from it a folder of keys. */
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { Metadata } from "@tufjs/models";
 import { EdgeSyncError } from "#core/errors.ts";
 import { makeFolder, readIfExists, spool, place } from "./files.ts";
-import { refuseKeysInside } from "./keys.ts";
+import { keyNamed, refuseKeysInside } from "./keys.ts";
 import type { Keyring, SigningKey } from "./keys.ts";
 import { LOCK_NAME, lockRepository } from "./lock.ts";
 import {
@@ -14,9 +13,10 @@ import {
   makeTargets,
   makeTimestamp,
   metaFile,
-  signed,
+  sign,
   toBytes,
 } from "./metadata.ts";
+import type { RoleKeys } from "./metadata.ts";
 import { closeWork, openWork, write } from "./repository.ts";
 
 /** Exists from before the first key is made until the repository is complete, so that an `init` that died can be finished. */
@@ -50,25 +50,35 @@ export async function initRepository(path: string, keyring: Keyring, now: number
         );
     await place((await spool(temporary(), [])).path, join(path, MARKER));
   }
+  const set = await keyring.load();
   const key = async (role: string): Promise<SigningKey> =>
-    (resumed ? await keyring.find(role) : undefined) ?? (await keyring.create(role));
+    keyNamed(set, role) ?? (await keyring.create(role));
   const keys = {
     root: await key("root"),
     targets: await key("targets"),
     snapshot: await key("snapshot"),
     timestamp: await key("timestamp"),
   };
-  await write(repository, "metadata/1.root.json", toBytes(makeRoot(keys, now)));
-  const targets = toBytes(signed(new Metadata(makeTargets(1, "targets", now)), keys.targets));
+  const table = Object.fromEntries(Object.values(keys).map((item) => [item.id, item.key]));
+  const only = ({ id }: SigningKey): RoleKeys => ({ keyids: [id], threshold: 1 });
+  const roles = {
+    root: only(keys.root),
+    targets: only(keys.targets),
+    snapshot: only(keys.snapshot),
+    timestamp: only(keys.timestamp),
+  };
+  const rootFile = await sign(makeRoot(table, roles, now), [keys.root]);
+  await write(repository, "metadata/1.root.json", toBytes(rootFile));
+  const targets = toBytes(await sign(makeTargets(1, "targets", now), [keys.targets]));
   await write(repository, "metadata/1.targets.json", targets);
   const list = makeSnapshot(1, { "targets.json": metaFile(1, targets) }, now);
-  const snapshot = toBytes(signed(new Metadata(list), keys.snapshot));
+  const snapshot = toBytes(await sign(list, [keys.snapshot]));
   await write(repository, "metadata/1.snapshot.json", snapshot);
   const timestamp = makeTimestamp(1, metaFile(1, snapshot), now);
   await write(
     repository,
     "metadata/timestamp.json",
-    toBytes(signed(new Metadata(timestamp), keys.timestamp)),
+    toBytes(await sign(timestamp, [keys.timestamp])),
   );
   await rm(join(path, MARKER));
   return root;

@@ -6,7 +6,7 @@ import { COMMANDS } from "./commands.ts";
 import { helpOf, parseArguments } from "./command.ts";
 import type { Command, Result, Shell } from "./command.ts";
 import { diskError, errnoOf } from "./files.ts";
-import { openKeyring } from "./keys.ts";
+import { VARIABLE_PREFIX, openKeyring } from "./keys.ts";
 import { progressLine, silent } from "./work.ts";
 import description from "../package.json" with { type: "json" };
 
@@ -28,7 +28,7 @@ export async function main(args: readonly string[]): Promise<number> {
     print(
       json ? `${JSON.stringify(result.json)}\n` : result.lines.map((line) => `${line}\n`).join(""),
     );
-  const shell = openShell(announce);
+  const shell = openShell(announce, stop.signal);
   try {
     const first = args[0];
     if (first === "--version") return print(`${description.version}\n`);
@@ -70,7 +70,7 @@ function report(thrown: unknown): number {
   return exit;
 }
 
-function openShell(announce: (result: Result) => void): Shell {
+function openShell(announce: (result: Result) => void, signal: AbortSignal): Shell {
   return {
     now: () => Date.now(),
     async keyring(folder, passphraseFile) {
@@ -84,7 +84,13 @@ function openShell(announce: (result: Result) => void): Shell {
           "KEY_INVALID",
           "EDGESYNC_PASSPHRASE is empty; expected a passphrase, or no such variable",
         );
-      return openKeyring(folder, given);
+      const environment = Object.fromEntries(
+        Object.entries(process.env).flatMap(([name, value]) =>
+          name.startsWith(VARIABLE_PREFIX) && value !== undefined ? [[name, value]] : [],
+        ),
+      );
+      const tell = (text: string): void => void process.stderr.write(text);
+      return openKeyring(folder, given, { environment, tell, signal });
     },
     progress: process.stderr.isTTY
       ? progressLine(

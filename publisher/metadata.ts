@@ -1,18 +1,17 @@
-/** TUF metadata as the publisher writes it: new versions of signed files, never changed in place. */
-import { createHash } from "node:crypto";
-import {
-  MetaFile,
-  Metadata,
-  MetadataKind,
-  Root,
-  Snapshot,
-  TargetFile,
-  Targets,
-  Timestamp,
-} from "@tufjs/models";
+/**
+ * TUF metadata as the publisher writes it: plain data as it stands in the files, new versions that are never changed in place.
+ *
+ * What is read is checked by the client's own parser and signatures by the client's own rules (src/trust): a publisher accepts, and
+ * writes, nothing that sites would refuse.
+ */
+import { hash } from "node:crypto";
+import { canonicalize } from "@tufjs/canonical-json";
 import { EdgeSyncError } from "#core/errors.ts";
-import type { Key } from "@tufjs/models";
+import { parseRoot, parseSnapshot, parseTargets, parseTimestamp } from "#core/trust/metadata.ts";
+import type { Envelope } from "#core/trust/metadata.ts";
+import { verifySignatures } from "#core/trust/signature.ts";
 import type { SigningKey } from "./keys.ts";
+import type { Key } from "./public-keys.ts";
 
 const SPECIFICATION = "1.0.34";
 const DAY_MS = 86_400_000;
@@ -36,6 +35,95 @@ export const LIFETIME_MS = {
 
 export type Kind = keyof typeof LIFETIME_MS;
 
+export const TOP_ROLES = ["root", "targets", "snapshot", "timestamp"] as const;
+export type TopRole = (typeof TOP_ROLES)[number];
+
+export function isTopRole(name: string): name is TopRole {
+  return (TOP_ROLES as readonly string[]).includes(name);
+}
+
+/** Who signs for a role. */
+export interface RoleKeys {
+  readonly keyids: readonly string[];
+  readonly threshold: number;
+}
+
+export type KeyTable = Readonly<Record<string, Key>>;
+
+interface Common {
+  readonly spec_version: string;
+  readonly version: number;
+  /** In the form of {@link isoSeconds}. */
+  readonly expires: string;
+}
+
+export interface Root extends Common {
+  readonly _type: "root";
+  readonly consistent_snapshot: boolean;
+  readonly keys: KeyTable;
+  readonly roles: Readonly<Record<TopRole, RoleKeys>>;
+}
+
+export interface MetaFile {
+  readonly version: number;
+  readonly length: number;
+  readonly hashes: { readonly sha256: string };
+}
+
+export interface TargetFile {
+  readonly length: number;
+  readonly hashes: { readonly sha256: string };
+  readonly custom?: {
+    /** Grows with every release of an app; tells which came last. */
+    readonly order?: number;
+  };
+}
+
+export interface DelegatedRole extends RoleKeys {
+  readonly name: string;
+  readonly paths: readonly string[];
+  readonly terminating: boolean;
+}
+
+export interface Delegations {
+  readonly keys: KeyTable;
+  readonly roles: readonly DelegatedRole[];
+}
+
+export interface Targets extends Common {
+  readonly _type: "targets";
+  /** By path. */
+  readonly targets: Readonly<Record<string, TargetFile>>;
+  readonly delegations?: Delegations;
+}
+
+export interface Snapshot extends Common {
+  readonly _type: "snapshot";
+  /** By file name, such as `targets.json`. */
+  readonly meta: Readonly<Record<string, MetaFile>>;
+}
+
+export interface Timestamp extends Common {
+  readonly _type: "timestamp";
+  readonly meta: { readonly "snapshot.json": MetaFile };
+  /** When this was signed: a lower bound of the time for sites without a clock that they can trust. */
+  readonly "x-edgesync-issued": string;
+}
+
+export type Signed = Root | Targets | Snapshot | Timestamp;
+
+export interface Signature {
+  readonly keyid: string;
+  /** Hexadecimal. */
+  readonly sig: string;
+}
+
+/** A file: what is signed, and by whom. */
+export interface Metadata<T extends Signed> {
+  readonly signed: T;
+  readonly signatures: readonly Signature[];
+}
+
 /** `now` and the lifetime, in the form of the specification: seconds, in UTC. */
 export function expiryOf(kind: Kind, now: number): string {
   return isoSeconds(now + LIFETIME_MS[kind]);
@@ -45,147 +133,172 @@ export function isoSeconds(time: number): string {
   return new Date(time).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
-export const TOP_ROLES = ["root", "targets", "snapshot", "timestamp"] as const;
+function common(version: number, kind: Kind, now: number): Common {
+  return { spec_version: SPECIFICATION, version, expires: expiryOf(kind, now) };
+}
 
-export function makeRoot(
-  keys: Readonly<Record<(typeof TOP_ROLES)[number], SigningKey>>,
+/** The first root. */
+export function makeRoot(keys: KeyTable, roles: Root["roles"], now: number): Root {
+  return { _type: "root", ...common(1, "root", now), consistent_snapshot: true, keys, roles };
+}
+
+/** The next version, with the same keys and roles unless others are given. */
+export function nextRoot(
+  before: Root,
+  change: Partial<Pick<Root, "keys" | "roles">>,
   now: number,
-): Metadata<Root> {
-  const root = new Root({
-    version: 1,
-    specVersion: SPECIFICATION,
-    expires: expiryOf("root", now),
-    consistentSnapshot: true,
-  });
-  for (const role of TOP_ROLES) root.addKey(keys[role].public, role);
-  return signed(new Metadata(root), keys.root);
+): Root {
+  return { ...before, ...common(before.version + 1, "root", now), ...change };
 }
 
 export function makeTargets(version: number, kind: "targets" | "role", now: number): Targets {
-  return new Targets({
-    version,
-    specVersion: SPECIFICATION,
-    expires: expiryOf(kind, now),
-    targets: {},
-  });
+  return { _type: "targets", ...common(version, kind, now), targets: {} };
 }
 
-export interface DelegatedRole {
-  readonly name: string;
-  readonly paths: readonly string[];
-  readonly key: Key;
+export interface TargetsChange {
+  /** Added, or in the place of those of the same path. */
+  readonly targets?: Readonly<Record<string, TargetFile>>;
+  /** Paths that are no longer listed. */
+  readonly remove?: readonly string[];
+  readonly delegations?: Delegations;
 }
 
-/** The next version, with more targets or one more delegation. */
+/** The next version, with what is changed in it. */
 export function nextTargets(
   before: Targets,
-  change: { readonly targets?: readonly TargetFile[]; readonly delegation?: DelegatedRole },
+  { targets = {}, remove = [], delegations }: TargetsChange,
   kind: "targets" | "role",
   now: number,
 ): Targets {
-  const next = Targets.fromJSON({
-    ...before.toJSON(),
-    spec_version: SPECIFICATION,
-    version: before.version + 1,
-    expires: expiryOf(kind, now),
-    ...(change.delegation !== undefined && { delegations: delegate(before, change.delegation) }),
-  });
-  for (const target of change.targets ?? []) next.addTarget(target);
-  return next;
-}
-
-function delegate(before: Targets, { name, paths, key }: DelegatedRole): JsonObject {
-  const { keys = {}, roles = {} } = before.delegations ?? {};
+  const listed = { ...before.targets, ...targets };
+  for (const path of remove) delete listed[path];
   return {
-    keys: Object.fromEntries(
-      [...Object.values(keys), key].map((item) => [item.keyID, item.toJSON()]),
-    ),
-    roles: [
-      ...Object.values(roles).map((role) => role.toJSON()),
-      // Terminating: no later role may answer for the paths of this one.
-      { name, keyids: [key.keyID], threshold: 1, paths: [...paths], terminating: true },
-    ],
+    ...before,
+    ...common(before.version + 1, kind, now),
+    targets: listed,
+    ...(delegations !== undefined && { delegations }),
   };
 }
 
-/** @param order grows with every release of an app; tells which came last */
-export function targetFile(path: string, bytes: Uint8Array, order?: number): TargetFile {
-  return new TargetFile({
-    path,
-    length: bytes.length,
-    hashes: { sha256: createHash("sha256").update(bytes).digest("hex") },
-    ...(order !== undefined && { unrecognizedFields: { custom: { order } } }),
-  });
+/** Delegations with one more role. */
+export function withRole(
+  before: Delegations | undefined,
+  role: DelegatedRole,
+  keys: KeyTable,
+): Delegations {
+  return {
+    keys: { ...before?.keys, ...keys },
+    roles: [...(before?.roles ?? []), role],
+  };
 }
 
-export function makeSnapshot(
-  version: number,
-  meta: Readonly<Record<string, MetaFile>>,
-  now: number,
-): Snapshot {
-  return new Snapshot({
-    version,
-    specVersion: SPECIFICATION,
-    expires: expiryOf("snapshot", now),
-    meta: { ...meta },
-  });
+export function roleNamed(targets: Targets, name: string): DelegatedRole | undefined {
+  return targets.delegations?.roles.find((role) => role.name === name);
+}
+
+/** @param order see {@link TargetFile} */
+export function targetFile(bytes: Uint8Array, order?: number): TargetFile {
+  return { ...sizeAndHash(bytes), ...(order !== undefined && { custom: { order } }) };
+}
+
+/** @param meta by file name */
+export function makeSnapshot(version: number, meta: Snapshot["meta"], now: number): Snapshot {
+  return { _type: "snapshot", ...common(version, "snapshot", now), meta };
 }
 
 export function makeTimestamp(version: number, snapshot: MetaFile, now: number): Timestamp {
-  return new Timestamp({
-    version,
-    specVersion: SPECIFICATION,
-    expires: expiryOf("timestamp", now),
-    snapshotMeta: snapshot,
-    // When this was signed: a lower bound of the time for sites without a clock that they can trust.
-    unrecognizedFields: { "x-edgesync-issued": isoSeconds(now) },
-  });
+  return {
+    _type: "timestamp",
+    ...common(version, "timestamp", now),
+    meta: { "snapshot.json": snapshot },
+    "x-edgesync-issued": isoSeconds(now),
+  };
 }
 
 /** What a parent lists of a file. */
 export function metaFile(version: number, bytes: Uint8Array): MetaFile {
-  return new MetaFile({
-    version,
-    length: bytes.length,
-    hashes: { sha256: createHash("sha256").update(bytes).digest("hex") },
-  });
+  return { version, ...sizeAndHash(bytes) };
 }
 
-export function signed<T extends Root | Targets | Snapshot | Timestamp>(
-  file: Metadata<T>,
-  key: SigningKey,
+function sizeAndHash(bytes: Uint8Array): Pick<MetaFile, "length" | "hashes"> {
+  return { length: bytes.length, hashes: { sha256: hash("sha256", bytes) } };
+}
+
+/** What signatures are made over. */
+export function canonicalBytes(signed: Signed): Buffer {
+  return Buffer.from(canonicalize(signed));
+}
+
+/** Signs with every key that is given, once each. */
+export async function sign<T extends Signed>(
+  signed: T,
+  keys: readonly SigningKey[],
+): Promise<Metadata<T>> {
+  const data = canonicalBytes(signed);
+  const signatures = new Map<string, Signature>();
+  // One after the other: an external command may ask a person for something.
+  for (const key of keys)
+    if (!signatures.has(key.id))
+      signatures.set(key.id, { keyid: key.id, sig: await key.sign(data) });
+  return { signed, signatures: [...signatures.values()] };
+}
+
+export function toBytes({ signed, signatures }: Metadata<Signed>): Buffer {
+  return Buffer.from(`${JSON.stringify({ signatures, signed })}\n`);
+}
+
+export function readRoot(bytes: Uint8Array): Metadata<Root> {
+  parseRoot(bytes);
+  return plain(bytes);
+}
+
+const PARSERS = {
+  root: parseRoot,
+  timestamp: parseTimestamp,
+  snapshot: parseSnapshot,
+} as const satisfies Partial<Record<TopRole, (bytes: Uint8Array) => Envelope<unknown>>>;
+
+/** The form of a role's file, its signatures not yet looked at. */
+export function parse(role: string, bytes: Uint8Array): Envelope<unknown> {
+  return role === "root" || role === "timestamp" || role === "snapshot"
+    ? PARSERS[role](bytes)
+    : parseTargets(bytes, role);
+}
+
+/**
+ * Reads a file that a role has signed.
+ *
+ * @param keys of the delegator
+ * @param signers whom the delegator names for the role
+ * @throws EdgeSyncError METADATA_INVALID, METADATA_UNTRUSTED
+ */
+export function readSigned<T extends Signed>(
+  role: string,
+  bytes: Uint8Array,
+  keys: KeyTable,
+  signers: RoleKeys,
 ): Metadata<T> {
-  file.sign((bytes) => key.sign(bytes));
-  return file;
+  verifySignatures(parse(role, bytes), { keys: new Map(Object.entries(keys)) }, signers, role);
+  return plain(bytes);
 }
 
-export function toBytes(file: Metadata<Root | Targets | Snapshot | Timestamp>): Buffer {
-  return Buffer.from(`${JSON.stringify(file.toJSON(), undefined, 1)}\n`);
-}
-
-/** @throws EdgeSyncError METADATA_INVALID */
-function read<T>(bytes: Uint8Array, name: string, from: (json: JsonObject) => T): T {
+/** Whether a file that was read is signed as a delegator wants it. */
+export function isSignedFor(
+  role: string,
+  bytes: Uint8Array,
+  keys: KeyTable,
+  signers: RoleKeys,
+): boolean {
   try {
-    return from(JSON.parse(Buffer.from(bytes).toString()));
-  } catch (cause) {
-    throw new EdgeSyncError("METADATA_INVALID", `metadata/${name} cannot be read`, { cause });
+    readSigned(role, bytes, keys, signers);
+    return true;
+  } catch (error) {
+    if (error instanceof EdgeSyncError && error.code === "METADATA_UNTRUSTED") return false;
+    throw error;
   }
 }
 
-type JsonObject = Parameters<typeof Targets.fromJSON>[0];
-
-export function readRoot(bytes: Uint8Array, name: string): Metadata<Root> {
-  return read(bytes, name, (json) => Metadata.fromJSON(MetadataKind.Root, json));
-}
-
-export function readTargets(bytes: Uint8Array, name: string): Metadata<Targets> {
-  return read(bytes, name, (json) => Metadata.fromJSON(MetadataKind.Targets, json));
-}
-
-export function readSnapshot(bytes: Uint8Array, name: string): Metadata<Snapshot> {
-  return read(bytes, name, (json) => Metadata.fromJSON(MetadataKind.Snapshot, json));
-}
-
-export function readTimestamp(bytes: Uint8Array, name: string): Metadata<Timestamp> {
-  return read(bytes, name, (json) => Metadata.fromJSON(MetadataKind.Timestamp, json));
+/** What a parser has accepted, as it stands in the file, with whatever else is in it. */
+function plain<T extends Signed>(bytes: Uint8Array): Metadata<T> {
+  return JSON.parse(Buffer.from(bytes).toString());
 }

@@ -1,31 +1,33 @@
 /** Signing and publishing: the one way in which what clients see changes. */
-import { Metadata, Root } from "@tufjs/models";
-import type { MetaFile, Targets } from "@tufjs/models";
-import { EdgeSyncError } from "#core/errors.ts";
-import type { Keyring, SigningKey } from "./keys.ts";
+import { hash } from "node:crypto";
+import { findKeys, keyNamed, requireKeys } from "./keys.ts";
+import type { KeySet, Keyring, SigningKey } from "./keys.ts";
 import {
   LIFETIME_MS,
-  expiryOf,
   makeSnapshot,
   makeTargets,
   makeTimestamp,
   metaFile,
+  nextRoot,
   nextTargets,
-  signed,
+  parse,
+  roleNamed,
+  sign,
   targetFile,
   toBytes,
+  withRole,
 } from "./metadata.ts";
-import type { Kind } from "./metadata.ts";
+import type { Kind, MetaFile, Metadata, RoleKeys, Targets } from "./metadata.ts";
 import { targetLocation, write } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 
 /** The keys that a publication needs, found before any work is done. */
 export interface Signers {
-  readonly role: SigningKey;
-  readonly snapshot: SigningKey;
-  readonly timestamp: SigningKey;
+  readonly role: readonly SigningKey[];
+  readonly snapshot: readonly SigningKey[];
+  readonly timestamp: readonly SigningKey[];
   /** Needed when the role is new. */
-  readonly targets: SigningKey | undefined;
+  readonly targets: readonly SigningKey[] | undefined;
 }
 
 /**
@@ -37,53 +39,23 @@ export async function findSigners(
   keyring: Keyring,
   role: string,
 ): Promise<Signers> {
-  const delegation = repository.targets.signed.delegations?.roles?.[role];
-  const [snapshot, timestamp] = await Promise.all([
-    loadTop(repository, keyring, "snapshot"),
-    loadTop(repository, keyring, "timestamp"),
-  ]);
-  if (delegation !== undefined) {
-    const key = await keyring.load(role);
-    refuseOther(key, role, delegation);
-    return { role: key, snapshot, timestamp, targets: undefined };
-  }
-  const targets = await loadTop(repository, keyring, "targets");
-  // A key without its role is left behind by a publisher that died in between.
-  const key = (await keyring.find(role)) ?? (await keyring.create(role));
-  return { role: key, snapshot, timestamp, targets };
-}
-
-async function loadTop(
-  repository: Repository,
-  keyring: Keyring,
-  role: "root" | "targets" | "snapshot" | "timestamp",
-): Promise<SigningKey> {
-  const key = await keyring.load(role);
-  refuseOther(key, role, repository.root.signed.roles[role]);
-  return key;
-}
-
-interface Signing {
-  readonly keyIDs: readonly string[];
-  readonly threshold: number;
-}
-
-function refuseOther(key: SigningKey, role: string, signing: Signing | undefined): void {
-  if (signing === undefined || !canSign(key, signing))
-    throw new EdgeSyncError(
-      "KEY_INVALID",
-      `the key of role ${role} is not the one that the repository names, or is not enough alone`,
-    );
-}
-
-function canSign(key: SigningKey, signing: Signing): boolean {
-  return signing.threshold === 1 && signing.keyIDs.includes(key.id);
+  const { roles } = repository.root.signed;
+  const set = await keyring.load();
+  const snapshot = requireKeys(set, "snapshot", roles.snapshot);
+  const timestamp = requireKeys(set, "timestamp", roles.timestamp);
+  const delegation = roleNamed(repository.targets.signed, role);
+  if (delegation !== undefined)
+    return { role: requireKeys(set, role, delegation), snapshot, timestamp, targets: undefined };
+  const targets = requireKeys(set, "targets", roles.targets);
+  // A key without its role was put there for it, or is left behind by a publisher that died in between.
+  const key = keyNamed(set, role) ?? (await keyring.create(role));
+  return { role: [key], snapshot, timestamp, targets };
 }
 
 export interface NewTarget {
   readonly path: string;
   readonly bytes: Uint8Array;
-  /** See `targetFile`. */
+  /** See `TargetFile`. */
   readonly order?: number;
 }
 
@@ -92,6 +64,8 @@ export interface RoleChange {
   /** What the role may sign for, when it is new. */
   readonly paths: readonly string[];
   readonly targets: readonly NewTarget[];
+  /** Paths that are no longer listed. */
+  readonly remove?: readonly string[];
 }
 
 /** Publishes targets of one role. Blobs that they name must be in place. */
@@ -99,28 +73,36 @@ export async function publish(
   repository: Repository,
   keyring: Keyring,
   signers: Signers,
-  change: RoleChange,
+  { role, paths, targets, remove }: RoleChange,
   now: number,
 ): Promise<void> {
-  for (const { path, bytes } of change.targets) {
-    const { hashes } = targetFile(path, bytes);
-    await write(repository, targetLocation(path, hashes["sha256"] ?? ""), bytes);
-  }
-  const files = change.targets.map(({ path, bytes, order }) => targetFile(path, bytes, order));
-  const before = repository.roles.get(change.role)?.signed;
+  for (const { path, bytes } of targets)
+    await write(repository, targetLocation(path, hash("sha256", bytes)), bytes);
+  const listed = Object.fromEntries(
+    targets.map(({ path, bytes, order }) => [path, targetFile(bytes, order)]),
+  );
+  const before = repository.roles.get(role)?.signed;
   const first = before ?? makeTargets(0, "role", now);
+  const change = { targets: listed, ...(remove !== undefined && { remove }) };
   const changed = new Map([
-    [
-      change.role,
-      signed(new Metadata(nextTargets(first, { targets: files }, "role", now)), signers.role),
-    ],
+    [role, await sign(nextTargets(first, change, "role", now), signers.role)],
   ]);
   if (before === undefined && signers.targets !== undefined) {
-    const delegation = { name: change.role, paths: change.paths, key: signers.role.public };
-    const next = nextTargets(repository.targets.signed, { delegation }, "targets", now);
-    changed.set("targets", signed(new Metadata(next), signers.targets));
+    const top = repository.targets.signed;
+    const keys = Object.fromEntries(signers.role.map(({ id, key }) => [id, key]));
+    const delegation = {
+      name: role,
+      keyids: Object.keys(keys),
+      threshold: signers.role.length,
+      paths,
+      // No later role may answer for the paths of this one.
+      terminating: true,
+    };
+    const delegations = withRole(top.delegations, delegation, keys);
+    const next = nextTargets(top, { delegations }, "targets", now);
+    changed.set("targets", await sign(next, signers.targets));
   }
-  await signAnew(repository, keyring, signers, changed, now);
+  await signAnew(repository, await keyring.load(), signers, changed, now);
 }
 
 /** Signs anew what is in the last part of its life, as far as the keys are here. */
@@ -129,61 +111,91 @@ export async function renew(
   keyring: Keyring,
   now: number,
 ): Promise<readonly string[]> {
+  const set = await keyring.load();
+  const { roles } = repository.root.signed;
   const signers = {
-    snapshot: await loadTop(repository, keyring, "snapshot"),
-    timestamp: await loadTop(repository, keyring, "timestamp"),
+    snapshot: requireKeys(set, "snapshot", roles.snapshot),
+    timestamp: requireKeys(set, "timestamp", roles.timestamp),
   };
-  return await signAnew(repository, keyring, signers, new Map(), now);
+  return await signAnew(repository, set, signers, new Map(), now);
 }
 
-async function signAnew(
+/**
+ * Publishes new versions of roles, with a snapshot and a timestamp of them, and renews what is in the last part of its life.
+ *
+ * @param changed signed files of `targets` and of delegated roles
+ * @returns what was signed beyond that
+ */
+export async function signAnew(
   repository: Repository,
-  keyring: Keyring,
+  set: KeySet,
   signers: Pick<Signers, "snapshot" | "timestamp">,
   changed: Map<string, Metadata<Targets>>,
   now: number,
 ): Promise<readonly string[]> {
   const renewed = ["timestamp", "snapshot"];
-  if (await renewRoot(repository, keyring, now)) renewed.push("root");
+  if (await renewRoot(repository, set, now)) renewed.push("root");
   for (const [name, file] of [["targets", repository.targets] as const, ...repository.roles]) {
     if (changed.has(name)) continue;
     const kind = name === "targets" ? "targets" : "role";
-    const key = isAging(kind, file.signed.expires, now) ? await keyring.find(name) : undefined;
     const signing = signingOf(repository, name);
-    if (key === undefined || signing === undefined || !canSign(key, signing)) continue;
-    changed.set(name, signed(new Metadata(nextTargets(file.signed, {}, kind, now)), key));
+    if (signing === undefined || !isAging(kind, file.signed.expires, now)) continue;
+    const keys = findKeys(set, signing);
+    if (keys === undefined) continue;
+    changed.set(name, await sign(nextTargets(file.signed, {}, kind, now), keys));
     renewed.push(name);
   }
+  const timestamp = await writeListed(repository, signers, changed, now);
+  // The step that counts: before it nothing has changed for clients, after it everything has.
+  await write(repository, "metadata/timestamp.json", timestamp);
+  return renewed;
+}
+
+/**
+ * Writes new versions of roles and a snapshot of them, which nothing refers to yet.
+ *
+ * @returns the timestamp that would
+ */
+export async function writeListed(
+  repository: Repository,
+  signers: Pick<Signers, "snapshot" | "timestamp">,
+  changed: ReadonlyMap<string, Metadata<Targets>>,
+  now: number,
+): Promise<Buffer> {
   const meta: Record<string, MetaFile> = { ...repository.snapshot.signed.meta };
   // Delegated roles before the one that delegates to them, as clients would find them.
   const order = [...changed].toSorted(
     ([a], [b]) => Number(a === "targets") - Number(b === "targets"),
   );
   for (const [name, file] of order) {
-    const bytes = toBytes(file);
+    const bytes = readable(name, file);
     await write(repository, `metadata/${file.signed.version}.${name}.json`, bytes);
     meta[`${name}.json`] = metaFile(file.signed.version, bytes);
   }
-  const snapshot = makeSnapshot(repository.snapshot.signed.version + 1, meta, now);
-  const snapshotBytes = toBytes(signed(new Metadata(snapshot), signers.snapshot));
-  await write(repository, `metadata/${snapshot.version}.snapshot.json`, snapshotBytes);
+  const version = repository.snapshot.signed.version + 1;
+  const snapshot = readable(
+    "snapshot",
+    await sign(makeSnapshot(version, meta, now), signers.snapshot),
+  );
+  await write(repository, `metadata/${version}.snapshot.json`, snapshot);
   const timestamp = makeTimestamp(
     repository.timestamp.signed.version + 1,
-    metaFile(snapshot.version, snapshotBytes),
+    metaFile(version, snapshot),
     now,
   );
-  // The step that counts: before it nothing has changed for clients, after it everything has.
-  await write(
-    repository,
-    "metadata/timestamp.json",
-    toBytes(signed(new Metadata(timestamp), signers.timestamp)),
-  );
-  return renewed;
+  return readable("timestamp", await sign(timestamp, signers.timestamp));
 }
 
-function signingOf(repository: Repository, role: string): Signing | undefined {
-  if (role === "targets") return repository.root.signed.roles["targets"];
-  return repository.targets.signed.delegations?.roles?.[role];
+/** The bytes of a file. @throws EdgeSyncError METADATA_INVALID when clients would refuse them, such as for their size */
+function readable(role: string, file: Parameters<typeof toBytes>[0]): Buffer {
+  const bytes = toBytes(file);
+  parse(role, bytes);
+  return bytes;
+}
+
+function signingOf(repository: Repository, role: string): RoleKeys | undefined {
+  if (role === "targets") return repository.root.signed.roles.targets;
+  return roleNamed(repository.targets.signed, role);
 }
 
 /** The last third of its life. */
@@ -191,17 +203,11 @@ function isAging(kind: Kind, expires: string, now: number): boolean {
   return Date.parse(expires) - now < LIFETIME_MS[kind] / 3;
 }
 
-async function renewRoot(repository: Repository, keyring: Keyring, now: number): Promise<boolean> {
+async function renewRoot(repository: Repository, set: KeySet, now: number): Promise<boolean> {
   const before = repository.root.signed;
-  const key = isAging("root", before.expires, now) ? await keyring.find("root") : undefined;
-  const signing = before.roles["root"];
-  if (key === undefined || signing === undefined || !canSign(key, signing)) return false;
-  const root = Root.fromJSON({
-    ...before.toJSON(),
-    version: before.version + 1,
-    expires: expiryOf("root", now),
-  });
-  const bytes = toBytes(signed(new Metadata(root), key));
-  await write(repository, `metadata/${root.version}.root.json`, bytes);
+  const keys = isAging("root", before.expires, now) ? findKeys(set, before.roles.root) : undefined;
+  if (keys === undefined) return false;
+  const root = await sign(nextRoot(before, {}, now), keys);
+  await write(repository, `metadata/${root.signed.version}.root.json`, readable("root", root));
   return true;
 }

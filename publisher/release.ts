@@ -113,9 +113,9 @@ function listReleases(
   platform: string,
 ): readonly { readonly path: string; readonly order: number }[] {
   const targets = repository.roles.get(appRole(app))?.signed.targets ?? {};
-  return Object.values(targets)
-    .filter((file) => file.path.endsWith(`/${platform}.json`))
-    .map(({ path, custom: { order } }) => ({ path, order: typeof order === "number" ? order : 0 }))
+  return Object.entries(targets)
+    .filter(([path]) => path.endsWith(`/${platform}.json`))
+    .map(([path, { custom }]) => ({ path, order: custom?.order ?? 0 }))
     .toSorted((a, b) => b.order - a.order);
 }
 

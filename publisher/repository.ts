@@ -7,12 +7,14 @@
 import { hash } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { MetaFile, Metadata, Root, Snapshot, Targets, Timestamp } from "@tufjs/models";
 import { EdgeSyncError } from "#core/errors.ts";
 import { blobPath } from "#core/release.ts";
+import { matches } from "#core/trust/metadata.ts";
+import type { FileInfo } from "#core/trust/metadata.ts";
 import { makeFolder, namesIn, place, readIfExists, spool } from "./files.ts";
 import { lockRepository } from "./lock.ts";
-import { readRoot, readSnapshot, readTargets, readTimestamp } from "./metadata.ts";
+import { readRoot, readSigned } from "./metadata.ts";
+import type { Metadata, Root, Snapshot, Targets, Timestamp } from "./metadata.ts";
 
 /** Unfinished files; on the same file system, so that giving them their name is one step. */
 const WORK_NAME = ".work";
@@ -66,73 +68,74 @@ type State = Pick<Repository, "root" | "targets" | "roles" | "snapshot" | "times
 /** Everything is verified before a publisher signs on top of it; expiry does not matter, since that is what signing anew cures. */
 async function loadState(path: string): Promise<State> {
   const root = await loadRoot(path);
-  const timestamp = readTimestamp(await load(path, "timestamp.json"), "timestamp.json");
-  verify(root, "timestamp", timestamp);
-  const { snapshotMeta } = timestamp.signed;
-  const snapshotName = `${snapshotMeta.version}.snapshot.json`;
-  const snapshot = readSnapshot(await load(path, snapshotName, snapshotMeta), snapshotName);
-  verify(root, "snapshot", snapshot);
-
-  const loadTargets = async (
-    role: string,
-    delegator: Metadata<Root> | Metadata<Targets>,
-  ): Promise<Metadata<Targets>> => {
-    const meta = snapshot.signed.meta[`${role}.json`];
-    if (meta === undefined)
+  const { keys, roles: top } = root.signed;
+  const timestamp = readSigned<Timestamp>(
+    "timestamp",
+    await load(path, "timestamp.json"),
+    keys,
+    top.timestamp,
+  );
+  const list = timestamp.signed.meta["snapshot.json"];
+  const snapshotName = `${list.version}.snapshot.json`;
+  const snapshot = readSigned<Snapshot>(
+    "snapshot",
+    await load(path, snapshotName, list),
+    keys,
+    top.snapshot,
+  );
+  const { meta } = snapshot.signed;
+  const loadListed = async (role: string): Promise<Buffer> => {
+    const listed = meta[`${role}.json`];
+    if (listed === undefined)
       throw new EdgeSyncError("REPOSITORY_INVALID", `metadata/${snapshotName} lacks ${role}.json`);
-    const name = `${meta.version}.${role}.json`;
-    const file = readTargets(await load(path, name, meta), name);
-    verify(delegator, role, file);
-    return file;
+    return await load(path, `${listed.version}.${role}.json`, listed);
   };
-  const targets = await loadTargets("targets", root);
+  const targets = readSigned<Targets>("targets", await loadListed("targets"), keys, top.targets);
   const roles = new Map<string, Metadata<Targets>>();
-  for (const name of Object.keys(targets.signed.delegations?.roles ?? {}))
-    roles.set(name, await loadTargets(name, targets));
+  const { delegations } = targets.signed;
+  for (const role of delegations?.roles ?? [])
+    roles.set(
+      role.name,
+      readSigned(role.name, await loadListed(role.name), delegations?.keys ?? {}, role),
+    );
   return { root, targets, roles, snapshot, timestamp };
 }
 
-/** The newest root, by way of all before it. */
-async function loadRoot(path: string): Promise<Metadata<Root>> {
-  let root = readRoot(await load(path, "1.root.json"), "1.root.json");
-  verify(root, "root", root);
+/**
+ * The newest root, by way of all before it.
+ *
+ * @throws EdgeSyncError REPOSITORY_INVALID, METADATA_INVALID, METADATA_UNTRUSTED
+ */
+export async function loadRoot(path: string): Promise<Metadata<Root>> {
+  let root = checkRoot(undefined, await load(path, "1.root.json"));
   const names = new Set(await readdir(join(path, "metadata")));
   for (;;) {
     const name = `${root.signed.version + 1}.root.json`;
     if (!names.has(name)) return root;
-    const next = readRoot(await load(path, name), name);
-    verify(root, "root", next);
-    verify(next, "root", next);
-    if (next.signed.version !== root.signed.version + 1)
-      throw new EdgeSyncError("METADATA_UNTRUSTED", `metadata/${name} has another version`);
-    root = next;
+    root = checkRoot(root.signed, await load(path, name));
   }
 }
 
-async function load(path: string, name: string, meta?: MetaFile): Promise<Buffer> {
+/** A root that follows another: signed as that one wants it, and as it wants itself; `undefined` before the first one. */
+export function checkRoot(before: Root | undefined, bytes: Uint8Array): Metadata<Root> {
+  const { signed } = readRoot(bytes);
+  if (before !== undefined) readSigned("root", bytes, before.keys, before.roles.root);
+  const version = (before?.version ?? 0) + 1;
+  if (signed.version !== version)
+    throw new EdgeSyncError(
+      "METADATA_UNTRUSTED",
+      `root says that it is version ${signed.version}, expected is ${version}`,
+    );
+  return readSigned("root", bytes, signed.keys, signed.roles.root);
+}
+
+async function load(path: string, name: string, meta?: FileInfo): Promise<Buffer> {
   const bytes = await readIfExists(join(path, "metadata", name));
   if (bytes === undefined)
     throw new EdgeSyncError("REPOSITORY_INVALID", `${path} has no metadata/${name}`);
-  try {
-    meta?.verify(bytes);
-  } catch (cause) {
-    const problem = `metadata/${name} is not what its parent lists`;
-    throw new EdgeSyncError("METADATA_UNTRUSTED", problem, { cause });
-  }
+  if (meta !== undefined && !matches(bytes, meta))
+    throw new EdgeSyncError("METADATA_UNTRUSTED", `metadata/${name} is not what its parent lists`);
   return bytes;
-}
-
-function verify(
-  delegator: Metadata<Root> | Metadata<Targets>,
-  role: string,
-  file: Parameters<Metadata<Root>["verifyDelegate"]>[1],
-): void {
-  try {
-    delegator.verifyDelegate(role, file);
-  } catch (cause) {
-    const problem = `metadata of role ${role} is not signed by its keys`;
-    throw new EdgeSyncError("METADATA_UNTRUSTED", problem, { cause });
-  }
 }
 
 /** Writes a file of the repository, whole. */
@@ -162,9 +165,9 @@ export async function readTarget(
   path: string,
 ): Promise<Buffer> {
   const file = repository.roles.get(role)?.signed.targets[path];
-  const sha256 = file?.hashes["sha256"];
-  if (file === undefined || sha256 === undefined)
+  if (file === undefined)
     throw new EdgeSyncError("RELEASE_NOT_FOUND", `the repository has no target ${path}`);
+  const { sha256 } = file.hashes;
   const name = targetLocation(path, sha256);
   const bytes = await readIfExists(join(repository.path, name));
   if (bytes === undefined)

@@ -151,6 +151,17 @@ export const ERRORS = {
     remedy: "Check the keys folder and EDGESYNC_PASSPHRASE.",
     exit: 77,
   },
+  SIGNER_FAILED: {
+    means:
+      "A command that signs elsewhere cannot be run, takes too long, or answers with what is no signature of its key.",
+    remedy: "Run the command by hand; docs/publishing.md says what it is given and must answer.",
+    exit: 69,
+  },
+  SIGNATURES_MISSING: {
+    means: "Not enough of those whose signatures a root needs have signed it.",
+    remedy: "`edgesync root show` says who has signed and who is missing.",
+    exit: 75,
+  },
   VAULT_UNAVAILABLE: {
     means: "Vault does not answer, is sealed or standby, or answers with an error that may pass.",
     remedy: "Nothing to do: it is tried again with growing pauses; secrets stay as they are.",
