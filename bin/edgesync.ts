@@ -9,6 +9,10 @@ if (command === "agent") {
 } else if (command === "webhook") {
   const { main } = await import("../webhook/main.ts");
   process.exitCode = await main(rest);
+} else if (command === "tuf-client") {
+  // For the public conformance suite, and so in no help.
+  const { tufClient } = await import("../sidecar/main.ts");
+  process.exitCode = await tufClient(rest);
 } else {
   const { main } = await import("../publisher/main.ts");
   process.exitCode = await main(process.argv.slice(2));

@@ -101,6 +101,13 @@ export async function main(args: readonly string[]): Promise<number> {
   return 0;
 }
 
+/** `edgesync tuf-client`, which shares the sidecar's trust and nothing else of it. */
+export async function tufClient(args: readonly string[]): Promise<number> {
+  const { runTufClient } = await import("./tuf-client.ts");
+  const say = (text: string): void => void process.stderr.write(text);
+  return runTufClient(args, { now: Date.now(), say }, new AbortController().signal);
+}
+
 function usage(args: readonly string[]): number {
   if (args[0] === "--help" || args[0] === "-h") {
     process.stdout.write(USAGE);

@@ -20,6 +20,7 @@ import { INITIAL } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
 import { readSmallFile, replaceFile, swapLink } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { openTrustStore } from "./trust-store.ts";
 
 export interface Store {
   readonly disk: Disk;
@@ -52,9 +53,6 @@ export interface Store {
 
 const LEFTOVER = /\.(?:building|removing)-\d{1,6}$/;
 
-/** Bytes; more than any metadata that `src/trust` accepts. */
-const METADATA_LIMIT = 64 * 1024 * 1024;
-
 /** @throws EdgeSyncError DISK_FULL or DISK_FAILED when the volume cannot be prepared */
 export async function openStore(root: string, disk: Disk): Promise<Store> {
   const banks = join(root, "banks");
@@ -64,7 +62,7 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
   const journal = join(root, "state.json");
   await disk.makeDirectory(banks, 0o755);
   await disk.makeDirectory(partial, 0o700);
-  await disk.makeDirectory(trust, 0o700);
+  const metadata = await openTrustStore(trust, disk);
   await disk.syncDirectory(root);
   let saved: string | undefined;
 
@@ -87,14 +85,7 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
     disk,
     partial,
     current,
-    trust: {
-      load: (name) => readSmallFile(disk, join(trust, name), METADATA_LIMIT),
-      save: (name, bytes) => replaceFile(disk, join(trust, name), bytes),
-      async remove(name) {
-        await disk.remove(join(trust, name));
-        await disk.syncDirectory(trust);
-      },
-    },
+    trust: metadata,
     async loadState() {
       const bytes = await readSmallFile(disk, journal, JOURNAL_LIMIT);
       if (bytes === undefined) return INITIAL;

@@ -139,7 +139,7 @@ describe("the one command", () => {
       ({ to }) => isLocal(to) && !to.startsWith("src/"),
     );
     assert.deepEqual(
-      programs.map(({ to }) => to).toSorted(),
+      [...new Set(programs.map(({ to }) => to))].toSorted(),
       PROGRAMS.map((program) => `${program}/main.ts`).toSorted(),
     );
     assert.doesNotMatch(source, /^import [^"]*"\.\.\/(webhook|sidecar|publisher)\//m);

@@ -110,18 +110,29 @@ async function loadRoot({ store, initialRoot }: TrustDeps): Promise<Root> {
   const pinned = parseRoot(initialRoot);
   verifySignatures(pinned, pinned.signed, pinned.signed.roles.root, "the pinned root");
   const pin = await store.load(PIN);
-  if (pin === undefined || Buffer.compare(pin, initialRoot) !== 0) {
-    // In this order, so that a crash between the two leaves no root that belongs to another pin.
-    await store.remove("root.json");
-    await store.save(PIN, initialRoot);
-    return pinned.signed;
-  }
+  if (pin === undefined || Buffer.compare(pin, initialRoot) !== 0)
+    await pinRoot(initialRoot, store);
   const stored = await loadStored("root.json", store, (bytes) => {
     const file = parseRoot(bytes);
     verifySignatures(file, file.signed, file.signed.roles.root, "root");
     return file.signed;
   });
-  return stored !== undefined && stored.version > pinned.signed.version ? stored : pinned.signed;
+  if (stored !== undefined && stored.version >= pinned.signed.version) return stored;
+  await store.save("root.json", initialRoot);
+  return pinned.signed;
+}
+
+/** Makes a root the one that everything is to descend from. Nothing is checked yet. */
+export async function pinRoot(root: Uint8Array, store: MetadataStore): Promise<void> {
+  // In this order, so that a crash at any point leaves no root that belongs to another pin.
+  await store.remove("root.json");
+  await store.save(PIN, root);
+  await store.save("root.json", root);
+}
+
+/** The root that was pinned last. */
+export async function pinnedRoot(store: MetadataStore): Promise<Uint8Array | undefined> {
+  return await store.load(PIN);
 }
 
 /** What is stored under a name, `undefined` when it is absent or does not pass `read`. */

@@ -24,6 +24,22 @@ export async function fetchTarget(
   const file = await findTarget(trusted, path, deps, signal);
   if (file === undefined)
     throw new EdgeSyncError("RELEASE_NOT_FOUND", `the repository has no target ${path}`);
+  return await fetchFound(trusted, path, file, limit, deps, signal);
+}
+
+/**
+ * The bytes of a target that `findTarget` has found.
+ *
+ * @throws EdgeSyncError as `fetchTarget`
+ */
+export async function fetchFound(
+  trusted: TrustedSet,
+  path: string,
+  file: TargetFile,
+  limit: number,
+  deps: TrustDeps,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
   if (file.length > limit)
     throw new EdgeSyncError(
       "RESPONSE_TOO_LARGE",
