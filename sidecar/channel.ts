@@ -13,6 +13,7 @@ import type { Target } from "#core/update-state.ts";
 import type { Downloads } from "./download.ts";
 import { readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { anywhere } from "./mirrors.ts";
 import type { Repository } from "./repository.ts";
 import type { Store } from "./store.ts";
 
@@ -36,12 +37,31 @@ interface LookDeps {
   readonly root: string;
 }
 
+interface Followed {
+  readonly app: string;
+  readonly channel: string;
+}
+
+interface Look {
+  readonly trusted: Trusted;
+  readonly target: Target;
+}
+
 /** @throws EdgeSyncError CONFIG_INVALID, RELEASE_INVALID, RELEASE_NOT_FOUND, and as `refresh` and `fetchTarget` */
 export async function lookAt(
-  { app, channel }: { readonly app: string; readonly channel: string },
+  followed: Followed,
   deps: LookDeps,
   signal: AbortSignal,
-): Promise<{ readonly trusted: Trusted; readonly target: Target }> {
+): Promise<Look> {
+  deps.repository.begin();
+  return await anywhere(deps.repository, () => lookOnce(followed, deps, signal));
+}
+
+async function lookOnce(
+  { app, channel }: Followed,
+  deps: LookDeps,
+  signal: AbortSignal,
+): Promise<Look> {
   const initialRoot = await readSmallFile(deps.disk, deps.root, ROOT_LIMIT);
   if (initialRoot === undefined)
     throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${deps.root} does not exist`);

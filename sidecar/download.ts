@@ -15,6 +15,7 @@ import type { Blob } from "#core/release.ts";
 import type { SidecarMetrics } from "#core/telemetry.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { anywhere } from "./mirrors.ts";
 import type { Repository } from "./repository.ts";
 
 export interface Downloads {
@@ -64,7 +65,11 @@ export function openDownloads(deps: DownloadDeps): Downloads {
   };
 
   /** False when the repository does not have the file. */
-  async function bring(
+  function bring(path: string, blob: Blob, kind: Kind, signal: AbortSignal): Promise<boolean> {
+    return anywhere(repository, () => bringOnce(path, blob, kind, signal), path);
+  }
+
+  async function bringOnce(
     path: string,
     blob: Blob,
     kind: Kind,
@@ -224,7 +229,11 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     async fetch(fetch, signal) {
       if (fetch.fetch === "blob") await bringBlob(fetch.blob, fetch.kind, signal);
       else if (fetch.fetch === "pack") await bringPack(fetch.pack, fetch.parts, signal);
-      else await bringRange(fetch.pack, fetch.parts, signal);
+      else {
+        const { pack, parts } = fetch;
+        const range = (): Promise<void> => bringRange(pack, parts, signal);
+        await anywhere(repository, range, blobPath(pack.sha256));
+      }
     },
     async file(path, blob, signal) {
       if (!(await bring(path, blob, "metadata", signal))) return undefined;

@@ -6,9 +6,12 @@ import { X509Certificate } from "node:crypto";
 import { Agent as PlainAgent, request as plainRequest } from "node:http";
 import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { Agent as TlsAgent, request as tlsRequest } from "node:https";
+import type { Socket } from "node:net";
 import { TLSSocket, createSecureContext } from "node:tls";
 import type { SecureContext } from "node:tls";
 import { EdgeSyncError } from "#core/errors.ts";
+import type { Proxies, Proxy } from "./proxy.ts";
+import { openTunnel } from "./tunnel.ts";
 
 export interface HttpResponse {
   readonly status: number;
@@ -43,6 +46,8 @@ export interface HttpOptions {
   /** Milliseconds without a byte, also while connecting, after which a request is given up. */
   readonly idleTimeoutMs: number;
   readonly unavailable: "ORIGIN_UNAVAILABLE" | "VAULT_UNAVAILABLE";
+  /** Without them everything is reached directly. */
+  readonly proxies?: Proxies;
 }
 
 /** Enough to keep a link with a long round trip busy; each costs the sidecar a TLS session's memory. */
@@ -73,24 +78,28 @@ export function openHttp(options: HttpOptions): Http {
   };
   const plain = new PlainAgent(pool);
   // Made once: reading the authorities for each connection costs milliseconds and megabytes.
-  const tls = new TlsAgent({ ...pool, secureContext: secureContext(options.ca) });
+  const context = secureContext(options.ca);
+  const tls = new TlsAgent({ ...pool, secureContext: context });
+  const tunnels = openTunnels(new TlsAgent({ ...pool, secureContext: context }), context, options);
 
   const open = (request: HttpRequest, signal: AbortSignal): ClientRequest => {
     const url = new URL(request.url);
-    const init = {
-      method: request.method,
-      signal,
-      headers: {
-        "user-agent": "edgesync",
-        // Digests and sizes are of the bytes as published; a server must not recode them on the way.
-        "accept-encoding": "identity",
-        ...(request.body === undefined ? {} : { "content-length": request.body.byteLength }),
-        ...request.headers,
-      },
+    const proxy = options.proxies?.of(url);
+    const headers = {
+      "user-agent": "edgesync",
+      // Digests and sizes are of the bytes as published; a server must not recode them on the way.
+      "accept-encoding": "identity",
+      ...(request.body === undefined ? {} : { "content-length": request.body.byteLength }),
+      ...request.headers,
     };
-    return url.protocol === "https:"
-      ? tlsRequest(url, { ...init, agent: tls })
-      : plainRequest(url, { ...init, agent: plain });
+    const init = { method: request.method, signal, headers };
+    if (url.protocol === "https:")
+      return tlsRequest(url, { ...init, agent: proxy === undefined ? tls : tunnels.agent(proxy) });
+    if (proxy === undefined) return plainRequest(url, { ...init, agent: plain });
+    const through = { ...init, ...forwarded(url, headers, proxy) };
+    return proxy.secure
+      ? tlsRequest({ ...through, agent: tls })
+      : plainRequest({ ...through, agent: plain });
   };
 
   return {
@@ -110,6 +119,50 @@ export function openHttp(options: HttpOptions): Http {
     close() {
       plain.destroy();
       tls.destroy();
+      tunnels.close();
+    },
+  };
+}
+
+/** A request in the clear for a proxy to pass on (RFC 9112, 3.2.2). Credentials of the server are not for it. */
+function forwarded(
+  url: URL,
+  headers: Readonly<Record<string, string | number>>,
+  { host, port, authorization }: Proxy,
+): object {
+  const { authorization: _, ...others } = headers;
+  const own = authorization === undefined ? {} : { "proxy-authorization": authorization };
+  return { host, port, path: url.href, headers: { ...others, host: url.host, ...own } };
+}
+
+interface Tunnels {
+  agent(proxy: Proxy): TlsAgent;
+  close(): void;
+}
+
+/** Makes an agent connect through a proxy. There is one proxy at most, because it depends on nothing but the scheme. */
+function openTunnels(agent: TlsAgent, secureContext: SecureContext, options: HttpOptions): Tunnels {
+  const underWay = new Set<() => void>();
+  const { idleTimeoutMs: timeoutMs, unavailable } = options;
+  const way = { secureContext, timeoutMs, unavailable, addressAttemptMs: ADDRESS_ATTEMPT_MS };
+  const secure = agent.createConnection.bind(agent);
+  return {
+    agent(proxy) {
+      agent.createConnection = (to, connected): undefined => {
+        const { host, port } = to;
+        const target = `${host?.includes(":") === true ? `[${host}]` : host}:${port ?? 443}`;
+        const giveUp = openTunnel(proxy, target, way, (error, socket) => {
+          underWay.delete(giveUp);
+          if (error !== undefined) connected?.(error, undefined as never);
+          else connected?.(null, secure({ ...to, socket } as typeof to) as Socket);
+        });
+        underWay.add(giveUp);
+      };
+      return agent;
+    },
+    close() {
+      for (const giveUp of underWay) giveUp();
+      agent.destroy();
     },
   };
 }

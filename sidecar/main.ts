@@ -14,6 +14,7 @@ import { SIDECAR_METRICS, createMetrics } from "#core/telemetry.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { openHttp } from "./http.ts";
 import type { Http, HttpOptions } from "./http.ts";
+import { openProxies } from "./proxy.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
 import { openServer } from "./server.ts";
 import type { Server, ServerDeps } from "./server.ts";
@@ -213,7 +214,9 @@ function configure(env: NodeJS.ProcessEnv, log: Log): Config | undefined {
     const settings = fromEnv(env);
     return {
       settings,
-      repository: client("ORIGIN_UNAVAILABLE", ORIGIN_IDLE_MS, "repositoryCaFile", settings),
+      repository: client("ORIGIN_UNAVAILABLE", ORIGIN_IDLE_MS, "repositoryCaFile", settings, {
+        proxies: openProxies(env),
+      }),
       vault: client("VAULT_UNAVAILABLE", VAULT_IDLE_MS, "vaultCaFile", settings),
     };
   } catch (err) {
@@ -227,12 +230,14 @@ function client(
   idleTimeoutMs: number,
   setting: "repositoryCaFile" | "vaultCaFile",
   settings: Settings,
+  more: Pick<HttpOptions, "proxies"> = {},
 ): Http {
   const path = settings[setting];
-  if (path === undefined) return openHttp({ unavailable, idleTimeoutMs });
+  const options = { ...more, unavailable, idleTimeoutMs };
+  if (path === undefined) return openHttp(options);
   const variable = setting === "vaultCaFile" ? "vault-ca-file" : "repository-ca-file";
   try {
-    return openHttp({ unavailable, idleTimeoutMs, ca: readFileSync(path, "utf8") });
+    return openHttp({ ...options, ca: readFileSync(path, "utf8") });
   } catch (cause) {
     throw new EdgeSyncError(
       "CONFIG_INVALID",

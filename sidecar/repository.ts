@@ -1,12 +1,15 @@
 /**
- * The repository as static files behind any web server: which requests are made, what the answers mean, and when the server wants
- * to be left alone. Nothing that comes from here is trusted; sizes are bounded here, digests and signatures are checked by the callers.
+ * The repository as static files behind any web server: which requests are made, and what the answers mean. Nothing that comes from here
+ * is trusted; sizes are bounded here, digests and signatures are checked by the callers.
  */
-import type { Clock } from "#core/clock.ts";
+import { isLoopback } from "#core/addresses.ts";
 import { EdgeSyncError } from "#core/errors.ts";
-import type { SidecarMetrics } from "#core/telemetry.ts";
+import type { Credentials } from "./credentials.ts";
 import { readBody } from "./http.ts";
-import type { Http, HttpResponse } from "./http.ts";
+import type { HttpResponse } from "./http.ts";
+import { discard, openOrigin } from "./origin.ts";
+import type { Authorization, OriginDeps } from "./origin.ts";
+import { basic } from "./proxy.ts";
 
 export interface Repository {
   /**
@@ -31,6 +34,14 @@ export interface Repository {
   open(path: string, offset: number, end: number | undefined, signal: AbortSignal): Promise<Answer>;
   /** Milliseconds for which the server has asked to be left alone. */
   holdMs(): number;
+  /** A new look at the channel begins: every address is worth a try again. */
+  begin(): void;
+  /**
+   * What was done with the repository ended in this error: whether to do it again, because another address will answer then.
+   *
+   * @param path of the file whose bytes were not good
+   */
+  elsewhere(error: unknown, path?: string): boolean;
 }
 
 export type Answer =
@@ -43,43 +54,15 @@ export type Answer =
       readonly body: AsyncIterable<Uint8Array>;
     };
 
-interface RepositoryDeps {
-  readonly http: Http;
-  readonly clock: Clock;
-  readonly metrics: SidecarMetrics;
+export interface RepositoryDeps extends OriginDeps {
+  readonly credentials?: Credentials;
 }
-
-/** Bytes of an error's body that are read so that its connection can be used again. */
-const ERROR_BODY_LIMIT = 64 * 1024;
-/** A server may ask for at most this many milliseconds of rest: a mistake there must not cut sites off for days. */
-const MAX_HOLD_MS = 6 * 3_600_000;
 
 /** @param address without a slash at its end */
 export function openRepository(address: string, deps: RepositoryDeps): Repository {
-  let quietUntil = 0;
+  const origin = openOrigin(deps, authorizationOf(new URL(address), deps.credentials));
   /** ETags by the name of the file, with the bytes that came with them. */
   const tags = new Map<string, { readonly etag: string; readonly bytes: Uint8Array }>();
-
-  async function get(
-    path: string,
-    headers: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<HttpResponse> {
-    const url = `${address}/${path}`;
-    const response = await deps.http.request({ method: "GET", url, headers }, signal);
-    const { status } = response;
-    if (status === 200 || status === 206 || status === 304) return response;
-    await discard(response, signal);
-    if (status === 404 || status === 410 || status === 416) return response;
-    const rest = retryAfterMs(response, deps.clock.now());
-    if (rest !== undefined)
-      quietUntil = Math.max(quietUntil, deps.clock.monotonic() + Math.min(rest, MAX_HOLD_MS));
-    const passing = status >= 500 || status === 408 || status === 425 || status === 429;
-    throw new EdgeSyncError(
-      passing ? "ORIGIN_UNAVAILABLE" : "ORIGIN_REFUSED",
-      `${url} answers with status ${status}`,
-    );
-  }
 
   return {
     async metadata(name, limit, known, signal) {
@@ -87,7 +70,9 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
       const tag = tags.get(name);
       // Only with bytes that have been verified and stored meanwhile: a tag must not keep a damaged answer alive.
       const fresh = tag !== undefined && known !== undefined && equals(tag.bytes, known);
-      const response = await get(path, fresh ? { "if-none-match": tag.etag } : {}, signal);
+      const headers = fresh ? { "if-none-match": tag.etag } : {};
+      const url = `${address}/${path}`;
+      const response = await origin.get({ url, headers, pinned: isPinned(name) }, signal);
       if (response.status === 404 || response.status === 410) return undefined;
       if (response.status === 304 && fresh) {
         await discard(response, signal);
@@ -105,25 +90,64 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
       return bytes;
     },
     async open(path, offset, end, signal) {
-      const whole = offset === 0 && end === undefined;
-      const range = `bytes=${offset}-${end === undefined ? "" : end - 1}`;
       // Versions hold characters such as +, which servers read in different ways.
       const quoted = path.split("/").map(encodeURIComponent).join("/");
-      const response = await get(quoted, whole ? {} : { range }, signal);
-      const { status, headers, body } = response;
-      if (status === 404 || status === 410) return { answer: "absent" };
-      if (status === 416) return { answer: "beyond" };
-      if (status === 200) return { answer: "bytes", offset: 0, body };
-      const begin = /^bytes (\d{1,15})-\d{1,15}\//.exec(headers["content-range"] ?? "")?.[1];
-      if (status !== 206 || Number(begin) !== offset)
-        throw await unexpected(path, response, signal);
-      return { answer: "bytes", offset, body };
+      const headers = rangeOf(offset, end);
+      const request = { url: `${address}/${quoted}`, headers, pinned: true };
+      return await answerOf(path, offset, await origin.get(request, signal), signal);
     },
-    holdMs: () => Math.max(0, quietUntil - deps.clock.monotonic()),
+    holdMs: () => origin.holdMs(),
+    begin: () => undefined,
+    elsewhere: () => false,
   };
 }
 
-async function unexpected(
+/** The metadata whose version and digest are signed by the file before them. The root's successor and the timestamp are not. */
+export function isPinned(name: string): boolean {
+  return /^\d+\./.test(name) && !/^\d+\.root\.json$/.test(name);
+}
+
+/** Credentials as they are, for a server whose addresses all begin alike; over plain HTTP only where nobody listens. */
+function authorizationOf(address: URL, credentials?: Credentials): Authorization | undefined {
+  if (credentials === undefined || (address.protocol !== "https:" && !isLoopback(address)))
+    return undefined;
+  const place = `${address.host}${address.pathname.replace(/\/$/, "")}`;
+  return {
+    async header() {
+      const credential = await credentials.read(place);
+      if (credential === undefined) return undefined;
+      return credential.kind === "bearer"
+        ? `Bearer ${credential.token}`
+        : basic(credential.username, credential.password);
+    },
+    challenged: () => Promise.resolve(false),
+  };
+}
+
+/** @param end offset after the last byte */
+export function rangeOf(offset: number, end: number | undefined): Readonly<Record<string, string>> {
+  if (offset === 0 && end === undefined) return {};
+  return { range: `bytes=${offset}-${end === undefined ? "" : end - 1}` };
+}
+
+/** What an answer to a request for a file from `offset` on means. */
+export async function answerOf(
+  path: string,
+  offset: number,
+  response: HttpResponse,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const { status, headers, body } = response;
+  if (status === 404 || status === 410) return { answer: "absent" };
+  if (status === 416) return { answer: "beyond" };
+  if (status === 200) return { answer: "bytes", offset: 0, body };
+  const begin = /^bytes (\d{1,15})-\d{1,15}\//.exec(headers["content-range"] ?? "")?.[1];
+  if (status !== 206 || Number(begin) !== offset) throw await unexpected(path, response, signal);
+  return { answer: "bytes", offset, body };
+}
+
+/** For an answer that fits nothing that was asked. */
+export async function unexpected(
   path: string,
   response: HttpResponse,
   signal: AbortSignal,
@@ -136,28 +160,6 @@ async function unexpected(
   );
 }
 
-/** Reads a short body to its end, so that the connection is kept; gives up a longer one. */
-async function discard(response: HttpResponse, signal: AbortSignal): Promise<void> {
-  try {
-    await readBody(response, ERROR_BODY_LIMIT, signal);
-  } catch (error) {
-    // The status has said what there is to know; only the caller's abort matters.
-    signal.throwIfAborted();
-    if (!(error instanceof EdgeSyncError)) throw error;
-  }
-}
-
 function equals(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
-}
-
-/** RFC 9110, 10.2.3: seconds, or a date, which is taken against the server's own clock where it tells it. */
-function retryAfterMs(response: HttpResponse, now: number): number | undefined {
-  const text = response.headers["retry-after"];
-  if (text === undefined) return undefined;
-  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
-  const until = Date.parse(text);
-  const from = Date.parse(response.headers.date ?? "");
-  const rest = until - (Number.isNaN(from) ? now : from);
-  return Number.isNaN(rest) ? undefined : Math.max(0, rest);
 }

@@ -22,7 +22,7 @@ import { nodeDisk } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import type { Http } from "./http.ts";
 import { install } from "./install.ts";
-import { openRepository } from "./repository.ts";
+import { openAddresses } from "./addresses.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { openReport } from "./update-report.ts";
@@ -99,7 +99,10 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   const followed = channel;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
-  const repository = openRepository(address, deps);
+  const repository = openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], {
+    ...deps,
+    disk,
+  });
   const report = openReport({ ...channel, clock, log, metrics: deps.metrics });
 
   let volume: Volume | undefined;

@@ -48,6 +48,15 @@ export const SIDECAR_METRICS = {
     help: "Bytes fetched from the repository, by kind (metadata, delta, full).",
     labels: ["kind"],
   },
+  edgesync_sidecar_failovers_total: {
+    type: "counter",
+    help: "Addresses of the repository given up for the next one, by error code.",
+    labels: ["code"],
+  },
+  edgesync_sidecar_slow_retrievals_total: {
+    type: "counter",
+    help: "Downloads given up because less than the least rate came (64 bytes a second over a minute).",
+  },
   edgesync_sidecar_saved_bytes_total: {
     type: "counter",
     help: "Bytes not fetched because of deltas and kept files, against the compressed full files.",
@@ -203,6 +212,8 @@ export interface LogFields {
   readonly secret?: string;
   readonly container?: string;
   readonly part?: string;
+  /** Of the repository; it never holds credentials. */
+  readonly address?: string;
   readonly namespace?: string;
   readonly pod?: string;
   readonly uid?: string;

@@ -1,0 +1,33 @@
+/** From the addresses in the settings to the one repository that they are of. */
+import type { Settings } from "#core/settings.ts";
+import type { Log } from "#core/telemetry.ts";
+import { openCredentials } from "./credentials.ts";
+import type { Disk } from "./durable.ts";
+import { openMirrors } from "./mirrors.ts";
+import type { OriginDeps } from "./origin.ts";
+import { openRepository } from "./repository.ts";
+import type { Repository } from "./repository.ts";
+
+interface AddressDeps extends OriginDeps {
+  readonly log: Log;
+  readonly disk: Disk;
+}
+
+/** @param addresses in the order in which they are tried */
+export function openAddresses(
+  { repositoryCredentialsDir }: Settings,
+  addresses: readonly string[],
+  deps: AddressDeps,
+): Repository {
+  const login =
+    repositoryCredentialsDir === undefined
+      ? {}
+      : { credentials: openCredentials(repositoryCredentialsDir, deps.disk) };
+  return openMirrors(
+    [...new Set(addresses)].map((address) => ({
+      address,
+      repository: openRepository(address, { ...deps, ...login }),
+    })),
+    deps,
+  );
+}
