@@ -6,7 +6,7 @@ import { manifestPath, parseRelease } from "#core/release.ts";
 import type { ChannelDocument } from "#core/channel-document.ts";
 import type { Keyring } from "./keys.ts";
 import { findSigners, publish } from "./publish.ts";
-import { appRole } from "./release.ts";
+import { appRole } from "./catalog.ts";
 import { readTarget } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 

@@ -40,6 +40,10 @@ export interface Command {
   /** One sentence. */
   readonly summary: string;
   readonly example: string;
+  /** Further examples. */
+  readonly examples?: readonly string[];
+  /** What a person should know before using it, in a few sentences. */
+  readonly notes?: string;
   /** What is given in order, such as `<folder>`; in brackets what may be left out, at the end. */
   readonly positionals: readonly string[];
   /** Options that take a value, each with its sentence. */
@@ -118,24 +122,71 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
   };
 }
 
-export function helpOf(command: Command): string {
-  const places = command.positionals.map((place) => ` ${place}`).join("");
-  const rows = Object.entries({
-    ...command.options,
-    ...command.lists,
-    ...command.flags,
+export interface OptionRow {
+  readonly name: string;
+  readonly help: string;
+  readonly takesValue: boolean;
+  readonly repeated: boolean;
+}
+
+/** What a command takes besides its positionals; every command takes `--json` and `--help`. */
+export function optionRows({ options, lists = {}, flags = {} }: Command): readonly OptionRow[] {
+  const rows = (
+    table: Readonly<Record<string, string>>,
+    takesValue: boolean,
+    repeated: boolean,
+  ): readonly OptionRow[] =>
+    Object.entries(table).map(([name, help]) => ({ name, help, takesValue, repeated }));
+  const common = {
     json: "print the result as one JSON object",
-  });
-  const width = Math.max(...rows.map(([name]) => name.length));
+    help: "print this and do nothing",
+  };
   return [
-    `edgesync ${command.name}${places} [options]`,
+    ...rows(options, true, false),
+    ...rows(lists, true, true),
+    ...rows(flags, false, false),
+    ...rows(common, false, false),
+  ];
+}
+
+/** How a command is called, without its options. */
+export function synopsisOf({ name, positionals }: Command): string {
+  return ["edgesync", name, ...positionals].join(" ");
+}
+
+/** @param width columns at which help is wrapped */
+export function helpOf(command: Command, width = 100): string {
+  const rows = optionRows(command).map((row) => ({
+    left: `--${row.name}${row.takesValue ? " …" : ""}`,
+    right: row.repeated ? `${row.help}; may be given more than once` : row.help,
+  }));
+  const column = Math.max(...rows.map(({ left }) => left.length));
+  const { summary, notes, example, examples = [] } = command;
+  return [
+    `${synopsisOf(command)} [options]`,
     "",
-    command.summary,
+    wrap(summary, width, ""),
     "",
-    ...rows.map(([name, help]) => `  --${name.padEnd(width)}  ${help}`),
+    ...(notes === undefined ? [] : [wrap(notes, width, ""), ""]),
+    ...rows.map(
+      ({ left, right }) =>
+        `  ${left.padEnd(column)}  ${wrap(right, width - column - 4, " ".repeat(column + 4))}`,
+    ),
     "",
-    "Example:",
-    `  ${command.example}`,
+    examples.length === 0 ? "Example:" : "Examples:",
+    ...[example, ...examples].map((line) => `  ${line}`),
     "",
   ].join("\n");
+}
+
+function wrap(text: string, width: number, indent: string): string {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  return [...lines, line].join(`\n${indent}`);
 }

@@ -1,6 +1,7 @@
 /** Every command, in the order in which a newcomer needs them. */
 import type { Command } from "./command.ts";
 import { channelCommands } from "./commands/channel.ts";
+import { completionCommand } from "./commands/completion.ts";
 import { releaseCommands } from "./commands/release.ts";
 import { init, repositoryCommands } from "./commands/repository.ts";
 
@@ -9,4 +10,5 @@ export const COMMANDS: readonly Command[] = [
   ...releaseCommands,
   ...channelCommands,
   ...repositoryCommands,
+  completionCommand(() => COMMANDS),
 ];

@@ -3,10 +3,11 @@
  * is known to be dead can be taken over. It is advice among publishers; readers never look at it.
  */
 import { randomUUID } from "node:crypto";
-import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
+import { link, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { hostname, userInfo } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as s from "valibot";
 import { EdgeSyncError } from "#core/errors.ts";
 import { diskError, errnoOf, readIfExists } from "./files.ts";
@@ -18,6 +19,8 @@ const schema = s.object({
   id: s.string(),
   pid: s.pipe(s.number(), s.safeInteger(), s.minValue(1)),
   host: s.string(),
+  /** Name of the account, where it has one. */
+  user: s.optional(s.string()),
   /** See {@link processIdentity}. */
   process: s.optional(s.string()),
   /** Milliseconds since the epoch. */
@@ -25,18 +28,37 @@ const schema = s.object({
 });
 type Owner = s.InferOutput<typeof schema>;
 
+/** How long to wait for another publisher. */
+export interface Waiting {
+  /** Milliseconds. */
+  readonly ms: number;
+  readonly signal: AbortSignal;
+}
+
+/** Milliseconds between two looks at a lock that another publisher holds. */
+const LOOK_MS = 100;
+/** Milliseconds after which a file beside the lock that names nobody who could be asked is left over. */
+const LEFT_OVER_MS = 24 * 3_600_000;
+
 /**
  * @param now milliseconds since the epoch
+ * @param waiting not at all when absent
  * @throws EdgeSyncError REPOSITORY_LOCKED
  */
-export async function lockRepository(root: string, now: number): Promise<AsyncDisposable> {
+export async function lockRepository(
+  root: string,
+  now: number,
+  waiting?: Waiting,
+): Promise<AsyncDisposable> {
   const path = join(root, LOCK_NAME);
   const identity = await processIdentity(process.pid);
+  const user = userName();
   const mine: Owner = {
     id: randomUUID(),
     pid: process.pid,
     host: hostname(),
     since: now,
+    ...(user !== undefined && { user }),
     ...(identity !== undefined && { process: identity }),
   };
   // Written aside and linked: the lock never exists without its owner's name in it.
@@ -45,14 +67,68 @@ export async function lockRepository(root: string, now: number): Promise<AsyncDi
   cleanup.defer(() => rm(aside, { force: true }));
   try {
     await writeFile(aside, `${JSON.stringify(mine)}\n`, { flag: "wx" });
-    for (let attempt = 0; attempt < 3; attempt++) {
-      if (await tryLink(aside, path)) return releaseOf(path, mine);
-      await removeStale(path, now);
+    for (let waited = 0; ;) {
+      const holder = await take(path, aside, mine);
+      if (holder === "mine") break;
+      if (waiting === undefined || waited >= waiting.ms)
+        throw locked(path, holder, now + waited, waited);
+      waiting.signal.throwIfAborted();
+      const pause = Math.min(LOOK_MS, waiting.ms - waited);
+      await sleep(pause, undefined, { signal: waiting.signal }).catch(() =>
+        waiting.signal.throwIfAborted(),
+      );
+      waited += pause;
     }
+    await removeLeftOvers(root, mine.id, now);
   } catch (error) {
     throw diskError(error, path);
   }
-  throw locked(path, await readOwner(path), now);
+  return releaseOf(path, mine);
+}
+
+/** @returns who has it, when that is not us; `undefined` for somebody who does not say who */
+async function take(path: string, aside: string, mine: Owner): Promise<Owner | undefined | "mine"> {
+  for (let attempt = 0; attempt < 3; attempt++) {
+    if (await tryLink(aside, path)) return "mine";
+    const owner = await readOwner(path);
+    if (owner === undefined) {
+      // Gone since, or unreadable: the latter is for a person to judge.
+      if ((await readIfExists(path)) !== undefined) return undefined;
+    } else if (owner.host !== mine.host || (await isAlive(owner))) return owner;
+    else await moveAway(path, owner);
+  }
+  return await readOwner(path);
+}
+
+function userName(): string | undefined {
+  try {
+    return userInfo().username;
+  } catch {
+    // A container's user need not be in any list.
+    return undefined;
+  }
+}
+
+/** What publishers that were killed while they took the lock have left beside it. The lock must be held. */
+async function removeLeftOvers(root: string, mine: string, now: number): Promise<void> {
+  for (const name of await readdir(root)) {
+    const id = name.startsWith(`${LOCK_NAME}.`) ? name.slice(LOCK_NAME.length + 1) : mine;
+    if (!/^[0-9a-f-]{36}$/.test(id) || id === mine) continue;
+    const path = join(root, name);
+    const owner = await readOwner(path);
+    const age = owner === undefined ? now - (await changedAt(path, now)) : now - owner.since;
+    const dead = owner?.host === hostname() ? !(await isAlive(owner)) : age > LEFT_OVER_MS;
+    if (dead) await rm(path, { force: true });
+  }
+}
+
+async function changedAt(path: string, otherwise: number): Promise<number> {
+  try {
+    return (await stat(path)).mtimeMs;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return otherwise;
+    throw error;
+  }
 }
 
 async function tryLink(from: string, to: string): Promise<boolean> {
@@ -74,14 +150,8 @@ function releaseOf(path: string, mine: Owner): AsyncDisposable {
   };
 }
 
-async function removeStale(path: string, now: number): Promise<void> {
-  const owner = await readOwner(path);
-  if (owner === undefined) {
-    // Gone since, or unreadable: the latter is for a person to judge.
-    if ((await readIfExists(path)) !== undefined) throw locked(path, undefined, now);
-    return;
-  }
-  if (owner.host !== hostname() || (await isAlive(owner))) throw locked(path, owner, now);
+/** Takes the lock of a dead owner away. */
+async function moveAway(path: string, owner: Owner): Promise<void> {
   // Moved away, not deleted: of two publishers that judged the same lock, the second might move the lock of the first.
   const moved = `${path}.${randomUUID()}`;
   try {
@@ -132,10 +202,19 @@ async function processIdentity(pid: number): Promise<string | undefined> {
   }
 }
 
-function locked(path: string, owner: Owner | undefined, now: number): EdgeSyncError {
+function locked(
+  path: string,
+  owner: Owner | undefined,
+  now: number,
+  waited: number,
+): EdgeSyncError {
+  const after = waited > 0 ? `, still after waiting for ${Math.round(waited / 1000)} s` : "";
   const who =
     owner === undefined
       ? "somebody who does not say who"
-      : `process ${owner.pid} on ${owner.host} for ${Math.max(0, Math.round((now - owner.since) / 1000))} s`;
-  return new EdgeSyncError("REPOSITORY_LOCKED", `${path} is held by ${who}`);
+      : `process ${owner.pid}${owner.user === undefined ? "" : ` of ${owner.user}`} on ${owner.host} for ${Math.max(0, Math.round((now - owner.since) / 1000))} s`;
+  return new EdgeSyncError(
+    "REPOSITORY_LOCKED",
+    `${path} is held by ${who}${after}${owner !== undefined && owner.host === hostname() ? "" : "; whether that still runs cannot be seen from here: if it does not, remove the file"}`,
+  );
 }

@@ -76,6 +76,8 @@ export interface TargetFile {
   readonly custom?: {
     /** Grows with every release of an app; tells which came last. */
     readonly order?: number;
+    /** Of a channel: since when it has been paused, in the form of {@link isoSeconds}. */
+    readonly paused?: string;
   };
 }
 
@@ -101,6 +103,8 @@ export interface Snapshot extends Common {
   readonly _type: "snapshot";
   /** By file name, such as `targets.json`. */
   readonly meta: Readonly<Record<string, MetaFile>>;
+  /** When this was signed: it tells how long ago the one before was replaced. */
+  readonly "x-edgesync-issued"?: string;
 }
 
 export interface Timestamp extends Common {
@@ -196,14 +200,18 @@ export function roleNamed(targets: Targets, name: string): DelegatedRole | undef
   return targets.delegations?.roles.find((role) => role.name === name);
 }
 
-/** @param order see {@link TargetFile} */
-export function targetFile(bytes: Uint8Array, order?: number): TargetFile {
-  return { ...sizeAndHash(bytes), ...(order !== undefined && { custom: { order } }) };
+export function targetFile(bytes: Uint8Array, custom: TargetFile["custom"]): TargetFile {
+  return { ...sizeAndHash(bytes), ...(custom !== undefined && { custom }) };
 }
 
 /** @param meta by file name */
 export function makeSnapshot(version: number, meta: Snapshot["meta"], now: number): Snapshot {
-  return { _type: "snapshot", ...common(version, "snapshot", now), meta };
+  return {
+    _type: "snapshot",
+    ...common(version, "snapshot", now),
+    meta,
+    "x-edgesync-issued": isoSeconds(now),
+  };
 }
 
 export function makeTimestamp(version: number, snapshot: MetaFile, now: number): Timestamp {

@@ -17,7 +17,7 @@ import {
   toBytes,
   withRole,
 } from "./metadata.ts";
-import type { Kind, MetaFile, Metadata, RoleKeys, Targets } from "./metadata.ts";
+import type { Kind, MetaFile, Metadata, RoleKeys, TargetFile, Targets } from "./metadata.ts";
 import { targetLocation, write } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 
@@ -56,7 +56,7 @@ export interface NewTarget {
   readonly path: string;
   readonly bytes: Uint8Array;
   /** See `TargetFile`. */
-  readonly order?: number;
+  readonly custom?: TargetFile["custom"];
 }
 
 export interface RoleChange {
@@ -79,7 +79,7 @@ export async function publish(
   for (const { path, bytes } of targets)
     await write(repository, targetLocation(path, hash("sha256", bytes)), bytes);
   const listed = Object.fromEntries(
-    targets.map(({ path, bytes, order }) => [path, targetFile(bytes, order)]),
+    targets.map(({ path, bytes, custom }) => [path, targetFile(bytes, custom)]),
   );
   const before = repository.roles.get(role)?.signed;
   const first = before ?? makeTargets(0, "role", now);

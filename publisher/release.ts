@@ -5,6 +5,7 @@ import { serialize } from "#core/document.ts";
 import { manifestPath, parseRelease, treeDigest } from "#core/release.ts";
 import type { Release } from "#core/release.ts";
 import { openBlobMaker } from "./blobs.ts";
+import { appRole, listReleases } from "./catalog.ts";
 import { place } from "./files.ts";
 import type { Keyring } from "./keys.ts";
 import { PACKED_BELOW, buildPacks, isFile, neededFrom } from "./packs.ts";
@@ -35,10 +36,6 @@ export interface Added {
   readonly updates: readonly { readonly from: string; readonly bytes: number }[];
 }
 
-export function appRole(app: string): string {
-  return `app.${app}`;
-}
-
 /**
  * @throws EdgeSyncError TREE_INVALID, RELEASE_INVALID when the version exists with another content, KEY_INVALID, and as the disk
  */
@@ -55,7 +52,7 @@ export async function addRelease(
   const path = manifestPath(app, version, platform);
   const run = openSlots();
   const tree = await scanTree(wanted.folder, run, signal);
-  const published = listReleases(repository, app, platform);
+  const published = listReleases(repository, { app, platform });
   if (published.some((item) => item.path === path)) {
     const release = parseRelease(await readTarget(repository, role, path));
     refuseOther(release, tree, path);
@@ -101,22 +98,13 @@ export async function addRelease(
   progress.end();
   signal.throwIfAborted();
   const order = 1 + Math.max(0, ...published.map((item) => item.order));
-  const change = { role, paths: [`releases/${app}/*/*`], targets: [{ path, bytes, order }] };
+  const change = {
+    role,
+    paths: [`releases/${app}/*/*`],
+    targets: [{ path, bytes, custom: { order } }],
+  };
   await publish(repository, keyring, signers, change, now);
   return { release, isNew: true, ...bytesOf(release, bases) };
-}
-
-/** The manifests of an app for a platform, the newest first. */
-function listReleases(
-  repository: Repository,
-  app: string,
-  platform: string,
-): readonly { readonly path: string; readonly order: number }[] {
-  const targets = repository.roles.get(appRole(app))?.signed.targets ?? {};
-  return Object.entries(targets)
-    .filter(([path]) => path.endsWith(`/${platform}.json`))
-    .map(([path, { custom }]) => ({ path, order: custom?.order ?? 0 }))
-    .toSorted((a, b) => b.order - a.order);
 }
 
 function refuseOther(published: Release, tree: Tree, path: string): void {

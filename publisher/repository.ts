@@ -13,13 +13,15 @@ import { matches } from "#core/trust/metadata.ts";
 import type { FileInfo } from "#core/trust/metadata.ts";
 import { makeFolder, namesIn, place, readIfExists, spool } from "./files.ts";
 import { lockRepository } from "./lock.ts";
+import type { Waiting } from "./lock.ts";
 import { readRoot, readSigned } from "./metadata.ts";
 import type { Metadata, Root, Snapshot, Targets, Timestamp } from "./metadata.ts";
 
 /** Unfinished files; on the same file system, so that giving them their name is one step. */
 const WORK_NAME = ".work";
 
-export interface Repository extends AsyncDisposable {
+/** What is published, verified. */
+export interface View {
   readonly path: string;
   readonly root: Metadata<Root>;
   readonly targets: Metadata<Targets>;
@@ -27,19 +29,26 @@ export interface Repository extends AsyncDisposable {
   readonly roles: ReadonlyMap<string, Metadata<Targets>>;
   readonly snapshot: Metadata<Snapshot>;
   readonly timestamp: Metadata<Timestamp>;
+}
+
+export interface Repository extends View, AsyncDisposable {
   /** A new name for an unfinished file. */
   temporary(): string;
 }
 
 /**
  * @param now milliseconds since the epoch
+ * @param waiting for another publisher, when absent not at all
  * @throws EdgeSyncError REPOSITORY_INVALID, REPOSITORY_LOCKED, METADATA_INVALID or METADATA_UNTRUSTED
  */
-export async function openRepository(path: string, now: number): Promise<Repository> {
-  if ((await readIfExists(join(path, "metadata", "timestamp.json"))) === undefined)
-    throw new EdgeSyncError("REPOSITORY_INVALID", `${path} is not a repository`);
+export async function openRepository(
+  path: string,
+  now: number,
+  waiting?: Waiting,
+): Promise<Repository> {
+  await refuseOther(path);
   await using cleanup = new AsyncDisposableStack();
-  cleanup.use(await lockRepository(path, now));
+  cleanup.use(await lockRepository(path, now, waiting));
   const temporary = await openWork(path);
   cleanup.defer(() => closeWork(path));
   const state = await loadState(path);
@@ -50,6 +59,24 @@ export async function openRepository(path: string, now: number): Promise<Reposit
     temporary,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/**
+ * Reads what is published, without a lock: everything that the timestamp leads to stays in place while others publish.
+ *
+ * @throws EdgeSyncError REPOSITORY_INVALID, METADATA_INVALID or METADATA_UNTRUSTED
+ */
+export async function viewRepository(path: string): Promise<View> {
+  await refuseOther(path);
+  return { path, ...(await loadState(path)) };
+}
+
+async function refuseOther(path: string): Promise<void> {
+  if ((await readIfExists(join(path, "metadata", "timestamp.json"))) === undefined)
+    throw new EdgeSyncError(
+      "REPOSITORY_INVALID",
+      `${path} is not a repository; expected a folder that \`edgesync init\` made`,
+    );
 }
 
 /** An empty folder for unfinished files; what a publisher that died left there is removed. The lock must be held. */
@@ -63,7 +90,7 @@ export async function closeWork(path: string): Promise<void> {
   await rm(join(path, WORK_NAME), { recursive: true, force: true });
 }
 
-type State = Pick<Repository, "root" | "targets" | "roles" | "snapshot" | "timestamp">;
+type State = Omit<View, "path">;
 
 /** Everything is verified before a publisher signs on top of it; expiry does not matter, since that is what signing anew cures. */
 async function loadState(path: string): Promise<State> {
@@ -159,11 +186,7 @@ export function targetLocation(path: string, sha256: string): string {
  *
  * @throws EdgeSyncError RELEASE_NOT_FOUND, DIGEST_MISMATCH
  */
-export async function readTarget(
-  repository: Repository,
-  role: string,
-  path: string,
-): Promise<Buffer> {
+export async function readTarget(repository: View, role: string, path: string): Promise<Buffer> {
   const file = repository.roles.get(role)?.signed.targets[path];
   if (file === undefined)
     throw new EdgeSyncError("RELEASE_NOT_FOUND", `the repository has no target ${path}`);

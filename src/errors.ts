@@ -79,6 +79,11 @@ export const ERRORS = {
       "Check the channel's name and `edgesync channel set`, and that the release was added for this platform.",
     exit: 66,
   },
+  RELEASE_IN_USE: {
+    means: "A channel names the release, so it is not removed.",
+    remedy: "Point the channel at another release first, or end its roll-out.",
+    exit: 65,
+  },
   TREE_INVALID: {
     means: "A folder holds something that a release cannot carry.",
     remedy: "Remove or change the path that the message names.",

@@ -1,12 +1,31 @@
 /** Commands for the releases of an app. */
-import { isPlatform, isVersion } from "#core/document.ts";
-import { integer, isAppName } from "#core/values.ts";
+import { EdgeSyncError } from "#core/errors.ts";
+import { integer } from "#core/values.ts";
+import { appRole, findRelease, listReleases, namedByChannels, readRelease } from "../catalog.ts";
+import type { Listed } from "../catalog.ts";
 import type { Arguments, Command } from "../command.ts";
+import { findSigners, publish } from "../publish.ts";
+import { compareReleases, transferOf } from "../release-diff.ts";
+import type { PathChange } from "../release-diff.ts";
 import { addRelease } from "../release.ts";
-import { openRepository } from "../repository.ts";
-import { KEYS, REPOSITORY, REPOSITORY_OPTION, openKeys, usage } from "./shared.ts";
+import type { View } from "../repository.ts";
+import {
+  KEYS,
+  REPOSITORY_OPTION,
+  WAIT,
+  appOf,
+  openKeys,
+  openLocked,
+  openToRead,
+  pathOf,
+  platformOf,
+  usage,
+  versionOf,
+} from "./shared.ts";
 
-const releaseAdd: Command = {
+const PLATFORM = { platform: "<os>-<arch>, such as linux-arm64; needed where there are several" };
+
+const add: Command = {
   name: "release add",
   summary:
     "Publishes a folder as a version of an app for a platform, with deltas from earlier releases.",
@@ -16,6 +35,7 @@ const releaseAdd: Command = {
   options: {
     ...REPOSITORY_OPTION,
     ...KEYS,
+    ...WAIT,
     app: "name of the app",
     version: "version; never published twice with another content",
     platform: "<os>-<arch> as Node names them, such as linux-arm64",
@@ -24,9 +44,8 @@ const releaseAdd: Command = {
   async run(args, shell, signal) {
     const [folder = ""] = args.positionals;
     const wanted = { folder, ...releaseName(args), deltas: deltasOf(args.optional("deltas")) };
-    const path = args.optional("repository") ?? REPOSITORY;
-    const keyring = await openKeys(args, path, shell);
-    await using repository = await openRepository(path, shell.now());
+    const keyring = await openKeys(args, pathOf(args), shell);
+    await using repository = await openLocked(args, shell, signal);
     const added = await addRelease(
       repository,
       keyring,
@@ -57,18 +76,11 @@ const releaseAdd: Command = {
 };
 
 function releaseName(args: Arguments): { app: string; version: string; platform: string } {
-  const app = args.required("app");
-  const version = args.required("version");
-  const platform = args.required("platform");
-  if (!isAppName(app))
-    throw usage(`--app must be a lower-case name with a letter in it, not ${JSON.stringify(app)}`);
-  if (!isVersion(version))
-    throw usage(`--version must be letters, digits and . _ + -, not ${JSON.stringify(version)}`);
-  if (!isPlatform(platform))
-    throw usage(
-      `--platform must be <os>-<arch>, such as linux-arm64, not ${JSON.stringify(platform)}`,
-    );
-  return { app, version, platform };
+  return {
+    app: appOf(args.required("app"), "--app"),
+    version: versionOf(args.required("version"), "--version"),
+    platform: platformOf(args.required("platform")),
+  };
 }
 
 function deltasOf(input: string | undefined): number {
@@ -78,4 +90,208 @@ function deltasOf(input: string | undefined): number {
   return value;
 }
 
-export const releaseCommands: readonly Command[] = [releaseAdd];
+const list: Command = {
+  name: "release list",
+  summary: "Lists the releases, the newest first, and the channels that name them.",
+  example: "edgesync release list web --platform linux-arm64",
+  positionals: ["[<app>]"],
+  options: { ...REPOSITORY_OPTION, platform: "only those of this platform" },
+  async run(args) {
+    const [name] = args.positionals;
+    const input = args.optional("platform");
+    const app = name === undefined ? undefined : appOf(name);
+    const platform = input === undefined ? undefined : platformOf(input);
+    const repository = await openToRead(args);
+    const releases = listReleases(repository, { app, platform });
+    const named = new Map<string, ReadonlyMap<string, readonly string[]>>();
+    for (const item of new Set(releases.map((release) => release.app)))
+      named.set(item, await namedByChannels(repository, item));
+    const rows = releases.map((release) => ({
+      ...nameOf(release),
+      channels: named.get(release.app)?.get(release.version) ?? [],
+    }));
+    return { lines: rows.length === 0 ? ["no releases"] : tableOf(rows), json: { releases: rows } };
+  },
+};
+
+function nameOf({ app, version, platform }: Listed): Pick<Listed, "app" | "version" | "platform"> {
+  return { app, version, platform };
+}
+
+function tableOf(
+  rows: readonly (Pick<Listed, "app" | "version" | "platform"> & {
+    readonly channels: readonly string[];
+  })[],
+): readonly string[] {
+  const cells = rows.map((row) => [row.app, row.version, row.platform, row.channels.join(", ")]);
+  const widths = [0, 1, 2].map((at) => Math.max(...cells.map((row) => row[at]?.length ?? 0)));
+  return cells.map((row) =>
+    row
+      .map((cell, at) => cell.padEnd(widths[at] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+const show: Command = {
+  name: "release show",
+  summary: "Shows what a release holds, and what a site fetches for it.",
+  example: "edgesync release show web 1.4.0 --platform linux-arm64",
+  positionals: ["<app>", "<version>"],
+  options: { ...REPOSITORY_OPTION, ...PLATFORM },
+  async run(args) {
+    const repository = await openToRead(args);
+    const [app = "", version = ""] = args.positionals;
+    const listed = findWanted(repository, args, app, version);
+    const release = await readRelease(repository, listed);
+    const { platform } = listed;
+    let bytes = 0;
+    for (const { size } of release.contents) bytes += size;
+    const bases: { from: string; bytes: number; requests: number; full: number }[] = [];
+    for (const from of await basesOf(repository, listed, release)) {
+      const { bytes: wire, requests, contents } = transferOf(release, from);
+      bases.push({ from: from.version, bytes: wire, requests, full: contents.full });
+    }
+    const first = transferOf(release, undefined);
+    const channels = (await namedByChannels(repository, app)).get(version) ?? [];
+    return {
+      lines: [
+        `${app} ${version} ${platform}`,
+        `  tree       ${release.tree}`,
+        `  entries    ${release.entries.length}, contents ${release.contents.length}, ${bytes} bytes`,
+        `  first time ${first.bytes} bytes in ${first.requests} requests`,
+        ...bases.map(
+          (base) =>
+            `  from ${base.from}  ${base.bytes} bytes in ${base.requests} requests${base.full === 0 ? "" : `, ${base.full} files whole`}`,
+        ),
+        `  channels   ${channels.length === 0 ? "none" : channels.join(", ")}`,
+      ],
+      json: {
+        ...nameOf(listed),
+        tree: release.tree,
+        entries: release.entries.length,
+        contents: release.contents.length,
+        bytes,
+        first: { bytes: first.bytes, requests: first.requests },
+        updates: bases,
+        channels,
+      },
+    };
+  },
+};
+
+type Release = Awaited<ReturnType<typeof readRelease>>;
+
+/** Earlier releases that are listed and from which there is a delta, the newest first. */
+async function basesOf(
+  repository: View,
+  { app, platform, order }: Listed,
+  release: Release,
+): Promise<readonly Release[]> {
+  const bases = new Set<string>();
+  for (const { deltas } of release.contents) for (const { base } of deltas) bases.add(base);
+  const found: Release[] = [];
+  for (const listed of listReleases(repository, { app, platform })) {
+    if (listed.order >= order || found.length === 20) continue;
+    const earlier = await readRelease(repository, listed);
+    let helps = false;
+    for (const { sha256 } of earlier.contents) helps ||= bases.has(sha256);
+    if (helps) found.push(earlier);
+  }
+  return found;
+}
+
+function findWanted(repository: View, args: Arguments, app: string, version: string): Listed {
+  const input = args.optional("platform");
+  const platform = input === undefined ? undefined : platformOf(input);
+  return findRelease(repository, appOf(app), versionOf(version), platform);
+}
+
+const diff: Command = {
+  name: "release diff",
+  summary:
+    "Shows which files differ between two releases, and what an update from the first to the second transfers.",
+  example: "edgesync release diff web 1.3.0 1.4.0 --platform linux-arm64",
+  positionals: ["<app>", "<from>", "<to>"],
+  options: { ...REPOSITORY_OPTION, ...PLATFORM },
+  async run(args) {
+    const repository = await openToRead(args);
+    const [app = "", from = "", to = ""] = args.positionals;
+    const next = findWanted(repository, args, app, to);
+    const platform = { optional: () => next.platform };
+    const old = findWanted(repository, { ...args, ...platform }, app, from);
+    const { changes, same, transfer } = compareReleases(
+      await readRelease(repository, old),
+      await readRelease(repository, next),
+    );
+    const count = (kind: PathChange["change"]): number =>
+      changes.filter(({ change }) => change === kind).length;
+    const { bytes, requests, contents, fullBytes } = transfer;
+    const share = fullBytes === 0 ? 0 : (bytes * 100) / fullBytes;
+    return {
+      lines: [
+        ...changes.map(lineOf),
+        `${count("added")} added, ${count("removed")} removed, ${count("changed")} changed, ${same} the same`,
+        `an update transfers ${bytes} bytes in ${requests} requests (${share.toFixed(1)} % of the ${fullBytes} bytes of a first installation): ${contents.delta} contents by delta, ${contents.full} whole`,
+      ],
+      json: { app, platform: next.platform, from, to, changes, same, transfer },
+    };
+  },
+};
+
+function lineOf({ path, change, before, after, differs }: PathChange): string {
+  const sign = { added: "+", removed: "-", changed: "~" }[change];
+  const size = (value: number | null): string => (value === null ? "" : `${value} bytes`);
+  if (change === "added") return `${sign} ${path}  ${size(after)}`.trimEnd();
+  if (change === "removed") return `${sign} ${path}  ${size(before)}`.trimEnd();
+  const sizes = differs.includes("content") ? `  ${before ?? 0} -> ${size(after)}` : "";
+  return `${sign} ${path}${sizes}  (${differs.join(", ")})`;
+}
+
+const remove: Command = {
+  name: "release remove",
+  summary:
+    "Takes a version off the list. Its files go with the next gc, as far as nothing else needs them.",
+  notes:
+    "Refused while a channel names it: as what it points to, as what its roll-out came from, or as its minimum. Sites that run it go on, and get the next release as others do.",
+  example: "edgesync release remove web 1.0.0",
+  examples: ["edgesync release remove web 1.0.0 1.1.0 --platform linux-arm64"],
+  positionals: ["<app>", "<version>", "[<version>]", "[<version>]", "[<version>]"],
+  options: { ...REPOSITORY_OPTION, ...KEYS, ...WAIT, platform: "only of this platform" },
+  async run(args, shell, signal) {
+    const [name = "", ...versions] = args.positionals;
+    const app = appOf(name);
+    const input = args.optional("platform");
+    const platform = input === undefined ? undefined : platformOf(input);
+    const keyring = await openKeys(args, pathOf(args), shell);
+    await using repository = await openLocked(args, shell, signal);
+    const named = await namedByChannels(repository, app);
+    const removed: Listed[] = [];
+    for (const version of new Set(versions.map((item) => versionOf(item)))) {
+      const all = listReleases(repository, { app }).filter((item) => item.version === version);
+      const found = all.filter((item) => platform === undefined || item.platform === platform);
+      // Says what there is.
+      if (found.length === 0) findRelease(repository, app, version, platform);
+      const channels = named.get(version);
+      if (channels !== undefined)
+        throw new EdgeSyncError(
+          "RELEASE_IN_USE",
+          `${app} ${version} is named by ${channels.join(", ")}`,
+        );
+      removed.push(...found);
+    }
+    const role = appRole(app);
+    const signers = await findSigners(repository, keyring, role);
+    const paths = removed.map((item) => item.path);
+    const change = { role, paths: [], targets: [], remove: paths };
+    await publish(repository, keyring, signers, change, shell.now());
+    return {
+      lines: removed.map(
+        (item) => `removed ${item.app} ${item.version} ${item.platform} from the list`,
+      ),
+      json: { removed: removed.map(nameOf) },
+    };
+  },
+};
+
+export const releaseCommands: readonly Command[] = [add, list, show, diff, remove];

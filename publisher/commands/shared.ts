@@ -1,8 +1,13 @@
 /** What the commands have in common: where things lie when nothing is said, and how keys are opened. */
+import { isPlatform, isVersion } from "#core/document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
+import { duration, isAppName } from "#core/values.ts";
 import type { Arguments, Shell } from "../command.ts";
 import { refuseKeysInside } from "../keys.ts";
 import type { Keyring } from "../keys.ts";
+import type { Waiting } from "../lock.ts";
+import { openRepository, viewRepository } from "../repository.ts";
+import type { Repository, View } from "../repository.ts";
 
 /** Side by side in the working folder, so that a first try needs no options. */
 export const REPOSITORY = "repository";
@@ -18,6 +23,78 @@ export const KEYS = {
 export const REPOSITORY_OPTION = {
   repository: `folder that init made; ./${REPOSITORY} when not given`,
 };
+
+/** For commands that write. */
+export const WAIT = {
+  wait: "how long to wait for another publisher, such as 30s or 10m; not at all when not given",
+};
+
+/** @param path when it is not an option of the command */
+export async function openLocked(
+  args: Arguments,
+  shell: Shell,
+  signal: AbortSignal,
+  path = pathOf(args),
+): Promise<Repository> {
+  return await openRepository(path, shell.now(), waitOf(args, signal));
+}
+
+export async function openToRead(args: Arguments): Promise<View> {
+  return await viewRepository(pathOf(args));
+}
+
+export function pathOf(args: Arguments): string {
+  return args.optional("repository") ?? REPOSITORY;
+}
+
+export function waitOf(args: Arguments, signal: AbortSignal): Waiting | undefined {
+  const input = args.optional("wait");
+  return input === undefined ? undefined : { ms: durationOf("wait", input), signal };
+}
+
+const DAY_MS = 86_400_000;
+const CLOCK = duration("0s", "87600h");
+
+/** Milliseconds of a duration, in which days are allowed too: `7d`, `1d12h`, `90m`; undefined for anything else. */
+export function milliseconds(input: string): number | undefined {
+  const [, days = "0", rest = ""] = /^(?:(\d{1,4})d)?(.*)$/.exec(input) ?? [];
+  if (input === "") return undefined;
+  const clock = rest === "" ? 0 : CLOCK.parse(rest);
+  return clock === undefined ? undefined : Number(days) * DAY_MS + clock;
+}
+
+/** @throws EdgeSyncError USAGE */
+export function durationOf(option: string, input: string): number {
+  const ms = milliseconds(input);
+  if (ms === undefined)
+    throw usage(
+      `--${option} must be a duration such as 30s, 10m, 12h or 7d, not ${JSON.stringify(input)}`,
+    );
+  return ms;
+}
+
+/** @throws EdgeSyncError USAGE */
+export function appOf(input: string, what = "the app"): string {
+  if (!isAppName(input))
+    throw usage(
+      `${what} must be a lower-case name with a letter in it, not ${JSON.stringify(input)}`,
+    );
+  return input;
+}
+
+/** @throws EdgeSyncError USAGE */
+export function versionOf(input: string, what = "the version"): string {
+  if (!isVersion(input))
+    throw usage(`${what} must be letters, digits and . _ + -, not ${JSON.stringify(input)}`);
+  return input;
+}
+
+/** @throws EdgeSyncError USAGE */
+export function platformOf(input: string, what = "--platform"): string {
+  if (!isPlatform(input))
+    throw usage(`${what} must be <os>-<arch>, such as linux-arm64, not ${JSON.stringify(input)}`);
+  return input;
+}
 
 export async function openKeys(
   args: Arguments,
