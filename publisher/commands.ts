@@ -2,13 +2,20 @@
 import type { Command } from "./command.ts";
 import { channelCommands } from "./commands/channel.ts";
 import { completionCommand } from "./commands/completion.ts";
+import { init } from "./commands/init.ts";
+import { keyCommands } from "./commands/keys.ts";
 import { releaseCommands } from "./commands/release.ts";
-import { init, repositoryCommands } from "./commands/repository.ts";
+import { repositoryCommands } from "./commands/repository.ts";
+import { roleCommands } from "./commands/role.ts";
+import { rootCommands } from "./commands/root.ts";
 
 export const COMMANDS: readonly Command[] = [
   init,
   ...releaseCommands,
   ...channelCommands,
   ...repositoryCommands,
+  ...keyCommands,
+  ...roleCommands,
+  ...rootCommands,
   completionCommand(() => COMMANDS),
 ];

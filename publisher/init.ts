@@ -1,10 +1,14 @@
-/** A new repository, and apart from it a folder of keys. */
+/**
+ * A new repository, and apart from it a folder of keys. In two steps: the first root is made, and once it has its signatures
+ * (at once, when all keys are here) everything else.
+ */
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
-import { makeFolder, readIfExists, spool, place } from "./files.ts";
-import { keyNamed, refuseKeysInside } from "./keys.ts";
-import type { Keyring, SigningKey } from "./keys.ts";
+import { refuseIncomplete, signCeremony } from "./ceremony.ts";
+import { makeFolder, place, readIfExists, spool } from "./files.ts";
+import { keyNamed, refuseKeysInside, requireKeys } from "./keys.ts";
+import type { KeySet, Keyring } from "./keys.ts";
 import { LOCK_NAME, lockRepository } from "./lock.ts";
 import {
   TOP_ROLES,
@@ -16,33 +20,69 @@ import {
   sign,
   toBytes,
 } from "./metadata.ts";
-import type { RoleKeys } from "./metadata.ts";
+import type { Metadata, RoleKeys, Root, TopRole } from "./metadata.ts";
+import type { KeyType, PublicKey } from "./public-keys.ts";
 import { closeWork, openWork, write } from "./repository.ts";
+import { checkRoot } from "./state.ts";
 
 /** Exists from before the first key is made until the repository is complete, so that an `init` that died can be finished. */
 const MARKER = ".initializing";
 
+/** Who signs, where it is not one new key for each role. */
+export interface Plan {
+  readonly keys: Readonly<Partial<Record<TopRole, readonly PublicKey[]>>>;
+  readonly thresholds: Readonly<Partial<Record<TopRole, number>>>;
+  /** Of the keys that are made. */
+  readonly type: KeyType;
+}
+
+const DEFAULT_PLAN: Plan = { keys: {}, thresholds: {}, type: "ed25519" };
+
 /**
+ * A repository of which every key is here.
+ *
  * @returns the trust root, which is what sites are given
  * @throws EdgeSyncError REPOSITORY_INVALID or KEY_INVALID when there is anything that would be overwritten
  */
 export async function initRepository(path: string, keyring: Keyring, now: number): Promise<string> {
+  const next = await beginRepository(path, keyring, DEFAULT_PLAN, now);
+  if (next === undefined) return rootPath(path);
+  const set = await keyring.load();
+  const signed = await signCeremony({ previous: undefined, next }, set);
+  return await completeRepository(path, set, signed.next, now);
+}
+
+export function rootPath(path: string): string {
+  return join(path, "metadata", "1.root.json");
+}
+
+/**
+ * Makes the folder, the keys that are not given, and the first root, which is not signed yet and not in the folder.
+ *
+ * @returns `undefined` when the repository was complete but for the last step, which is done now
+ * @throws EdgeSyncError as {@link initRepository}, and USAGE when a role could not be signed
+ */
+export async function beginRepository(
+  path: string,
+  keyring: Keyring,
+  plan: Plan,
+  now: number,
+): Promise<Metadata<Root> | undefined> {
   await refuseKeysInside(path, keyring.folder);
   await makeFolder(path);
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(await lockRepository(path, now));
   const resumed = await isUnfinished(path);
-  const root = join(path, "metadata", "1.root.json");
-  if (resumed && (await readIfExists(join(path, "metadata", "timestamp.json"))) !== undefined) {
-    // It was complete but for the last step. It may have been used since: nothing is written anew.
+  if (resumed && (await isComplete(path))) {
+    // It may have been used since: nothing is written anew.
     await rm(join(path, MARKER));
-    return root;
+    return undefined;
   }
   const temporary = await openWork(path);
   cleanup.defer(() => closeWork(path));
-  const repository = { path, temporary };
+  const made = TOP_ROLES.filter((role) => plan.keys[role] === undefined);
   if (!resumed) {
-    for (const role of TOP_ROLES)
+    for (const role of made)
       if ((await readIfExists(join(keyring.folder, `${role}.pem`))) !== undefined)
         throw new EdgeSyncError(
           "KEY_INVALID",
@@ -51,37 +91,83 @@ export async function initRepository(path: string, keyring: Keyring, now: number
     await place((await spool(temporary(), [])).path, join(path, MARKER));
   }
   const set = await keyring.load();
-  const key = async (role: string): Promise<SigningKey> =>
-    keyNamed(set, role) ?? (await keyring.create(role));
-  const keys = {
-    root: await key("root"),
-    targets: await key("targets"),
-    snapshot: await key("snapshot"),
-    timestamp: await key("timestamp"),
-  };
-  const table = Object.fromEntries(Object.values(keys).map((item) => [item.id, item.key]));
-  const only = ({ id }: SigningKey): RoleKeys => ({ keyids: [id], threshold: 1 });
-  const roles = {
-    root: only(keys.root),
-    targets: only(keys.targets),
-    snapshot: only(keys.snapshot),
-    timestamp: only(keys.timestamp),
-  };
-  const rootFile = await sign(makeRoot(table, roles, now), [keys.root]);
-  await write(repository, "metadata/1.root.json", toBytes(rootFile));
-  const targets = toBytes(await sign(makeTargets(1, "targets", now), [keys.targets]));
-  await write(repository, "metadata/1.targets.json", targets);
-  const list = makeSnapshot(1, { "targets.json": metaFile(1, targets) }, now);
-  const snapshot = toBytes(await sign(list, [keys.snapshot]));
-  await write(repository, "metadata/1.snapshot.json", snapshot);
-  const timestamp = makeTimestamp(1, metaFile(1, snapshot), now);
-  await write(
-    repository,
-    "metadata/timestamp.json",
-    toBytes(await sign(timestamp, [keys.timestamp])),
-  );
+  const keys = new Map<string, PublicKey>();
+  const roles: Partial<Record<TopRole, RoleKeys>> = {};
+  for (const role of TOP_ROLES) {
+    const chosen = plan.keys[role] ?? [
+      keyNamed(set, role) ?? (await keyring.create(role, plan.type)),
+    ];
+    for (const key of chosen) keys.set(key.id, key);
+    roles[role] = roleOf(role, chosen, plan.thresholds[role] ?? 1);
+  }
+  const table = Object.fromEntries([...keys].map(([id, { key }]) => [id, key]));
+  // The loop has filled every one.
+  return { signed: makeRoot(table, roles as Root["roles"], now), signatures: [] };
+}
+
+function roleOf(name: string, keys: readonly PublicKey[], threshold: number): RoleKeys {
+  const keyids = [...new Set(keys.map(({ id }) => id))];
+  if (threshold > keyids.length)
+    throw new EdgeSyncError(
+      "USAGE",
+      `role ${name} would need the signatures of ${threshold} of ${keyids.length} keys`,
+    );
+  return { keyids, threshold };
+}
+
+/**
+ * Writes the files of a repository that {@link beginRepository} has begun, or does nothing when it is complete.
+ *
+ * @param root the first one, signed
+ * @returns the trust root, which is what sites are given
+ * @throws EdgeSyncError SIGNATURES_MISSING, KEY_INVALID, REPOSITORY_INVALID
+ */
+export async function completeRepository(
+  path: string,
+  set: KeySet,
+  root: Metadata<Root>,
+  now: number,
+): Promise<string> {
+  refuseIncomplete({ previous: undefined, next: root });
+  const bytes = toBytes(root);
+  const { roles } = checkRoot(undefined, bytes).signed;
+  await using cleanup = new AsyncDisposableStack();
+  if (!(await isBegun(path)))
+    throw new EdgeSyncError(
+      "REPOSITORY_INVALID",
+      `${path} is not a repository that init has begun`,
+    );
+  cleanup.use(await lockRepository(path, now));
+  if (!(await isComplete(path))) {
+    const signersOf = (role: Exclude<TopRole, "root">) => requireKeys(set, role, roles[role]);
+    const signers = {
+      targets: signersOf("targets"),
+      snapshot: signersOf("snapshot"),
+      timestamp: signersOf("timestamp"),
+    };
+    const repository = { path, temporary: await openWork(path) };
+    cleanup.defer(() => closeWork(path));
+    await write(repository, "metadata/1.root.json", bytes);
+    const targets = toBytes(await sign(makeTargets(1, "targets", now), signers.targets));
+    await write(repository, "metadata/1.targets.json", targets);
+    const list = makeSnapshot(1, { "targets.json": metaFile(1, targets) }, now);
+    const snapshot = toBytes(await sign(list, signers.snapshot));
+    await write(repository, "metadata/1.snapshot.json", snapshot);
+    const timestamp = makeTimestamp(1, metaFile(1, snapshot), now);
+    const last = toBytes(await sign(timestamp, signers.timestamp));
+    await write(repository, "metadata/timestamp.json", last);
+  }
   await rm(join(path, MARKER));
-  return root;
+  return rootPath(path);
+}
+
+/** Whether {@link beginRepository} was here and {@link completeRepository} was not, or died. */
+export async function isBegun(path: string): Promise<boolean> {
+  return (await readIfExists(join(path, MARKER))) !== undefined;
+}
+
+async function isComplete(path: string): Promise<boolean> {
+  return (await readIfExists(join(path, "metadata", "timestamp.json"))) !== undefined;
 }
 
 /** @throws EdgeSyncError REPOSITORY_INVALID when the folder holds something else */

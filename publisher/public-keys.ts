@@ -61,6 +61,18 @@ export function keyObject({ keytype, keyval }: Key): KeyObject {
 
 /** What messages call a key: its name, if it has one, and the beginning of its id. */
 export function labelOf(id: string, key: Key | undefined): string {
-  const name = key?.["x-edgesync-name"];
-  return name === undefined ? id.slice(0, 12) : `${name} (${id.slice(0, 12)})`;
+  const name = nameOf(key);
+  const short = printable(id).slice(0, 12);
+  return name === undefined ? short : `${name} (${short})`;
+}
+
+export function nameOf(key: Key | undefined): string | undefined {
+  // From a file that others may have written.
+  const name: unknown = key?.["x-edgesync-name"];
+  return typeof name === "string" ? printable(name) : undefined;
+}
+
+/** On its way to a terminal. */
+function printable(text: string): string {
+  return text.replaceAll(/[^\w.@+-]/g, "?").slice(0, 64);
 }

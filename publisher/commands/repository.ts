@@ -4,37 +4,12 @@ import { join } from "node:path";
 import { ERRORS, EdgeSyncError } from "#core/errors.ts";
 import { integer } from "#core/values.ts";
 import type { Command } from "../command.ts";
-import { initRepository } from "../init.ts";
 import { refusePrivateKeys } from "../private-keys.ts";
 import { renew } from "../publish.ts";
 import { openRepository } from "../repository.ts";
 import { serve } from "../serve.ts";
 import { verifyRepository } from "../verify.ts";
-import { KEYS, KEYS_FOLDER, REPOSITORY, openKeys, usage } from "./shared.ts";
-
-export const init: Command = {
-  name: "init",
-  summary: "Makes a repository to be served and, apart from it, a folder of private keys.",
-  example: "edgesync init ./repository --keys ./keys",
-  positionals: ["[<repository>]"],
-  options: KEYS,
-  async run(args, shell) {
-    const [repository = REPOSITORY] = args.positionals;
-    const keyring = await shell.keyring(
-      args.optional("keys") ?? KEYS_FOLDER,
-      args.optional("passphrase-file"),
-    );
-    const root = await initRepository(repository, keyring, shell.now());
-    return {
-      lines: [
-        `repository  ${repository}`,
-        `keys        ${keyring.folder} (never served; keep root.pem offline)`,
-        `trust root  ${root} (give this to your sites)`,
-      ],
-      json: { repository, keys: keyring.folder, root },
-    };
-  },
-};
+import { KEYS, REPOSITORY, openKeys, usage } from "./shared.ts";
 
 const renewCommand: Command = {
   name: "renew",
