@@ -1,15 +1,17 @@
 /** One look at the followed channel: the repository's metadata are brought up to date, and the channel document is read from them, verified. */
+import * as s from "valibot";
 import {
   CHANNEL_DOCUMENT_LIMIT,
   channelPath,
   parseChannelDocument,
 } from "#core/channel-document.ts";
+import type { ChannelDocument } from "#core/channel-document.ts";
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import type { TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
-import { fetchTarget } from "#core/trust/target.ts";
-import type { Target } from "#core/update-state.ts";
+import { fetchTarget, findTarget } from "#core/trust/target.ts";
+import type { ChannelRef } from "#core/values.ts";
 import type { Downloads } from "./download.ts";
 import { readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
@@ -26,30 +28,24 @@ export interface Trusted {
   readonly deps: TrustDeps;
 }
 
-interface LookDeps {
+export interface LookDeps {
   readonly disk: Disk;
   readonly clock: Clock;
   readonly repository: Repository;
   readonly store: Store;
   readonly downloads: Downloads;
-  readonly platform: string;
   /** File of the pinned root. */
   readonly root: string;
 }
 
-interface Followed {
-  readonly app: string;
-  readonly channel: string;
-}
-
 interface Look {
   readonly trusted: Trusted;
-  readonly target: Target;
+  readonly document: ChannelDocument;
 }
 
 /** @throws EdgeSyncError CONFIG_INVALID, RELEASE_INVALID, RELEASE_NOT_FOUND, and as `refresh` and `fetchTarget` */
 export async function lookAt(
-  followed: Followed,
+  followed: ChannelRef,
   deps: LookDeps,
   signal: AbortSignal,
 ): Promise<Look> {
@@ -58,7 +54,7 @@ export async function lookAt(
 }
 
 async function lookOnce(
-  { app, channel }: Followed,
+  { app, channel }: ChannelRef,
   deps: LookDeps,
   signal: AbortSignal,
 ): Promise<Look> {
@@ -70,11 +66,29 @@ async function lookOnce(
   const set = await refresh(trust, signal);
   const path = channelPath(app, channel);
   const bytes = await fetchTarget(set, path, CHANNEL_DOCUMENT_LIMIT, trust, signal);
-  return {
-    trusted: { set, deps: trust },
-    target: targetIn(bytes, `${app}/${channel}`, deps.platform),
-  };
+  const document = parseChannelDocument(bytes);
+  if (document.app !== app || document.channel !== channel)
+    throw new EdgeSyncError(
+      "RELEASE_INVALID",
+      `the document of ${app}/${channel} is one of ${document.app}/${document.channel}`,
+    );
+  return { trusted: { set, deps: trust }, document };
 }
+
+/** When a release was published, as a number that grows from release to release; undefined for one that is not listed any more. */
+export async function orderOf(
+  path: string,
+  { set, deps }: Trusted,
+  repository: Repository,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const file = await anywhere(repository, () => findTarget(set, path, deps, signal));
+  if (file === undefined) return undefined;
+  const parsed = s.safeParse(custom, file.custom);
+  return parsed.success ? parsed.output.order : 0;
+}
+
+const custom = s.object({ order: s.pipe(s.number(), s.safeInteger(), s.minValue(0)) });
 
 function sourceOf({ store, repository, downloads }: LookDeps): TrustDeps["source"] {
   return {
@@ -89,17 +103,4 @@ function sourceOf({ store, repository, downloads }: LookDeps): TrustDeps["source
       return downloads.file(`targets/${path}`, { sha256, size: limit }, signal);
     },
   };
-}
-
-function targetIn(bytes: Uint8Array, followed: string, platform: string): Target {
-  const document = parseChannelDocument(bytes);
-  if (`${document.app}/${document.channel}` !== followed)
-    throw new EdgeSyncError(
-      "RELEASE_INVALID",
-      `the document of ${followed} is one of ${document.app}/${document.channel}`,
-    );
-  const version = document.releases.find((item) => item.platform === platform)?.version;
-  if (version === undefined)
-    throw new EdgeSyncError("RELEASE_NOT_FOUND", `${followed} has no release for ${platform}`);
-  return { channel: followed, sequence: document.sequence, version };
 }

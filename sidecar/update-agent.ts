@@ -6,16 +6,17 @@
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import type { Plan } from "#core/plan.ts";
 import { policyOf } from "#core/policy.ts";
 import { jitterMs, pauseMs, restMs, retryOf } from "#core/retry.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
-import { isSame } from "#core/update-state.ts";
+import { INITIAL, isSame } from "#core/update-state.ts";
 import type { Bank, Target, UpdateState } from "#core/update-state.ts";
-import { lookAt } from "./channel.ts";
-import type { Trusted } from "./channel.ts";
+import { askFor, untilNextLook } from "./offer.ts";
+import type { Offer } from "./offer.ts";
 import { openDownloads } from "./download.ts";
 import type { Downloads } from "./download.ts";
 import { nodeDisk } from "./durable.ts";
@@ -23,6 +24,7 @@ import type { Disk } from "./durable.ts";
 import type { Http } from "./http.ts";
 import { install } from "./install.ts";
 import { openAddresses } from "./addresses.ts";
+import { siteOf } from "./site.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { openReport } from "./update-report.ts";
@@ -97,6 +99,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     );
   const { app } = channel;
   const followed = channel;
+  const root = payloadDir;
+  const trustRoot = trustRootFile;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
   const repository = openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], {
@@ -112,13 +116,19 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Whether a step failed that the state still implies. */
   let unfinished = false;
   let current: string | undefined;
-  let trusted: Trusted | undefined;
+  let site: string | undefined;
+  /** The last one, with the monotonic time at which it was had. */
+  let offer: (Offer & { readonly at: number }) | undefined;
+  /** Came up while a release was fetched, and takes it back. */
+  let takenBack: Offer | undefined;
+  /** Monotonic milliseconds of the last look, also of one that failed. */
+  let lookedAt = -Infinity;
   let failures = 0;
   let rest: Rest | undefined;
   /** What an error came up in. */
   let activity: "open" | "look" | Step["step"] = "open";
 
-  async function openVolume(root: string): Promise<Volume> {
+  async function openVolume(): Promise<Volume> {
     const store = await openStore(root, disk);
     const { metrics } = deps;
     const folder = store.partial;
@@ -131,8 +141,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   }
 
   /** Reads the journal and makes `current` what it says: all that has to be over before the main container starts. */
-  async function recover(root: string, signal: AbortSignal): Promise<void> {
-    volume ??= await openVolume(root);
+  async function recover(signal: AbortSignal): Promise<void> {
+    volume ??= await openVolume();
     const { store, stepper } = volume;
     current = await store.current();
     const loaded = await store.loadState();
@@ -202,8 +212,10 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       if (first.step === "activate") current = first.bank.id;
       if (event !== undefined) await feed(event, signal);
       else if (first.step === "await-swap") unfinished = true;
+      await takeBack(signal);
     } catch (error) {
       signal.throwIfAborted();
+      if (await takeBack(signal)) return;
       if (first.step === "sweep") {
         // Costs room and nothing else. It may be for ever, where the files are another owner's.
         report.leftBehind(error);
@@ -221,17 +233,49 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     }
   }
 
+  /** Tells the machine of an offer that was withdrawn while its release was fetched, if there is one. */
+  async function takeBack(signal: AbortSignal): Promise<boolean> {
+    const withheld = takenBack;
+    takenBack = undefined;
+    if (withheld === undefined) return false;
+    await feed(withheld.event, signal);
+    return true;
+  }
+
   async function settle(signal: AbortSignal): Promise<void> {
-    while (pending.length > 0) await step(signal);
+    let asked = false;
+    while (pending.length > 0) {
+      if (pending[0]?.step === "await-swap" && !asked) {
+        // Once: where a look takes longer than the time between two, there would be no end.
+        asked = true;
+        await lookBeforeSwap(signal);
+      }
+      await step(signal);
+    }
+  }
+
+  /** A site that was off, or took long to fetch, may hold what was withdrawn meanwhile. One that is cut off goes on with what it knows. */
+  async function lookBeforeSwap(signal: AbortSignal): Promise<void> {
+    if (volume === undefined || clock.monotonic() - lookedAt < 1.2 * settings.pollInterval) return;
+    try {
+      await look(volume, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      report.failed(error, "look", 0);
+    }
+    if (pending.length === 0)
+      await feed({ event: "tick", passedMs: volume.stepper.passedMs() }, signal);
   }
 
   async function build(target: Target, from: Bank | null, signal: AbortSignal): Promise<Bank> {
-    if (trusted === undefined || volume === undefined)
+    if (offer === undefined || volume === undefined)
       throw new EdgeSyncError("INTERNAL", "a release is built before the channel was looked at");
-    const bank = await install(
-      target,
-      from,
-      {
+    const { trusted } = offer;
+    const over = new AbortController();
+    const bounded = AbortSignal.any([signal, over.signal]);
+    const watched = watchOffer(volume, over, bounded);
+    try {
+      const deps = {
         ...volume,
         app,
         platform,
@@ -239,12 +283,36 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
         trust: trusted.deps,
         fallback: settings.fullFallback,
         budget: settings.payloadSize,
-        planned: (plan, base) => report.planned(plan, target.version, base),
-      },
-      signal,
-    );
-    rest = undefined;
-    return bank;
+        planned: (plan: Plan, base: string | null) => report.planned(plan, target.version, base),
+      };
+      const bank = await install(target, from, deps, bounded);
+      rest = undefined;
+      return bank;
+    } finally {
+      over.abort(new Error("the release is not fetched any more"));
+      await watched;
+    }
+  }
+
+  /** Looks at the channel as often as ever while a release is fetched, which may take days, and stops it when it is withdrawn. */
+  async function watchOffer(
+    from: Volume,
+    over: AbortController,
+    signal: AbortSignal,
+  ): Promise<void> {
+    while (!signal.aborted)
+      try {
+        const delayMs = jitterMs(settings.pollInterval, random);
+        await clock.sleep(Math.max(delayMs, repository.holdMs()), signal);
+        const seen = await ask(from, signal);
+        report.looked(false, seen.trusted.set.expiries());
+        if (seen.event.event === "seen") continue;
+        takenBack = seen;
+        over.abort(new Error("the release was withdrawn"));
+      } catch (error) {
+        // What is wrong with the repository shows in the download itself.
+        if (!signal.aborted) report.missed(error);
+      }
   }
 
   function tire(target: Target, error: unknown): void {
@@ -253,39 +321,53 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     rest = { target, failures: count, until: clock.monotonic() + restMs(count, random) };
   }
 
-  /** Reads the channel, verified, and offers the machine what it names. */
-  async function look(root: string, from: Volume, signal: AbortSignal): Promise<void> {
-    const seen = await lookAt(
-      followed,
-      { ...from, disk, clock, repository, platform, root },
-      signal,
-    );
-    trusted = seen.trusted;
-    const { target } = seen;
+  /** Reads the channel, verified. */
+  async function ask(from: Volume, signal: AbortSignal): Promise<Offer> {
+    lookedAt = clock.monotonic();
+    site ??= await siteOf(settings, root, disk);
+    const deps = { ...from, disk, clock, repository, platform, site, root: trustRoot };
+    const seen = await askFor(followed, deps, state ?? INITIAL, signal);
+    offer = { ...seen, at: clock.monotonic() };
+    report.offered(site, seen.wanted, seen.place);
+    return seen;
+  }
+
+  /** Reads the channel and offers the machine what it names. */
+  async function look(from: Volume, signal: AbortSignal): Promise<void> {
+    const { event, trusted, refusal } = await ask(from, signal);
     const resting =
-      rest !== undefined && isSame(rest.target, target) && clock.monotonic() < rest.until;
-    const changed = !resting && (await feed({ event: "seen", target }, signal));
+      rest !== undefined && isSame(rest.target, event.target) && clock.monotonic() < rest.until;
+    const changed = !(resting && event.event === "seen") && (await feed(event, signal));
     if (pending[0]?.step === "refuse") await step(signal);
     report.looked(changed, trusted.set.expiries());
+    if (refusal !== undefined) throw refusal;
+  }
+
+  /** Milliseconds until the next look; a turn in a roll-out may come sooner than the next poll. */
+  function untilLook(): number {
+    const delayMs = jitterMs(settings.pollInterval, random);
+    if (offer === undefined) return delayMs;
+    const now = offer.trusted.deps.now + clock.monotonic() - offer.at;
+    return untilNextLook(delayMs, offer, { now, intervalMs: settings.pollInterval, random });
   }
 
   /** @returns milliseconds until the next cycle */
-  async function cycle(root: string, trustRoot: string, signal: AbortSignal): Promise<number> {
+  async function cycle(signal: AbortSignal): Promise<number> {
     try {
       activity = "open";
-      if (state === undefined) await recover(root, signal);
+      if (state === undefined) await recover(signal);
       if (unfinished && volume !== undefined) {
         unfinished = false;
         await feed({ event: "tick", passedMs: volume.stepper.passedMs() }, signal);
       }
       await settle(signal);
       activity = "look";
-      if (volume !== undefined) await look(trustRoot, volume, signal);
+      if (volume !== undefined) await look(volume, signal);
       await settle(signal);
       failures = 0;
       if (rest === undefined) report.cleared();
       // Waiting for the swap has taken the time between two looks already, and reacts sooner than a pause.
-      return state?.phase === "staged" && unfinished ? 0 : jitterMs(settings.pollInterval, random);
+      return state?.phase === "staged" && unfinished ? 0 : untilLook();
     } catch (error) {
       signal.throwIfAborted();
       failures += 1;
@@ -304,7 +386,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   }
 
   try {
-    await recover(payloadDir, new AbortController().signal);
+    await recover(new AbortController().signal);
   } catch (error) {
     report.failed(error, "step", 0);
   }
@@ -314,7 +396,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       if (current !== undefined && pending.length === 0)
         await clock.sleep((random() * settings.pollInterval) / 10, signal);
       for (;;) {
-        const delayMs = await cycle(payloadDir, trustRootFile, signal);
+        const delayMs = await cycle(signal);
         await clock.sleep(delayMs, signal);
       }
     },

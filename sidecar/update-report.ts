@@ -3,6 +3,9 @@ import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
+import { WAIT_REASONS } from "#core/reasons.ts";
+import type { WaitReason } from "#core/reasons.ts";
+import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
@@ -28,6 +31,10 @@ export interface UpdateStatus {
   readonly target: { readonly version: string; readonly sequence: number } | null;
   /** The highest sequence number seen in the channel; nothing below it is taken. */
   readonly sequence: number;
+  /** Null before the first look. */
+  readonly site: string | null;
+  /** Null without a roll-out. */
+  readonly rollout: RolloutStatus | null;
   readonly plan: PlanStatus | null;
   readonly trial: TrialStatus | null;
   /** Not tried again before the channel is set anew. */
@@ -42,6 +49,18 @@ export interface ErrorStatus {
   readonly code: ErrorCode;
   readonly message: string;
   readonly since: string;
+}
+
+/** Where the site is in the roll-out of a release. */
+export interface RolloutStatus {
+  /** What the channel points to. */
+  readonly version: string;
+  /** In [0,1): the site's turn comes when the share of sites passes it. */
+  readonly number: number;
+  /** When it comes, or came, by the schedule as it stands; null when it does not come, or while the roll-out is paused. */
+  readonly turn: string | null;
+  /** Why the site does not install it; null when it does, or has it. */
+  readonly waiting: WaitReason | null;
 }
 
 export interface PlanStatus {
@@ -77,9 +96,13 @@ export interface Report {
   planned(plan: Plan, version: string, from: string | null): void;
   /** Bytes of a plan's downloads. */
   readonly arrived: (bytes: number) => void;
+  /** What the channel offers the site, at every look. */
+  offered(site: string, version: string, place: Place | null): void;
   looked(changed: boolean, expiries: ReadonlyMap<string, number>): void;
   /** A look, or what followed from it, ended in an error. */
   failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
+  /** A look beside a download failed. */
+  missed(error: unknown): void;
   /** Nothing stands in the way any more. */
   cleared(): void;
   /** What is not needed any more could not be removed. */
@@ -96,6 +119,8 @@ export interface ReportDeps {
 
 export function openReport({ app, channel, clock, log, metrics }: ReportDeps): Report {
   let plan: PlanStatus | undefined;
+  let site: string | null = null;
+  let rollout: RolloutStatus | null = null;
   let lastLook: number | undefined;
   let error: ErrorStatus | null = null;
   let untidy = false;
@@ -163,6 +188,8 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
         release: bank === undefined ? null : labelsOf(bank),
         target: state === undefined ? null : targetOf(state),
         sequence,
+        site,
+        rollout,
         plan: plan ?? null,
         trial: state?.phase === "trial" ? trialOf(state) : null,
         blocked,
@@ -188,6 +215,22 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
     arrived(bytes) {
       if (plan !== undefined) plan = { ...plan, receivedBytes: plan.receivedBytes + bytes };
     },
+    offered(name, version, place) {
+      const before = rollout?.waiting ?? null;
+      site = name;
+      rollout = place && {
+        version,
+        number: place.number,
+        turn: place.turn === null ? null : iso(place.turn),
+        waiting: place.waiting,
+      };
+      measureRollout(place, metrics);
+      if (rollout === null || rollout.waiting === before) return;
+      const { waiting, turn } = rollout;
+      const labels = { app, channel, version };
+      if (waiting === null) log.info(labels, "waiting in the roll-out is over");
+      else log.info({ ...labels, reason: waiting, turn: turn ?? "" }, "waiting in the roll-out");
+    },
     looked(changed, expiries) {
       lastLook = clock.now();
       metrics.add("edgesync_sidecar_polls_total", { outcome: changed ? "changed" : "unchanged" });
@@ -209,6 +252,11 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
       if (repeated) log.debug(fields, "still failing, trying again later");
       else log.warn(fields, "update failed, trying again later");
     },
+    missed(cause) {
+      const code = codeOf(cause);
+      metrics.add("edgesync_sidecar_polls_total", { outcome: code });
+      log.debug({ app, channel, code, err: cause }, "cannot look at the channel");
+    },
     leftBehind(cause) {
       // Tried again at every look, told once.
       const fields = { app, channel, code: codeOf(cause), err: cause };
@@ -221,6 +269,19 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
       error = null;
     },
   };
+}
+
+const WAITS = Object.keys(WAIT_REASONS) as WaitReason[];
+
+function measureRollout(place: Place | null, metrics: SidecarMetrics): void {
+  for (const reason of WAITS)
+    metrics.set("edgesync_sidecar_rollout_waiting", { reason }, place?.waiting === reason ? 1 : 0);
+  metrics.clear("edgesync_sidecar_rollout_number");
+  metrics.clear("edgesync_sidecar_rollout_turn_timestamp_seconds");
+  if (place === null) return;
+  metrics.set("edgesync_sidecar_rollout_number", {}, place.number);
+  if (place.turn !== null)
+    metrics.set("edgesync_sidecar_rollout_turn_timestamp_seconds", {}, place.turn / 1000);
 }
 
 function labelsOf(target: { readonly version: string; readonly sequence: number }): {

@@ -101,6 +101,14 @@ export const ANNOTATIONS = {
     otherwise: "what the volume has room for",
     sidecar: true,
   },
+  site: {
+    section: "Updates",
+    help: "Name of the site, from which follows when its turn comes in a roll-out; pods with the same name have the same turn.",
+    value: v.siteName,
+    otherwise:
+      "the cluster's default, else the node's name, else a random one that is kept on the payload volume",
+    sidecar: true,
+  },
   "poll-interval": {
     section: "Updates",
     help: "Time between two looks at the channel; each is moved by up to a tenth at random.",

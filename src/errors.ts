@@ -73,6 +73,12 @@ export const ERRORS = {
       "Set the channel again, so that its sequence grows; if nobody lowered it, treat it as an attack.",
     exit: 77,
   },
+  RELEASE_DOWNGRADE: {
+    means:
+      "The channel points to a release that is older than the site's, and does not say that sites may go back.",
+    remedy: "If it is meant, say so with `edgesync channel downgrade`.",
+    exit: 77,
+  },
   RELEASE_NOT_FOUND: {
     means: "The channel, or its release for this platform, does not exist.",
     remedy:

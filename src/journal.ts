@@ -37,6 +37,7 @@ const common = {
       blocked: s.nullable(
         s.object({ sequence: count, version: text, tree: sha256, reason: s.picklist(reasons) }),
       ),
+      begun: s.optional(text),
     }),
   ),
 };
@@ -49,7 +50,13 @@ const journal = s.variant("phase", [
     target: s.object(target),
     from: s.nullable(bank),
   }),
-  s.object({ ...common, phase: s.literal("staged"), bank, from: bank }),
+  s.object({
+    ...common,
+    phase: s.literal("staged"),
+    bank,
+    from: bank,
+    withheld: s.optional(s.literal(true)),
+  }),
   s.object({
     ...common,
     phase: s.literal("trial"),

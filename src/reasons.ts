@@ -30,3 +30,11 @@ export const ROLLBACK_REASONS = {
   interrupted: "the sidecar itself restarted more often during the trial than is allowed",
 } as const satisfies Record<string, string>;
 export type RollbackReason = keyof typeof ROLLBACK_REASONS;
+
+/** Why a site does not yet install what its channel points to. */
+export const WAIT_REASONS = {
+  rollout_not_yet: "the roll-out goes on, and the site's turn has not come",
+  rollout_not_included: "the roll-out's percent, as it stands, does not reach the site's number",
+  rollout_paused: "the roll-out is paused: who has not swapped yet stays",
+} as const satisfies Record<string, string>;
+export type WaitReason = keyof typeof WAIT_REASONS;

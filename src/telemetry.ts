@@ -75,6 +75,19 @@ export const SIDECAR_METRICS = {
     type: "gauge",
     help: "Highest sequence number seen in the channel.",
   },
+  edgesync_sidecar_rollout_waiting: {
+    type: "gauge",
+    help: "1 while the site does not yet install what its channel points to, by reason (rollout_not_yet, rollout_not_included, rollout_paused); 0 otherwise.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_rollout_number: {
+    type: "gauge",
+    help: "The site's number in the roll-out, from 0 to 1: its turn comes when the share of sites passes it. Absent without a roll-out.",
+  },
+  edgesync_sidecar_rollout_turn_timestamp_seconds: {
+    type: "gauge",
+    help: "When the site's turn comes, or came, in the roll-out; absent when it does not come.",
+  },
   edgesync_sidecar_commits_total: { type: "counter", help: "Releases committed." },
   edgesync_sidecar_rollbacks_total: {
     type: "counter",
@@ -224,6 +237,8 @@ export interface LogFields {
   readonly sizeBytes?: number;
   readonly savedBytes?: number;
   readonly expiresAt?: string;
+  /** When a site's turn comes. */
+  readonly turn?: string;
   readonly signal?: string;
   readonly warnings?: readonly string[];
   /** What was wrong, in words, where there is no error to log. */

@@ -24,6 +24,8 @@ export interface ChannelMemory {
   readonly sequence: number;
   /** The release that was rolled back at this sequence number; not tried again before the number grows. */
   readonly blocked: Blocked | null;
+  /** Salt of the roll-out in which this site's turn has come; it then counts as come until the roll-out is paused. */
+  readonly begun?: string | undefined;
 }
 
 export interface Blocked {
@@ -36,7 +38,13 @@ export interface Blocked {
 export type Phase =
   | { readonly phase: "idle" }
   | { readonly phase: "downloading"; readonly target: Target; readonly from: Bank | null }
-  | { readonly phase: "staged"; readonly bank: Bank; readonly from: Bank }
+  | {
+      readonly phase: "staged";
+      readonly bank: Bank;
+      readonly from: Bank;
+      /** The channel has been paused: the bank is kept, and not swapped before the channel goes on. */
+      readonly withheld?: true | undefined;
+    }
   | Trial
   | {
       readonly phase: "rolling-back";
@@ -113,4 +121,9 @@ export function served(state: Phase): Bank | null {
 
 export function isSame(a: Target, b: Target): boolean {
   return a.channel === b.channel && a.sequence === b.sequence && a.version === b.version;
+}
+
+/** Whether two are the same release, at whatever sequence number. */
+export function isVersion(a: Target, b: Target): boolean {
+  return a.channel === b.channel && a.version === b.version;
 }

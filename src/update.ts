@@ -20,7 +20,7 @@ import type { ErrorCode } from "./errors.ts";
 import { unreachable } from "./errors.ts";
 import type { Policy } from "./policy.ts";
 import type { RollbackReason } from "./reasons.ts";
-import { NOTHING_SEEN, isSame, served } from "./update-state.ts";
+import { NOTHING_SEEN, isSame, isVersion, served } from "./update-state.ts";
 import type { Bank, Blocked, Phase, Target, Trial, UpdateState, Watch } from "./update-state.ts";
 
 export type Verdict = "healthy" | "unhealthy" | "unknown";
@@ -28,8 +28,10 @@ export type Verdict = "healthy" | "unhealthy" | "unknown";
 export type Event =
   /** The sidecar came up; `banks` are the complete banks that the volume holds. */
   | { readonly event: "started"; readonly banks: readonly string[] }
-  /** The channel, verified, names this. */
-  | { readonly event: "seen"; readonly target: Target }
+  /** The channel, verified, names this for the site; `begun` is the salt of the roll-out in which its turn has come. */
+  | { readonly event: "seen"; readonly target: Target; readonly begun?: string | undefined }
+  /** The channel, verified, names this, but not for the site yet: its turn has not come, or the roll-out is paused. */
+  | { readonly event: "withheld"; readonly target: Target }
   /** The target's bank is complete and verified on disk, or was already. */
   | { readonly event: "staged"; readonly bank: Bank }
   /** The last step could not be done; it is tried again by a `tick`. */
@@ -84,7 +86,9 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
     case "started":
       return onStarted(state, event.banks, policy);
     case "seen":
-      return onSeen(state, event.target, policy);
+      return onSeen(state, event, policy);
+    case "withheld":
+      return onWithheld(state, event.target, policy);
     case "staged":
       return onStaged(state, event.bank, policy);
     case "failed":
@@ -114,7 +118,7 @@ export function stepsOf(state: Phase, policy: Policy): readonly Step[] {
       return [...activate, sweep(from), { step: "build", target, from }];
     }
     case "staged":
-      return [...activate, { step: "await-swap" }];
+      return state.withheld === true ? activate : [...activate, { step: "await-swap" }];
     case "trial":
       return [...activate, trialStep(state, policy)];
     case "rolling-back":
@@ -178,14 +182,15 @@ function onStarted(state: UpdateState, banks: readonly string[], policy: Policy)
   }
 }
 
-function onSeen(state: UpdateState, target: Target, policy: Policy): Outcome {
-  const memory = state.channels[target.channel] ?? { sequence: 0, blocked: null };
-  if (target.sequence < memory.sequence) {
-    const code = "RELEASE_ROLLBACK";
-    return [state, [{ step: "refuse", code, target, floor: memory.sequence }]];
-  }
-  const grown = target.sequence > memory.sequence;
-  const known = grown ? remember(state, target, null) : state;
+function onSeen(
+  state: UpdateState,
+  { target, begun }: Extract<Event, { event: "seen" }>,
+  policy: Policy,
+): Outcome {
+  const refusal = refuse(state, target);
+  if (refusal !== undefined) return [state, [refusal]];
+  const known = learn(state, target, begun);
+  const grown = target.sequence > (state.channels[target.channel]?.sequence ?? 0);
   switch (known.phase) {
     case "idle":
       return enter(known, { phase: "downloading", target, from: null }, policy);
@@ -195,9 +200,11 @@ function onSeen(state: UpdateState, target: Target, policy: Policy): Outcome {
       return enter(known, { phase: "downloading", target, from: known.bank }, policy);
     }
     case "staged":
-      // What waits to be swapped gives way to what is newer.
-      if (!grown) return stay(known);
-      return enter(known, { phase: "downloading", target, from: known.from }, policy);
+      // What waits to be swapped gives way to what is newer, and to nothing else.
+      if (grown && !isVersion(known.bank, target))
+        return enter(known, { phase: "downloading", target, from: known.from }, policy);
+      if (known.withheld !== true) return stay(known);
+      return enter(known, { phase: "staged", bank: known.bank, from: known.from }, policy);
     case "downloading":
     case "trial":
     case "rolling-back":
@@ -208,9 +215,55 @@ function onSeen(state: UpdateState, target: Target, policy: Policy): Outcome {
   }
 }
 
-function remember(state: UpdateState, target: Target, blocked: Blocked | null): UpdateState {
-  const { channel, sequence } = target;
-  return { ...state, channels: { ...state.channels, [channel]: { sequence, blocked } } };
+/** What has not been swapped is not swapped; what has been fetched for it is kept. */
+function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome {
+  const refusal = refuse(state, target);
+  if (refusal !== undefined) return [state, [refusal]];
+  const known = learn(state, target, undefined);
+  switch (known.phase) {
+    case "downloading":
+      return onFailed(known);
+    case "staged": {
+      const { bank, from } = known;
+      // Of another release than the one that may come later nothing is needed.
+      if (!isVersion(bank, target))
+        return enter(known, { phase: "committed", bank: from, previous: null }, policy);
+      return known.withheld === true
+        ? stay(known)
+        : enter(known, { phase: "staged", bank, from, withheld: true }, policy);
+    }
+    case "idle":
+    case "committed":
+    case "trial":
+    case "rolling-back":
+      return stay(known);
+    default:
+      return unreachable(known);
+  }
+}
+
+function refuse({ channels }: UpdateState, target: Target): Step | undefined {
+  const floor = channels[target.channel]?.sequence ?? 0;
+  if (target.sequence >= floor) return undefined;
+  return { step: "refuse", code: "RELEASE_ROLLBACK", target, floor };
+}
+
+/** A grown sequence number forgets what was blocked at the one before. The same knowledge is the same state. */
+function learn(state: UpdateState, target: Target, begun: string | undefined): UpdateState {
+  const memory = state.channels[target.channel] ?? { sequence: 0, blocked: null };
+  const grown = target.sequence > memory.sequence;
+  if (!grown && memory.begun === begun) return state;
+  return remember(state, target, grown ? null : memory.blocked, begun);
+}
+
+function remember(
+  state: UpdateState,
+  { channel, sequence }: Target,
+  blocked: Blocked | null,
+  begun: string | undefined,
+): UpdateState {
+  const memory = { sequence, blocked, ...(begun !== undefined && { begun }) };
+  return { ...state, channels: { ...state.channels, [channel]: memory } };
 }
 
 function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
@@ -241,7 +294,7 @@ function onFailed(state: UpdateState): Outcome {
 }
 
 function onPermitted(state: UpdateState, policy: Policy): Outcome {
-  if (state.phase !== "staged") return stay(state);
+  if (state.phase !== "staged" || state.withheld === true) return stay(state);
   const { bank, from: fallback } = state;
   const begun = { stage: "restarting", resumed: 0, starts: 0, watch: NOTHING_SEEN } as const;
   return enter(state, { phase: "trial", bank, fallback, ...begun }, policy);
@@ -321,6 +374,6 @@ function rollBack(
   const known =
     memory !== undefined && memory.sequence > sequence
       ? state
-      : remember(state, bank, { sequence, version, tree, reason });
+      : remember(state, bank, { sequence, version, tree, reason }, memory?.begun);
   return enter(known, { phase: "rolling-back", failed: bank, to: fallback }, policy);
 }

@@ -57,6 +57,12 @@ export const vaultName: Value<string> = text(
   /^(?!.*(^|\/)\.{1,2}(\/|$))[A-Za-z0-9_.-]{1,128}(\/[A-Za-z0-9_.-]{1,128}){0,15}$/,
 );
 
+/** Names of nodes are such names too. */
+export const siteName: Value<string> = text(
+  "a name of letters, digits and . _ : @ -, at most 253 characters, that begins and ends with a letter or digit",
+  /^[A-Za-z0-9]([A-Za-z0-9._:@-]{0,251}[A-Za-z0-9])?$/,
+);
+
 export const audience: Value<string> = text(
   "an audience of printable characters without spaces",
   /^[\x21-\x7e]{1,253}$/,

@@ -104,6 +104,11 @@ export const WEBHOOK_SETTINGS = {
     value: noProxy,
     otherwise: "nothing",
   },
+  site: {
+    help: "Name of the site, where a pod names none: for a cluster that is one site, so that its turn in a roll-out comes for all its pods at once.",
+    value: v.siteName,
+    otherwise: "each node is a site",
+  },
   "vault-address": {
     help: "Address of Vault or OpenBao, where a pod names none.",
     value: v.serverUrl,
@@ -208,7 +213,8 @@ function quote(text: string): string {
 }
 
 export function clusterOptions(config: WebhookConfig): ClusterOptions {
-  const { image, repository, repositories, vaultAddress, vaultAddresses, sidecarPort } = config;
+  const { image, repository, repositories, site, vaultAddress, vaultAddresses, sidecarPort } =
+    config;
   const proxy = {
     HTTPS_PROXY: config.httpsProxy,
     HTTP_PROXY: config.httpProxy,
@@ -225,6 +231,7 @@ export function clusterOptions(config: WebhookConfig): ClusterOptions {
         value === undefined ? [] : [[name, value]],
       ),
     ),
+    site,
     vaultAddress,
     vaultAddresses,
     sidecarPort,

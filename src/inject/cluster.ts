@@ -11,6 +11,8 @@ export interface ClusterOptions {
   readonly repositoryMirrors: readonly string[];
   /** Variables for the sidecar of each pod with a payload: HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
   readonly proxy: Readonly<Record<string, string>>;
+  /** Name of the site, for clusters that are one site. */
+  readonly site: string | undefined;
   readonly vaultAddress: string | undefined;
   /** Other addresses of Vault that a pod may name; an entry may end with `*`. */
   readonly vaultAddresses: readonly string[];

@@ -103,6 +103,7 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
     settingsVersion: 1,
     repository: payload ? (options.repository ?? cluster.repository) : undefined,
     repositoryMirrors: payload ? mirrorsOf(options, cluster) : undefined,
+    site: payload ? (options.site ?? cluster.site) : undefined,
     vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
     vaultRole: secrets ? (options.vaultRole ?? serviceAccount) : undefined,
     podName: undefined,

@@ -74,6 +74,8 @@ export interface Snapshot extends Common {
 export interface TargetFile {
   readonly length: number;
   readonly hashes: Readonly<Record<string, string>>;
+  /** Whatever the publisher has added: signed, and not read here. */
+  readonly custom?: unknown;
 }
 
 export interface Delegation extends Role {
@@ -248,7 +250,7 @@ const targets = s.pipe(
   s.object({
     _type: s.literal("targets"),
     ...common,
-    targets: s.record(s.string(), s.object({ length, hashes })),
+    targets: s.record(s.string(), s.object({ length, hashes, custom: s.optional(s.unknown()) })),
     delegations: s.optional(delegations),
   }),
   s.transform(({ version, expires, targets, delegations }): Targets => ({

@@ -11,6 +11,7 @@ export const CLUSTER: ClusterOptions = {
   repositoryMirrors: [],
   proxy: {},
   vaultAddress: "https://vault.example:8200",
+  site: undefined,
   vaultAddresses: [],
   sidecarPort: 19465,
 };

@@ -120,14 +120,22 @@ describe("an update agent", () => {
     assert.equal(state.blocked?.reason, "too_many_starts");
   });
 
-  test("follows a channel that goes back to an older version, because it is signed", async () => {
+  test("goes back to an older version only when the channel says so, signed", async () => {
     await using world = await openWorld();
     await world.publish("1.0.0", files("one"));
     await using site = await openSite(siteOf(world));
     await site.until("the first release", committed("1.0.0"));
     await world.publish("1.1.0", files("two"));
     await site.until("the second release", committed("1.1.0"));
-    await world.channel("1.0.0");
+    const releases = [{ platform: PLATFORM, version: "1.0.0" }];
+    const document = { schema: 1, app: "web", channel: "stable", sequence: 3, releases } as const;
+    await world.forgeChannel(document);
+    const refused = await site.until(
+      "the refusal",
+      ({ error }) => error?.code === "RELEASE_DOWNGRADE",
+    );
+    assert.deepEqual([refused.release?.version, refused.sequence], ["1.1.0", 3]);
+    await world.forgeChannel({ ...document, sequence: 4, downgrade: true });
     await site.until("the downgrade", committed("1.0.0"));
     assert.equal(markOf(site.payload), "one");
   });

@@ -18,6 +18,7 @@ describe("the settings of the webhook", () => {
       repositories: [],
       repositoryMirrors: [],
       proxy: {},
+      site: undefined,
       vaultAddress: undefined,
       vaultAddresses: [],
       sidecarPort: 19465,

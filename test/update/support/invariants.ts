@@ -52,6 +52,6 @@ export function isTidy(payload: string): boolean {
   const rest = readdirSync(payload).toSorted();
   return (
     readdirSync(join(payload, "banks")).length === 2 &&
-    isDeepStrictEqual(rest, ["banks", "current", "partial", "state.json", "trust"])
+    isDeepStrictEqual(rest, ["banks", "current", "partial", "site", "state.json", "trust"])
   );
 }
