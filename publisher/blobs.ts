@@ -1,16 +1,12 @@
 /** Contents to blobs: full ones, and deltas from the contents of earlier releases. */
-import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { Readable, pipeline } from "node:stream";
-import { constants, createZstdCompress } from "node:zlib";
-import { decoderOf } from "#core/delta/codec.ts";
-import { encodeDelta } from "#core/delta/encode.ts";
 import type { Run } from "#core/delta/encode.ts";
-import { FULL_WINDOW_LOG, decodeFull } from "#core/delta/full.ts";
+import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
-import type { Blob, Content, DeltaBlob, FullBlob, Release } from "#core/release.ts";
-import { digestOf, openRandom, readRange, spool } from "./files.ts";
-import type { Spooled } from "./files.ts";
+import type { Content, DeltaBlob, FullBlob, PlacedBlob, Release } from "#core/release.ts";
+import { HIGHEST_LEVEL, compressFile } from "./compress.ts";
+import { CODEC, makeDelta } from "./deltas.ts";
+import { readRange, spool } from "./files.ts";
 import { blobFile } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 import type { Source } from "./tree.ts";
@@ -18,7 +14,6 @@ import type { Progress } from "./work.ts";
 
 /** A delta is kept only when it is smaller than this part of the compressed full blob. */
 const WORTH = 0.9;
-const CODEC = "zstd-segments";
 
 /** Where the bytes of a blob are: a file of their own, or a part of a pack. */
 export interface Location {
@@ -43,17 +38,20 @@ export function openBlobMaker(
   run: Run,
   progress: Progress,
 ): BlobMaker {
-  const contents = new Map(
-    earlier.flatMap((release) =>
-      release.contents.map((content) => [content.sha256, content] as const),
-    ),
-  );
-  const packed = packedParts(repository, earlier);
   const made = new Map<string, Location>();
   const bases = new Map<string, Promise<string>>();
 
+  /** An earlier release's content, and the release. */
+  function earlierContent(sha256: string): { content: Content; release: Release } | undefined {
+    for (const release of earlier) {
+      const number = release.find(sha256);
+      if (number !== undefined) return { content: release.contents.at(number), release };
+    }
+    return undefined;
+  }
+
   async function locate(sha256: string): Promise<Location> {
-    const known = made.get(sha256) ?? packed.get(sha256);
+    const known = made.get(sha256);
     if (known !== undefined) return known;
     const file = blobFile(repository, sha256);
     try {
@@ -65,9 +63,15 @@ export function openBlobMaker(
     }
   }
 
-  async function has({ sha256, size }: Blob): Promise<boolean> {
+  /** Whether a blob of an earlier release is where it says; it can be located from then on. */
+  async function has({ sha256, size, places }: PlacedBlob, { packs }: Release): Promise<boolean> {
+    const place = places[0];
+    const pack = place && packs[place.pack];
     try {
-      return (await locate(sha256)).size === size;
+      if (place === undefined || pack === undefined) return (await locate(sha256)).size === size;
+      const { file } = await locate(pack.sha256);
+      made.set(sha256, { file, offset: place.offset, size });
+      return true;
     } catch (error) {
       if (codeOf(error) === "REPOSITORY_INVALID") return false;
       throw error;
@@ -84,9 +88,10 @@ export function openBlobMaker(
   }
 
   async function decodeBase(sha256: string, signal: AbortSignal): Promise<string> {
-    const content = contents.get(sha256);
-    if (content === undefined)
+    const known = earlierContent(sha256);
+    if (known === undefined || !(await has(known.content.full, known.release)))
       throw new EdgeSyncError("REPOSITORY_INVALID", `no release has the content ${sha256}`);
+    const { content } = known;
     const { file, offset, size } = await locate(content.full.sha256);
     const blob = readRange(file, offset, size);
     const decoded = decodeFull(content.full.encoding, blob, content.size, signal);
@@ -100,45 +105,41 @@ export function openBlobMaker(
   }
 
   async function makeFull(source: Source, signal: AbortSignal): Promise<FullBlob> {
-    const known = contents.get(source.sha256)?.full;
-    if (known !== undefined && (await has(known))) return known;
-    const out = await run(() => compress(source, repository.temporary(), progress, signal));
+    const known = earlierContent(source.sha256);
+    if (known !== undefined && (await has(known.content.full, known.release)))
+      return { ...known.content.full, places: [] };
+    const read = (bytes: number): void => progress.advance(bytes, source.path);
+    const file = { path: source.file, size: source.size };
+    const out = await run(() =>
+      compressFile(file, repository.temporary(), HIGHEST_LEVEL, read, signal),
+    );
+    refuseChanged(source, out.of);
     const smaller = out.size < source.size;
     const blob = smaller ? out : await spool(repository.temporary(), readSource(source));
     if (!smaller) refuseChanged(source, blob.sha256);
     made.set(blob.sha256, { file: blob.path, offset: 0, size: blob.size });
-    return { sha256: blob.sha256, size: blob.size, encoding: smaller ? "zstd" : "identity" };
+    const encoding = smaller ? "zstd" : "identity";
+    return { sha256: blob.sha256, size: blob.size, places: [], encoding };
   }
 
-  async function makeDelta(
+  async function makeDeltaFrom(
     source: Source,
     base: string,
     signal: AbortSignal,
   ): Promise<DeltaBlob | undefined> {
-    const known = contents
-      .get(source.sha256)
-      ?.deltas.find((delta) => delta.base === base && delta.codec === CODEC);
-    if (known !== undefined && (await has(known))) return known;
+    const known = earlierContent(source.sha256);
+    const earlier = known?.content.deltas.find(
+      (item) => item.base === base && item.codec === CODEC,
+    );
+    if (known !== undefined && earlier !== undefined && (await has(earlier, known.release)))
+      return { ...earlier, places: [] };
+    const target = { path: source.file, sha256: source.sha256, size: source.size };
     const oldFile = await baseFile(base, signal);
-    await using old = await openRandom(oldFile);
-    await using target = await openRandom(source.file);
-    if (old.size === 0 || target.size !== source.size) return undefined;
-    try {
-      const delta = await spool(repository.temporary(), encodeDelta(old, target, run, signal));
-      // The proof: only a delta from which a decoder has made the file is offered.
-      const bytes = readRange(delta.path, 0, delta.size);
-      const decoder = decoderOf(CODEC);
-      const proof = decoder && (await digestOf(decoder.apply(old, bytes, source.size, signal)));
-      if (proof?.sha256 !== source.sha256) return undefined;
-      made.set(delta.sha256, { file: delta.path, offset: 0, size: delta.size });
-      return { sha256: delta.sha256, size: delta.size, base, codec: CODEC };
-    } catch (error) {
-      // This pair cannot be encoded: the full blob does.
-      if (codeOf(error) === "DELTA_INVALID") return undefined;
-      throw error;
-    } finally {
-      progress.advance(source.size, source.path);
-    }
+    const delta = await makeDelta(oldFile, target, repository.temporary(), run, signal);
+    progress.advance(source.size, source.path);
+    if (delta === undefined) return undefined;
+    made.set(delta.sha256, { file: delta.path, offset: 0, size: delta.size });
+    return { sha256: delta.sha256, size: delta.size, places: [], base, codec: delta.codec };
   }
 
   return {
@@ -147,7 +148,7 @@ export function openBlobMaker(
       progress.expect(source.size * (1 + baseDigests.length));
       const [full, ...deltas] = await Promise.all([
         makeFull(source, signal),
-        ...baseDigests.map((base) => makeDelta(source, base, signal)),
+        ...baseDigests.map((base) => makeDeltaFrom(source, base, signal)),
       ]);
       return {
         sha256: source.sha256,
@@ -161,61 +162,8 @@ export function openBlobMaker(
   };
 }
 
-function packedParts(
-  repository: Repository,
-  releases: readonly Release[],
-): ReadonlyMap<string, Location> {
-  const parts = new Map<string, Location>();
-  for (const release of releases) {
-    const sizes = new Map<string, number>();
-    for (const content of release.contents)
-      for (const blob of [content.full, ...content.deltas]) sizes.set(blob.sha256, blob.size);
-    for (const pack of release.packs)
-      for (const { sha256, offset } of pack.parts)
-        parts.set(sha256, {
-          file: blobFile(repository, pack.sha256),
-          offset,
-          size: sizes.get(sha256) ?? 0,
-        });
-  }
-  return parts;
-}
-
 function readSource(source: Source): AsyncIterable<Uint8Array> {
   return readRange(source.file, 0, source.size);
-}
-
-async function compress(
-  source: Source,
-  path: string,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<Spooled> {
-  const hash = createHash("sha256");
-  async function* input(): AsyncIterable<Uint8Array> {
-    for await (const chunk of readSource(source)) {
-      signal.throwIfAborted();
-      hash.update(chunk);
-      progress.advance(chunk.length, source.path);
-      yield chunk;
-    }
-  }
-  const encoder = createZstdCompress({
-    pledgedSrcSize: source.size,
-    params: {
-      [constants.ZSTD_c_compressionLevel]: 19,
-      // Never above what clients decode with; smaller for small files.
-      [constants.ZSTD_c_windowLog]: Math.min(
-        FULL_WINDOW_LOG,
-        Math.max(10, Math.ceil(Math.log2(source.size + 1))),
-      ),
-    },
-  });
-  // Its error destroys the encoder, so that spool meets it.
-  pipeline(Readable.from(input(), { objectMode: false }), encoder, () => undefined);
-  const out = await spool(path, encoder);
-  refuseChanged(source, hash.digest("hex"));
-  return out;
 }
 
 /** What is compressed must be what was listed, also when somebody writes into the folder meanwhile. */

@@ -2,10 +2,10 @@
 import { channelPath, parseChannelDocument } from "#core/channel-document.ts";
 import type { ChannelDocument } from "#core/channel-document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
-import { parseRelease } from "#core/release.ts";
 import type { Release } from "#core/release.ts";
 import { channelRef } from "#core/values.ts";
 import type { ChannelRef } from "#core/values.ts";
+import { readPublished } from "./manifests.ts";
 import { readTarget } from "./repository.ts";
 import type { View } from "./repository.ts";
 
@@ -24,7 +24,7 @@ export interface Listed {
   readonly app: string;
   readonly version: string;
   readonly platform: string;
-  /** Of its manifest, a target. */
+  /** Of its document, a target. */
   readonly path: string;
   /** Grows with every release of a platform. */
   readonly order: number;
@@ -67,8 +67,9 @@ function releaseOf(path: string): Pick<Listed, "app" | "version" | "platform"> |
 export async function readRelease(
   repository: View,
   { app, path }: Pick<Listed, "app" | "path">,
+  signal: AbortSignal,
 ): Promise<Release> {
-  return parseRelease(await readTarget(repository, appRole(app), path));
+  return (await readPublished(repository, appRole(app), path, signal)).release;
 }
 
 /**

@@ -2,7 +2,8 @@
 import { EdgeSyncError } from "#core/errors.ts";
 import { channelPath, parseChannelDocument } from "#core/channel-document.ts";
 import { serialize } from "#core/document.ts";
-import { manifestPath, parseRelease } from "#core/release.ts";
+import { parseReleaseDocument } from "#core/release-document.ts";
+import { manifestPath } from "#core/release.ts";
 import type { ChannelDocument } from "#core/channel-document.ts";
 import type { Keyring } from "./keys.ts";
 import { findSigners, publish } from "./publish.ts";
@@ -65,7 +66,7 @@ async function platformsOf(
     const platform = /\/([^/]+)\.json$/.exec(path)?.[1] ?? "";
     if (path !== manifestPath(app, version, platform)) continue;
     // A channel never points to what clients could not read.
-    parseRelease(await readTarget(repository, appRole(app), path));
+    parseReleaseDocument(await readTarget(repository, appRole(app), path));
     found.push({ platform, version });
   }
   return found.toSorted((a, b) => (a.platform < b.platform ? -1 : 1));

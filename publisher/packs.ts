@@ -1,5 +1,5 @@
 /** Small blobs that are needed together, in one file. */
-import type { Content, Entry, Pack, Release } from "#core/release.ts";
+import type { Content, Entry, Pack, Place, PlacedBlob, Release } from "#core/release.ts";
 import type { BlobMaker } from "./blobs.ts";
 import { readRange, spool } from "./files.ts";
 import type { Spooled } from "./files.ts";
@@ -10,6 +10,30 @@ export const PACKED_BELOW = 64 * 1024;
 export interface BuiltPack {
   readonly pack: Pack;
   readonly file: Spooled;
+  readonly parts: readonly { readonly sha256: string; readonly offset: number }[];
+}
+
+/** The contents, told where in the packs their blobs are. */
+export function placeContents(
+  contents: readonly Content[],
+  packs: readonly BuiltPack[],
+): readonly Content[] {
+  const places = new Map<string, Place[]>();
+  for (const [pack, { parts }] of packs.entries())
+    for (const { sha256, offset } of parts) {
+      const known = places.get(sha256);
+      if (known === undefined) places.set(sha256, [{ pack, offset }]);
+      else known.push({ pack, offset });
+    }
+  const placed = <T extends PlacedBlob>(blob: T): T => ({
+    ...blob,
+    places: places.get(blob.sha256) ?? [],
+  });
+  return contents.map((content) => ({
+    ...content,
+    full: placed(content.full),
+    deltas: content.deltas.map(placed),
+  }));
 }
 
 /**
@@ -39,14 +63,14 @@ export async function buildPacks(
 
 /** The blobs that a site at `base` fetches: for each content that it does not have, a delta that it can use, or the full blob. */
 export function neededFrom(
-  base: Pick<Release, "entries">,
+  base: Pick<Release, "find">,
   contents: readonly Content[],
 ): readonly { readonly sha256: string; readonly size: number }[] {
-  const present = new Set(base.entries.filter(isFile).map((entry) => entry.sha256));
+  const has = (sha256: string): boolean => base.find(sha256) !== undefined;
   return contents
-    .filter((content) => !present.has(content.sha256))
+    .filter((content) => !has(content.sha256))
     .map((content) => {
-      const usable = content.deltas.filter((delta) => present.has(delta.base));
+      const usable = content.deltas.filter((delta) => has(delta.base));
       return usable.toSorted((a, b) => a.size - b.size)[0] ?? content.full;
     });
 }
@@ -74,5 +98,5 @@ async function buildPack(
   }
   const file = await spool(temporary(), content());
   if (parts.length === 0) return undefined;
-  return { pack: { from, sha256: file.sha256, size: file.size, parts }, file };
+  return { pack: { from, sha256: file.sha256, size: file.size }, file, parts };
 }

@@ -2,15 +2,18 @@
 import { isDeepStrictEqual } from "node:util";
 import { EdgeSyncError } from "#core/errors.ts";
 import { serialize } from "#core/document.ts";
-import { manifestPath, parseRelease, treeDigest } from "#core/release.ts";
-import type { Release } from "#core/release.ts";
+import { parseReleaseDocument } from "#core/release-document.ts";
+import type { ReleaseDocument } from "#core/release-document.ts";
+import { manifestPath, treeDigest } from "#core/release.ts";
+import type { Content, Release } from "#core/release.ts";
 import { openBlobMaker } from "./blobs.ts";
 import { appRole, listReleases } from "./catalog.ts";
 import { place } from "./files.ts";
 import type { Keyring } from "./keys.ts";
-import { PACKED_BELOW, buildPacks, isFile, neededFrom } from "./packs.ts";
+import { readPublished, writeManifest } from "./manifests.ts";
+import { PACKED_BELOW, buildPacks, isFile, neededFrom, placeContents } from "./packs.ts";
 import { findSigners, publish } from "./publish.ts";
-import { blobFile, readTarget } from "./repository.ts";
+import { blobFile } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 import { scanTree } from "./tree.ts";
 import type { Source, Tree } from "./tree.ts";
@@ -27,6 +30,7 @@ export interface NewRelease {
 }
 
 export interface Added {
+  readonly document: ReleaseDocument;
   readonly release: Release;
   /** False when the repository had it already. */
   readonly isNew: boolean;
@@ -54,17 +58,18 @@ export async function addRelease(
   const tree = await scanTree(wanted.folder, run, signal);
   const published = listReleases(repository, { app, platform });
   if (published.some((item) => item.path === path)) {
-    const release = parseRelease(await readTarget(repository, role, path));
+    const { release, document } = await readPublished(repository, role, path, signal);
     refuseOther(release, tree, path);
-    return { release, isNew: false, ...bytesOf(release, []) };
+    return { document, release, isNew: false, fullBytes: document.fullBytes, updates: [] };
   }
   // Before any work: a missing key is told at once.
   const signers = await findSigners(repository, keyring, role);
-  const bases = await Promise.all(
+  const earlier = await Promise.all(
     published
       .slice(0, wanted.deltas)
-      .map(async (item) => parseRelease(await readTarget(repository, role, item.path))),
+      .map((item) => readPublished(repository, role, item.path, signal)),
   );
+  const bases = earlier.map((item) => item.release);
   const blobs = openBlobMaker(repository, bases, run, progress);
   const basesOf = findBases(tree, bases);
   const contents = await mapInOrder(tree.sources, 16, (source) =>
@@ -82,19 +87,38 @@ export async function addRelease(
   const packs = await buildPacks(contents, bases, blobs, () => repository.temporary());
   for (const { pack, file } of packs) await place(file.path, blobFile(repository, pack.sha256));
 
-  const release: Release = {
+  const { entries } = tree;
+  const digest = treeDigest({ entries, contents });
+  const { release, manifest } = await writeManifest(
+    repository,
+    {
+      app,
+      version,
+      platform,
+      tree: digest,
+      entries,
+      contents: placeContents(contents, packs),
+      packs: packs.map(({ pack }) => pack),
+    },
+    earlier.map((item) => item.document.manifest),
+    run,
+    signal,
+  );
+  const sizes = bytesOf(contents, bases);
+  const document: ReleaseDocument = {
     schema: 1,
     app,
     version,
     platform,
-    tree: treeDigest({ entries: tree.entries, contents }),
-    entries: tree.entries,
-    contents,
-    packs: packs.map(({ pack }) => pack),
+    tree: digest,
+    manifest,
+    entries: entries.length,
+    bytes: contents.reduce((sum, content) => sum + content.size, 0),
+    fullBytes: sizes.fullBytes,
   };
-  const bytes = serialize(release);
-  // What clients will do with it; a manifest that they would refuse is not published.
-  parseRelease(bytes);
+  const bytes = serialize(document);
+  // What clients will do with it; a document that they would refuse is not published.
+  parseReleaseDocument(bytes);
   progress.end();
   signal.throwIfAborted();
   const order = 1 + Math.max(0, ...published.map((item) => item.order));
@@ -104,11 +128,15 @@ export async function addRelease(
     targets: [{ path, bytes, custom: { order } }],
   };
   await publish(repository, keyring, signers, change, now);
-  return { release, isNew: true, ...bytesOf(release, bases) };
+  return { document, release, isNew: true, ...sizes };
 }
 
 function refuseOther(published: Release, tree: Tree, path: string): void {
-  if (!isDeepStrictEqual(published.entries, tree.entries))
+  const { entries } = published;
+  const same =
+    entries.length === tree.entries.length &&
+    tree.entries.every((entry, index) => isDeepStrictEqual(entries.at(index), entry));
+  if (!same)
     throw new EdgeSyncError(
       "RELEASE_INVALID",
       `${path} is published with another content; a version never changes`,
@@ -118,17 +146,11 @@ function refuseOther(published: Release, tree: Tree, path: string): void {
 /** Contents that stood, in earlier releases, where this one stands now; none from a release that has it anyway. */
 function findBases(tree: Tree, bases: readonly Release[]): (source: Source) => readonly string[] {
   const paths = Map.groupBy(tree.entries.filter(isFile), (entry) => entry.sha256);
-  const olds = bases.map((base) => {
-    const files = base.entries.filter(isFile);
-    return {
-      contents: new Set(files.map((entry) => entry.sha256)),
-      byPath: new Map(files.map((entry) => [entry.path, entry.sha256])),
-    };
-  });
+  const olds = bases.map((release) => ({ release, byPath: changedFiles(tree, release) }));
   return ({ sha256 }) => {
     const found = new Set<string>();
-    for (const { contents, byPath } of olds) {
-      if (contents.has(sha256)) continue;
+    for (const { release, byPath } of olds) {
+      if (release.find(sha256) !== undefined) continue;
       const old = paths.get(sha256)?.map((entry) => byPath.get(entry.path));
       const first = old?.find((item) => item !== undefined);
       if (first !== undefined) found.add(first);
@@ -137,17 +159,29 @@ function findBases(tree: Tree, bases: readonly Release[]): (source: Source) => r
   };
 }
 
+/** The contents of an earlier release at paths where another one stands now. */
+function changedFiles(tree: Tree, release: Release): ReadonlyMap<string, string> {
+  const present = new Map(tree.entries.filter(isFile).map((entry) => [entry.path, entry.sha256]));
+  const changed = new Map<string, string>();
+  for (const entry of release.entries) {
+    if (entry.type !== "file") continue;
+    const now = present.get(entry.path);
+    if (now !== undefined && now !== entry.sha256) changed.set(entry.path, entry.sha256);
+  }
+  return changed;
+}
+
 function bytesOf(
-  release: Release,
+  contents: readonly Content[],
   bases: readonly Release[],
 ): Pick<Added, "fullBytes" | "updates"> {
   const total = (blobs: readonly { readonly size: number }[]): number =>
     blobs.reduce((sum, blob) => sum + blob.size, 0);
   return {
-    fullBytes: total(release.contents.map((content) => content.full)),
+    fullBytes: total(contents.map((content) => content.full)),
     updates: bases.map((base) => ({
       from: base.version,
-      bytes: total(neededFrom(base, release.contents)),
+      bytes: total(neededFrom(base, contents)),
     })),
   };
 }

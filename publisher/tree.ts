@@ -2,7 +2,7 @@
 import { lstat, readdir, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
-import { comparePaths, isTreePath, staysInside } from "#core/release.ts";
+import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
 import type { Entry } from "#core/release.ts";
 import { digestOf, errnoOf, readRange } from "./files.ts";
 import type { Run } from "#core/delta/encode.ts";

@@ -5,14 +5,23 @@ import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { CHANNEL_DOCUMENT_LIMIT, parseChannelDocument } from "#core/channel-document.ts";
-import { MANIFEST_LIMIT, manifestPath, parseRelease } from "#core/release.ts";
-import type { Content, Release } from "#core/release.ts";
+import {
+  RELEASE_DOCUMENT_LIMIT,
+  manifestFilesOf,
+  parseReleaseDocument,
+} from "#core/release-document.ts";
+import { filesOf, manifestPath } from "#core/release.ts";
+import type { Blob, Content, Release } from "#core/release.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import type { MetadataSource, MetadataStore, TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchTarget, loadRole } from "#core/trust/target.ts";
 import { digestOf, readIfExists, readRange } from "./files.ts";
+import { readManifest } from "./manifests.ts";
 import { findPrivateKeys } from "./private-keys.ts";
 import { blobFile } from "./repository.ts";
+
+/** Bytes of a target that is none of ours. */
+const TARGET_LIMIT = 64 * 1024 * 1024;
 
 export interface Problem {
   readonly code: ErrorCode;
@@ -66,22 +75,24 @@ export async function verifyRepository(
           await verifyChannel(trusted, target, deps, signal);
         } else if (target.startsWith("releases/")) {
           counts.releases++;
-          const release = parseRelease(
-            await fetchTarget(trusted, target, MANIFEST_LIMIT, deps, signal),
+          const document = parseReleaseDocument(
+            await fetchTarget(trusted, target, RELEASE_DOCUMENT_LIMIT, deps, signal),
           );
-          if (manifestPath(release.app, release.version, release.platform) !== target)
+          if (manifestPath(document.app, document.version, document.platform) !== target)
             throw new EdgeSyncError("RELEASE_INVALID", "it describes another release");
-          for (const blob of filesOf(release)) {
-            if (checked.has(blob.sha256)) continue;
+          const verifyFile = async (blob: Blob): Promise<void> => {
+            if (checked.has(blob.sha256)) return;
             checked.add(blob.sha256);
             counts.blobs++;
             counts.bytes += blob.size;
             await attempt(target, () => verifyBlob(path, blob));
-          }
-          const places = placesOf(release);
+          };
+          for (const blob of manifestFilesOf(document)) await verifyFile(blob);
+          const release = await readManifest({ path }, document, signal);
+          for (const blob of filesOf(release)) await verifyFile(blob);
           for (const content of release.contents)
-            await attempt(target, () => verifyContent(path, content, places, checked, signal));
-        } else await fetchTarget(trusted, target, MANIFEST_LIMIT, deps, signal);
+            await attempt(target, () => verifyContent(path, content, release, checked, signal));
+        } else await fetchTarget(trusted, target, TARGET_LIMIT, deps, signal);
       });
     expires = Math.min(...trusted.expiries().values());
   });
@@ -143,45 +154,13 @@ async function verifyChannel(
     await fetchTarget(
       trusted,
       manifestPath(document.app, version, platform),
-      MANIFEST_LIMIT,
+      RELEASE_DOCUMENT_LIMIT,
       deps,
       signal,
     );
 }
 
-interface BlobFile {
-  readonly sha256: string;
-  readonly size: number;
-}
-
-interface Place {
-  /** Digest of the pack, or of the blob itself. */
-  readonly file: string;
-  readonly offset: number;
-}
-
-/** Where each blob of a release is said to be. */
-function placesOf(release: Release): ReadonlyMap<string, readonly Place[]> {
-  const places = new Map<string, Place[]>();
-  for (const pack of release.packs)
-    for (const { sha256, offset } of pack.parts) {
-      const known = places.get(sha256);
-      if (known === undefined) places.set(sha256, [{ file: pack.sha256, offset }]);
-      else known.push({ file: pack.sha256, offset });
-    }
-  return places;
-}
-
-/** The files below `blobs/` that a release needs. */
-function filesOf(release: Release): readonly BlobFile[] {
-  const packed = placesOf(release);
-  const alone = release.contents
-    .flatMap((content) => [content.full, ...content.deltas])
-    .filter((blob) => !packed.has(blob.sha256));
-  return [...release.packs, ...alone];
-}
-
-async function verifyBlob(path: string, { sha256, size }: BlobFile): Promise<void> {
+async function verifyBlob(path: string, { sha256, size }: Blob): Promise<void> {
   const file = blobFile({ path }, sha256);
   const found = await digestOf(readRange(file, 0, await sizeOf(file)));
   if (found.sha256 !== sha256 || found.size !== size)
@@ -204,12 +183,13 @@ async function sizeOf(file: string): Promise<number> {
 async function verifyContent(
   path: string,
   content: Content,
-  places: ReadonlyMap<string, readonly Place[]>,
+  { packs }: Release,
   checked: Set<string>,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const { sha256, size } of [content.full, ...content.deltas])
-    for (const { file, offset } of places.get(sha256) ?? []) {
+  for (const { sha256, size, places } of [content.full, ...content.deltas])
+    for (const { pack, offset } of places) {
+      const file = packs[pack]?.sha256 ?? "";
       await sizeOf(blobFile({ path }, file));
       const found = await digestOf(readRange(blobFile({ path }, file), offset, size));
       if (found.sha256 !== sha256)
@@ -222,7 +202,9 @@ async function verifyContent(
   if (checked.has(key)) return;
   checked.add(key);
   const { full } = content;
-  const { file, offset } = places.get(full.sha256)?.[0] ?? { file: full.sha256, offset: 0 };
+  const place = full.places[0];
+  const file = (place && packs[place.pack]?.sha256) ?? full.sha256;
+  const offset = place?.offset ?? 0;
   await sizeOf(blobFile({ path }, file));
   const blob = readRange(blobFile({ path }, file), offset, full.size);
   const found = await digestOf(decodeFull(full.encoding, blob, content.size, signal));

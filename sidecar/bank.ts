@@ -9,14 +9,14 @@ import { decoderOf } from "#core/delta/codec.ts";
 import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { Plan, Source } from "#core/plan.ts";
-import { serialize } from "#core/document.ts";
-import type { Blob, Content, Entry, Release } from "#core/release.ts";
+import type { Blob, Content, Release } from "#core/release.ts";
+import { parentOf } from "#core/tree-path.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import type { Store } from "./store.ts";
 
 /** The files of the bank that is there already, by the digest of their content. */
-export type OldFiles = ReadonlyMap<string, OldFile>;
+export type OldFiles = Pick<ReadonlyMap<string, OldFile>, "get">;
 
 export interface OldFile {
   /** Absolute. */
@@ -44,16 +44,20 @@ export interface Building extends AsyncDisposable {
   add(plan: Plan, old: OldFiles, read: ReadBlob, signal: AbortSignal): Promise<Setback>;
   /** Bytes written so far; links take none. */
   written(): number;
-  /** Makes the tree durable and gives it its name; every file must have been added. */
-  complete(): Promise<void>;
+  /**
+   * Makes the tree durable and gives it its name; every file must have been added.
+   *
+   * @param manifest as `completeBank` takes it
+   */
+  complete(manifest: string): Promise<void>;
 }
 
-type FileEntry = Extract<Entry, { type: "file" }>;
 type Trouble = { readonly damaged: string } | { readonly rejected: string } | undefined;
 
 /** Readable by whatever user the application runs as, writable by nobody. */
 const FILE_MODE = 0o444;
 const EXECUTABLE_MODE = 0o555;
+type Mode = typeof FILE_MODE | typeof EXECUTABLE_MODE;
 const DIRECTORY_MODE = 0o755;
 
 /**
@@ -68,9 +72,12 @@ export async function beginBank(
 ): Promise<Building> {
   const { disk } = store;
   const folder = await store.beginBank(id);
-  /** Paths of the new tree's files by mode and content: equal files are links to each other. */
-  const placed = new Map<string, string>();
-  const done = new Set<string>();
+  // By content, the entry that has it already, counted from 1: equal files are links to each other.
+  const placed = {
+    [FILE_MODE]: new Uint32Array(release.contents.length),
+    [EXECUTABLE_MODE]: new Uint32Array(release.contents.length),
+  };
+  const done = new Uint8Array(release.entries.length);
   let completed = false;
   let written = 0;
   for (const entry of release.entries) {
@@ -79,20 +86,27 @@ export async function beginBank(
     else if (entry.type === "symlink") await disk.symlink(entry.target, path);
   }
 
+  function placedPath(mode: Mode, content: number): string | undefined {
+    const number = placed[mode][content] ?? 0;
+    return number === 0 ? undefined : join(folder, release.entries.at(number - 1).path);
+  }
+
   async function addFile(
-    entry: FileEntry,
+    number: number,
+    contentNumber: number,
     source: Source,
     old: OldFiles,
     read: ReadBlob,
     signal: AbortSignal,
   ): Promise<Trouble> {
     const { content } = source;
-    const { sha256 } = content;
+    const entry = release.entries.at(number);
     const path = join(folder, entry.path);
-    const mode = (entry.mode & 0o111) === 0 ? FILE_MODE : EXECUTABLE_MODE;
-    const twin = placed.get(`${mode} ${sha256}`);
+    const executable = entry.type === "file" && (entry.mode & 0o111) !== 0;
+    const mode = executable ? EXECUTABLE_MODE : FILE_MODE;
+    const twin = placedPath(mode, contentNumber);
     if (twin !== undefined && (await disk.link(twin, path))) return undefined;
-    const sibling = twin ?? placed.get(`${FILE_MODE ^ EXECUTABLE_MODE ^ mode} ${sha256}`);
+    const sibling = twin ?? placedPath(executable ? FILE_MODE : EXECUTABLE_MODE, contentNumber);
     if (sibling !== undefined) {
       if (!(await copyFile(disk, sibling, path, mode, content, signal)))
         throw new EdgeSyncError("DISK_FAILED", `${sibling} reads back as something else`);
@@ -100,7 +114,7 @@ export async function beginBank(
     }
     const trouble = await make(source, path, mode, old, read, signal);
     if (trouble !== undefined) return trouble;
-    placed.set(`${mode} ${sha256}`, path);
+    placed[mode][contentNumber] = number + 1;
     if (source.how !== "keep") written += content.size;
     return undefined;
   }
@@ -149,25 +163,25 @@ export async function beginBank(
     async add(plan, old, read, signal) {
       const damaged = new Set<string>();
       const rejected = new Set<string>();
-      for (const entry of release.entries) {
-        if (entry.type !== "file" || done.has(entry.path)) continue;
-        const source = plan.sources.get(entry.sha256);
-        if (source === undefined)
-          throw new EdgeSyncError("INTERNAL", `the plan has no source for ${entry.path}`);
-        const trouble = await addFile(entry, source, old, read, signal);
-        if (trouble === undefined) done.add(entry.path);
+      for (let number = 0; number < done.length; number++) {
+        const content = release.contentOf(number);
+        if (content === undefined || done[number] === 1) continue;
+        const trouble = await addFile(number, content, plan.source(content), old, read, signal);
+        if (trouble === undefined) done[number] = 1;
         else if ("damaged" in trouble) damaged.add(trouble.damaged);
         else rejected.add(trouble.rejected);
       }
       return { damaged: [...damaged], rejected: [...rejected] };
     },
     written: () => written,
-    async complete() {
+    async complete(manifest) {
       // Children first: a directory is on the disk only when what it names is.
-      for (const entry of release.entries.toReversed())
+      for (let number = done.length - 1; number >= 0; number--) {
+        const entry = release.entries.at(number);
         if (entry.type === "directory") await disk.syncDirectory(join(folder, entry.path));
+      }
       await disk.syncDirectory(folder);
-      await store.completeBank(folder, id, serialize(release));
+      await store.completeBank(folder, id, manifest);
       completed = true;
     },
     async [Symbol.asyncDispose]() {
@@ -198,7 +212,7 @@ export async function verifyBank(
       if (((stat.mode & 0o111) === 0) !== ((entry.mode & 0o111) === 0)) return false;
       if (!(await hasDigest(disk, path, entry.sha256, signal))) return false;
     }
-    const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
+    const parent = parentOf(entry.path);
     names.set(parent, (names.get(parent) ?? 0) + 1);
     if (entry.type === "directory") names.set(entry.path, names.get(entry.path) ?? 0);
   }
@@ -238,12 +252,12 @@ async function copyFile(
   return await writeFile(disk, path, mode, content, chunksOf(file, 0, file.size), signal);
 }
 
-/** Writes a file durably, and says whether it came out as it should; if not, it is gone again. */
-async function writeFile(
+/** Writes a new file durably, and says whether it came out as it should; if not, it is gone again. */
+export async function writeFile(
   disk: Disk,
   path: string,
   mode: number,
-  content: Content,
+  content: Blob,
   bytes: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<boolean> {
@@ -273,7 +287,7 @@ async function writeFile(
 }
 
 /** False also when the file cannot be read: it is then as good as damaged. */
-async function hasDigest(
+export async function hasDigest(
   disk: Disk,
   path: string,
   sha256: string,
@@ -306,7 +320,8 @@ async function* expand(
   yield* decoder.apply(file, read(delta), content.size, signal);
 }
 
-async function unlessInvalid(written: Promise<boolean>): Promise<boolean> {
+/** False also for what is no delta. */
+export async function unlessInvalid(written: Promise<boolean>): Promise<boolean> {
   try {
     return await written;
   } catch (error) {

@@ -25,6 +25,8 @@ export interface Downloads {
    * @throws EdgeSyncError DIGEST_MISMATCH, RESPONSE_TOO_LARGE, ORIGIN_UNAVAILABLE, ORIGIN_REFUSED, DISK_FULL, DISK_FAILED
    */
   fetch(fetch: Fetch, signal: AbortSignal): Promise<void>;
+  /** Brings a blob that belongs to no plan. Throws as `fetch`. */
+  bring(blob: Blob, signal: AbortSignal): Promise<void>;
   /** A file of the repository by its digest: for targets, whose names hold it. */
   file(path: string, blob: Blob, signal: AbortSignal): Promise<Uint8Array | undefined>;
   /** The bytes of a blob that was fetched. */
@@ -76,9 +78,10 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     signal: AbortSignal,
   ): Promise<boolean> {
     const { sha256, size } = blob;
-    if (verified.has(sha256)) return true;
     const partial = join(folder, sha256);
     const known = (await disk.stat(partial))?.size ?? 0;
+    // Not when it has been moved away since, as manifests are.
+    if (verified.has(sha256) && known === size) return true;
     if (known > size) await disk.remove(partial);
     const hash = createHash("sha256");
     let outcome: "complete" | "absent";
@@ -235,6 +238,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
         await anywhere(repository, range, blobPath(pack.sha256));
       }
     },
+    bring: (blob, signal) => bringBlob(blob, "metadata", signal),
     async file(path, blob, signal) {
       if (!(await bring(path, blob, "metadata", signal))) return undefined;
       await using file = await disk.openRead(join(folder, blob.sha256));

@@ -1,11 +1,13 @@
 /** From a version that a channel names to a complete, verified bank on the payload volume. */
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { knownCodecs } from "#core/delta/codec.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";
 import type { Fetch, Plan } from "#core/plan.ts";
-import { MANIFEST_LIMIT, manifestPath, parseRelease } from "#core/release.ts";
+import { RELEASE_DOCUMENT_LIMIT, parseReleaseDocument } from "#core/release-document.ts";
+import type { ReleaseDocument } from "#core/release-document.ts";
+import { manifestPath } from "#core/release.ts";
 import type { Release } from "#core/release.ts";
 import type { TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
@@ -14,6 +16,8 @@ import type { FullFallback } from "#core/values.ts";
 import { beginBank, verifyBank } from "./bank.ts";
 import type { OldFile, OldFiles } from "./bank.ts";
 import type { Downloads } from "./download.ts";
+import { bringManifest } from "./manifest.ts";
+import type { BroughtManifest } from "./manifest.ts";
 import type { Store } from "./store.ts";
 
 export interface InstallDeps {
@@ -40,40 +44,49 @@ export async function install(
   deps: InstallDeps,
   signal: AbortSignal,
 ): Promise<Bank> {
-  const { release, digest } = await fetchRelease(target, deps, signal);
+  const { document, digest } = await fetchDocument(target, deps, signal);
   const { store } = deps;
-  const { tree } = release;
+  const { tree } = document;
   if (from?.tree === tree) return { ...target, tree, id: from.id };
+  const base = from?.id ?? (await store.current());
+  const basePath = base === undefined ? undefined : store.manifestPath(base);
+  const { partial } = store;
+  const manifest = await bringManifest(
+    document,
+    basePath,
+    { ...deps, disk: store.disk, partial },
+    signal,
+  );
+  const { release } = manifest;
   const name = `${release.version}-${tree.slice(0, 12)}`;
   const taken = new Set(await store.banks());
   if (taken.has(name) && (await verifyBank(store.disk, store.bankPath(name), release, signal)))
     return { ...target, tree, id: name };
   // A bank of this name that is not what it says may still be in use: it is left to the sweep.
   const id = freeName(name, taken);
-  const base = from?.id ?? (await store.current());
-  const installed = base === undefined ? undefined : await store.manifest(base);
+  const installed = base === undefined ? undefined : await store.manifest(base, signal);
   // Also of a bank that nobody vouches for any more: each file is hashed before it is used.
   const usable = from === null || installed?.tree === from.tree ? installed : undefined;
-  const old = usable === undefined ? new Map() : filesOf(usable, store.bankPath(base ?? ""));
+  const old = openOldBank(usable, store.bankPath(base ?? ""));
   const start = { first: from === null, installed: usable?.version ?? null, old, digest };
-  await build(id, release, start, deps, signal);
+  await build(id, manifest, start, deps, signal);
   return { ...target, tree, id };
 }
 
-async function fetchRelease(
+async function fetchDocument(
   { version }: Target,
   { app, platform, trusted, trust }: InstallDeps,
   signal: AbortSignal,
-): Promise<{ readonly release: Release; readonly digest: string }> {
+): Promise<{ readonly document: ReleaseDocument; readonly digest: string }> {
   const path = manifestPath(app, version, platform);
-  const bytes = await fetchTarget(trusted, path, MANIFEST_LIMIT, trust, signal);
-  const release = parseRelease(bytes);
-  if (release.app !== app || release.version !== version || release.platform !== platform)
+  const bytes = await fetchTarget(trusted, path, RELEASE_DOCUMENT_LIMIT, trust, signal);
+  const document = parseReleaseDocument(bytes);
+  if (document.app !== app || document.version !== version || document.platform !== platform)
     throw new EdgeSyncError(
       "RELEASE_INVALID",
-      `${path} is the manifest of ${manifestPath(release.app, release.version, release.platform)}`,
+      `${path} is the document of ${manifestPath(document.app, document.version, document.platform)}`,
     );
-  return { release, digest: createHash("sha256").update(bytes).digest("hex") };
+  return { document, digest: createHash("sha256").update(bytes).digest("hex") };
 }
 
 function freeName(name: string, taken: ReadonlySet<string>): string {
@@ -83,28 +96,43 @@ function freeName(name: string, taken: ReadonlySet<string>): string {
   return `${name}.${number}`;
 }
 
-function filesOf(release: Release, folder: string): Map<string, OldFile> {
-  const files = new Map<string, OldFile>();
-  for (const entry of release.entries)
-    if (entry.type === "file")
-      files.set(entry.sha256, {
-        path: join(folder, entry.path),
-        executable: (entry.mode & 0o111) !== 0,
-      });
-  return files;
+/** What the installed bank has, as far as it has not turned out to be damaged. */
+interface OldBank extends OldFiles {
+  has(sha256: string): boolean;
+  remove(sha256: string): void;
+  /** Any of its files. */
+  some(): OldFile | undefined;
+}
+
+function openOldBank(release: Release | undefined, folder: string): OldBank {
+  const removed = new Set<string>();
+  const find = (sha256: string): number | undefined =>
+    removed.has(sha256) ? undefined : release?.find(sha256);
+  function fileOf(content: number | undefined): OldFile | undefined {
+    if (release === undefined || content === undefined) return undefined;
+    const entry = release.entries.at(release.firstEntryOf(content));
+    if (entry.type !== "file") return undefined;
+    return { path: join(folder, entry.path), executable: (entry.mode & 0o111) !== 0 };
+  }
+  return {
+    has: (sha256) => find(sha256) !== undefined,
+    get: (sha256) => fileOf(find(sha256)),
+    remove: (sha256) => void removed.add(sha256),
+    some: () => fileOf((release?.contents.length ?? 0) > 0 ? 0 : undefined),
+  };
 }
 
 interface Start {
   readonly first: boolean;
   readonly installed: string | null;
-  readonly old: Map<string, OldFile>;
-  /** Of the manifest, which is a download too. */
+  readonly old: OldBank;
+  /** Of the document, which is a download too. */
   readonly digest: string;
 }
 
 async function build(
   id: string,
-  release: Release,
+  { release, path }: BroughtManifest,
   { first, installed, old, digest }: Start,
   deps: InstallDeps,
   signal: AbortSignal,
@@ -115,26 +143,26 @@ async function build(
   await using building = await beginBank(store, id, release, signal);
   // Each round without success takes something out that it could rely on before, so there is an end.
   for (;;) {
-    const available = new Set(old.keys());
     const plan = makePlan({
       release,
       installed,
-      available,
+      available: old,
       codecs,
       rejected,
       fallback: deps.fallback,
       first,
     });
     deps.planned(plan, installed);
-    await downloads.keepOnly(new Set([digest, ...plan.fetches.flatMap(namesOf)]));
+    const names = plan.fetches.flatMap(namesOf);
+    await downloads.keepOnly(new Set([digest, basename(path), ...names]));
     await requireSpace(plan, release, old, building.written(), deps, signal);
     for (const fetch of plan.fetches) await downloads.fetch(fetch, signal);
     const setback = await building.add(plan, old, downloads.read, signal);
     if (setback.damaged.length === 0 && setback.rejected.length === 0) break;
-    for (const sha256 of setback.damaged) old.delete(sha256);
+    for (const sha256 of setback.damaged) old.remove(sha256);
     for (const sha256 of setback.rejected) rejected.add(sha256);
   }
-  await building.complete();
+  await building.complete(path);
 }
 
 /** Names in `partial/` that a fetch uses. */
@@ -156,7 +184,7 @@ const RESERVE_BYTES = 1024 * 1024;
 async function requireSpace(
   plan: Plan,
   release: Release,
-  old: OldFiles,
+  old: OldBank,
   written: number,
   { store, downloads, budget }: InstallDeps,
   signal: AbortSignal,
@@ -181,8 +209,8 @@ async function requireSpace(
 }
 
 /** Whether files of the old bank can be linked: not with another owner under fs.protected_hardlinks, for instance. */
-async function canLink({ disk, partial }: Store, old: OldFiles): Promise<boolean> {
-  const [file] = old.values();
+async function canLink({ disk, partial }: Store, old: OldBank): Promise<boolean> {
+  const file = old.some();
   if (file === undefined) return true;
   const probe = join(partial, "link-probe");
   await disk.remove(probe);

@@ -13,13 +13,13 @@
 import { join } from "node:path";
 import { codeOf } from "#core/errors.ts";
 import { JOURNAL_LIMIT, formatJournal, parseJournal } from "#core/journal.ts";
-import { MANIFEST_LIMIT, parseRelease } from "#core/release.ts";
 import type { Release } from "#core/release.ts";
 import type { MetadataStore } from "#core/trust/refresh.ts";
 import { INITIAL } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
 import { readSmallFile, replaceFile, swapLink } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { readManifest } from "./manifest.ts";
 import { openTrustStore } from "./trust-store.ts";
 
 export interface Store {
@@ -39,11 +39,17 @@ export interface Store {
   banks(): Promise<readonly string[]>;
   bankPath(id: string): string;
   /** The manifest that a bank was built from; undefined when it is gone or damaged, which costs bytes and nothing else. */
-  manifest(id: string): Promise<Release | undefined>;
+  manifest(id: string, signal: AbortSignal): Promise<Release | undefined>;
+  /** Where that manifest lies, if it is there. */
+  manifestPath(id: string): string;
   /** A folder for a new bank that no earlier attempt has used. */
   beginBank(id: string): Promise<string>;
-  /** Turns a finished folder into the bank. */
-  completeBank(folder: string, id: string, manifest: Uint8Array): Promise<void>;
+  /**
+   * Turns a finished folder into the bank.
+   *
+   * @param manifest path of a durable file on the payload volume, which is moved
+   */
+  completeBank(folder: string, id: string, manifest: string): Promise<void>;
   /** Removes banks and leftovers except those named, and never the one that `current` names. */
   sweep(keep: readonly string[]): Promise<void>;
   freeBytes(): Promise<number>;
@@ -109,10 +115,10 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
         .map((item) => item.name);
     },
     bankPath: (id) => join(banks, id),
-    async manifest(id) {
+    manifestPath: (id) => join(banks, `${id}.json`),
+    async manifest(id, signal) {
       try {
-        const bytes = await readSmallFile(disk, join(banks, `${id}.json`), MANIFEST_LIMIT);
-        return bytes === undefined ? undefined : parseRelease(bytes);
+        return await readManifest(disk, join(banks, `${id}.json`), signal);
       } catch (error) {
         if (codeOf(error) === "RELEASE_INVALID") return undefined;
         throw error;
@@ -125,7 +131,8 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
     },
     async completeBank(folder, id, manifest) {
       // First, so that every bank has one.
-      await replaceFile(disk, join(banks, `${id}.json`), manifest);
+      await disk.rename(manifest, join(banks, `${id}.json`));
+      await disk.syncDirectory(banks);
       await disk.rename(folder, join(banks, id));
       await disk.syncDirectory(banks);
     },

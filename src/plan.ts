@@ -3,7 +3,7 @@
  * what it has, and the full blob; and then which requests bring the blobs, where small ones travel together in packs.
  */
 import { EdgeSyncError } from "./errors.ts";
-import type { Blob, Content, DeltaBlob, Pack, Release } from "./release.ts";
+import type { Blob, Content, DeltaBlob, Pack, PlacedBlob, Release } from "./release.ts";
 import { formatBytes } from "./values.ts";
 import type { FullFallback } from "./values.ts";
 
@@ -12,7 +12,7 @@ export interface Situation {
   /** The version that the current bank holds, if any. */
   readonly installed: string | null;
   /** Digests of the contents that the current bank holds undamaged. */
-  readonly available: ReadonlySet<string>;
+  readonly available: Pick<ReadonlySet<string>, "has">;
   /** Names of the delta codecs that this sidecar can decode. */
   readonly codecs: ReadonlySet<string>;
   /** Digests of deltas that turned out not to work. */
@@ -46,8 +46,8 @@ export type Fetch =
   | { readonly fetch: "range"; readonly pack: Blob; readonly parts: readonly Part[] };
 
 export interface Plan {
-  /** By digest of the content. */
-  readonly sources: ReadonlyMap<string, Source>;
+  /** How the content with this number is had. */
+  source(content: number): Source;
   readonly fetches: readonly Fetch[];
   /** Bytes on the wire, gaps in packs included. */
   readonly downloadBytes: number;
@@ -62,37 +62,72 @@ export interface Plan {
 
 /** A gap of this many bytes between two parts costs less than a request of its own on a slow link. */
 const GAP_BYTES = 8 * 1024;
+/** Requests for parts of one pack; when there would be more, wider gaps come along. */
+const MAX_RANGES = 16;
 /** The share of a pack from which on it is fetched whole: one digest, one request, one file to resume. */
-const WHOLE_PACK = 0.75;
+export const WHOLE_PACK = 0.75;
+
+/** In the table of choices; from 0 on it is the number of the delta. */
+const KEEP = -1;
+const FULL = -2;
 
 /** @throws EdgeSyncError FALLBACK_REFUSED */
 export function makePlan(situation: Situation): Plan {
-  const sources = new Map<string, Source>();
-  const contents = new Map(situation.release.contents.map((item) => [item.sha256, item]));
-  const variants = new Set<string>();
+  const { release } = situation;
+  const choices = new Int16Array(release.contents.length);
+  const counts = { keep: 0, delta: 0, full: 0 };
+  const variants = variantsOf(release);
+  const whole = { bytes: 0, files: 0 };
+  const fetches = openFetches(situation);
   let fullBytes = 0;
   let writtenBytes = 0;
   let keptBytes = 0;
-  for (const entry of situation.release.entries) {
-    if (entry.type !== "file") continue;
-    const content = contents.get(entry.sha256);
-    if (content === undefined) continue; // A parsed release has every content; see findProblem.
-    const source = sources.get(content.sha256) ?? cheapest(content, situation);
-    if (!sources.has(content.sha256)) fullBytes += content.full.size;
-    sources.set(content.sha256, source);
+  for (let number = 0; number < choices.length; number++) {
+    const content = release.contents.at(number);
+    const choice = cheapest(content, situation);
+    choices[number] = choice;
+    const source = sourceOf(content, choice);
+    counts[source.how] += 1;
+    fullBytes += content.full.size;
     // Equal files of one bank are links to each other, unless only one of them is executable.
-    const variant = `${(entry.mode & 0o111) === 0 ? "f" : "x"}${content.sha256}`;
-    if (variants.has(variant)) continue;
-    variants.add(variant);
-    if (source.how === "keep") keptBytes += content.size;
-    else writtenBytes += content.size;
+    const bytes = content.size * (variants[number] === BOTH ? 2 : 1);
+    if (source.how === "keep") keptBytes += bytes;
+    else writtenBytes += bytes;
+    const blob = blobOf(source);
+    if (blob === undefined) continue;
+    fetches.add(blob, source.how === "delta" ? "delta" : "full");
+    if (source.how !== "full" || isPrepared(blob, situation)) continue;
+    whole.bytes += blob.size;
+    whole.files += 1;
   }
-  refuseFallback(sources, situation);
-  const fetches = fetchesOf(sources, situation);
-  const counts = { keep: 0, delta: 0, full: 0 };
-  for (const source of sources.values()) counts[source.how] += 1;
-  const downloadBytes = fetches.reduce((sum, fetch) => sum + sizeOf(fetch), 0);
-  return { sources, fetches, downloadBytes, fullBytes, writtenBytes, keptBytes, counts };
+  refuseFallback(whole, situation);
+  const list = fetches.done();
+  return {
+    source: (number) => sourceOf(release.contents.at(number), choices[number] ?? FULL),
+    fetches: list,
+    downloadBytes: list.reduce((sum, fetch) => sum + sizeOf(fetch), 0),
+    fullBytes,
+    writtenBytes,
+    keptBytes,
+    counts,
+  };
+}
+
+const PLAIN = 1;
+const EXECUTABLE = 2;
+const BOTH = PLAIN | EXECUTABLE;
+
+/** With which modes each content is needed. */
+function variantsOf(release: Release): Uint8Array {
+  const variants = new Uint8Array(release.contents.length);
+  for (let index = 0; index < release.entries.length; index++) {
+    const content = release.contentOf(index);
+    const entry = release.entries.at(index);
+    if (content === undefined || entry.type !== "file") continue;
+    const variant = (entry.mode & 0o111) === 0 ? PLAIN : EXECUTABLE;
+    variants[content] = (variants[content] ?? 0) | variant;
+  }
+  return variants;
 }
 
 /** Bytes on the wire of one fetch. */
@@ -105,51 +140,60 @@ export function sizeOf(fetch: Fetch): number {
 
 /** Where some parts begin and end in their pack. */
 export function spanOf(parts: readonly Part[]): { readonly offset: number; readonly end: number } {
-  return {
-    offset: Math.min(...parts.map((part) => part.offset)),
-    end: Math.max(...parts.map((part) => part.offset + part.size)),
-  };
+  let offset = Number.POSITIVE_INFINITY;
+  let end = 0;
+  for (const part of parts) {
+    offset = Math.min(offset, part.offset);
+    end = Math.max(end, part.offset + part.size);
+  }
+  return { offset, end };
 }
 
 /** The blob that a source needs; none for what is there already, and none for an empty file. */
-export function blobOf(source: Source): Blob | undefined {
+export function blobOf(source: Source): PlacedBlob | undefined {
   if (source.how === "keep" || source.content.size === 0) return undefined;
   return source.how === "delta" ? source.delta : source.content.full;
 }
 
-function cheapest(content: Content, situation: Situation): Source {
-  if (situation.available.has(content.sha256)) return { how: "keep", content };
-  const usable = content.deltas.filter(
-    (delta) =>
-      situation.codecs.has(delta.codec) &&
-      situation.available.has(delta.base) &&
-      !situation.rejected.has(delta.sha256),
-  );
-  const delta = usable.toSorted((a, b) => a.size - b.size)[0];
-  if (delta === undefined || delta.size >= content.full.size) return { how: "full", content };
-  return { how: "delta", content, delta };
+function sourceOf(content: Content, choice: number): Source {
+  if (choice === KEEP) return { how: "keep", content };
+  const delta = content.deltas[choice];
+  return delta === undefined ? { how: "full", content } : { how: "delta", content, delta };
+}
+
+function cheapest(content: Content, situation: Situation): number {
+  if (situation.available.has(content.sha256)) return KEEP;
+  let choice = FULL;
+  let { size } = content.full;
+  for (const [number, delta] of content.deltas.entries())
+    if (delta.size < size && isUsable(delta, situation)) {
+      choice = number;
+      ({ size } = delta);
+    }
+  return choice;
+}
+
+function isUsable(delta: DeltaBlob, { codecs, available, rejected }: Situation): boolean {
+  return codecs.has(delta.codec) && available.has(delta.base) && !rejected.has(delta.sha256);
 }
 
 /**
- * Holds the policy full-fallback. A whole file that is in the pack made for the step from the installed release does not count:
- * the publisher compared it with its delta and found it no larger. Every other whole file counts with its bytes on the wire.
+ * Whether a blob is in the pack that was made for the step from the installed release. Of a whole file this says that the publisher
+ * compared it with its delta and found it no larger.
  */
-function refuseFallback(sources: ReadonlyMap<string, Source>, situation: Situation): void {
-  const { fallback, first, installed, release } = situation;
+function isPrepared({ places }: PlacedBlob, { installed, release }: Situation): boolean {
+  return places.some(({ pack }) => {
+    const from = release.packs[pack]?.from ?? null;
+    return from !== null && from === installed;
+  });
+}
+
+/** Holds the policy full-fallback: every whole file counts, with its bytes on the wire, but for those that were prepared. */
+function refuseFallback(
+  { bytes, files }: { readonly bytes: number; readonly files: number },
+  { fallback, first, installed, release }: Situation,
+): void {
   if (first || fallback.kind === "always") return;
-  const prepared = new Set(
-    release.packs
-      .filter((pack) => pack.from !== null && pack.from === installed)
-      .flatMap((pack) => pack.parts.map((part) => part.sha256)),
-  );
-  let bytes = 0;
-  let files = 0;
-  for (const source of sources.values()) {
-    const blob = source.how === "full" ? blobOf(source) : undefined;
-    if (blob === undefined || prepared.has(blob.sha256)) continue;
-    bytes += blob.size;
-    files += 1;
-  }
   const limit = fallback.kind === "never" ? 0 : fallback.bytes;
   if (bytes <= limit) return;
   const allowed = fallback.kind === "never" ? "none" : `at most ${formatBytes(limit)} bytes`;
@@ -159,57 +203,67 @@ function refuseFallback(sources: ReadonlyMap<string, Source>, situation: Situati
   );
 }
 
-function fetchesOf(sources: ReadonlyMap<string, Source>, situation: Situation): readonly Fetch[] {
-  const places = placesOf(situation);
-  const fetches: Fetch[] = [];
-  const parts = new Map<Pack, Part[]>();
+/** Gathers what is fetched: blobs by themselves, and parts by their pack. */
+function openFetches({ release, installed }: Situation): {
+  add(blob: PlacedBlob, kind: BlobKind): void;
+  done(): readonly Fetch[];
+} {
+  const alone: Fetch[] = [];
+  const parts = new Map<number, Part[]>();
   const seen = new Set<string>();
-  for (const source of sources.values()) {
-    const blob = blobOf(source);
-    if (blob === undefined || seen.has(blob.sha256)) continue;
-    seen.add(blob.sha256);
-    const kind = source.how === "delta" ? "delta" : "full";
-    const { sha256, size } = blob;
-    const place = places.get(sha256);
-    if (place === undefined) {
-      fetches.push({ fetch: "blob", blob: { sha256, size }, kind });
-      continue;
-    }
-    const part = { sha256, size, offset: place.offset, kind } as const;
-    const known = parts.get(place.pack);
-    if (known === undefined) parts.set(place.pack, [part]);
-    else known.push(part);
-  }
-  for (const [pack, wanted] of parts) fetches.unshift(...packFetches(pack, wanted));
-  return fetches;
-}
-
-/** Where each packed blob is best taken from: the pack made for this very step, then the one for first installations. */
-function placesOf({
-  release,
-  installed,
-}: Situation): ReadonlyMap<string, { readonly pack: Pack; readonly offset: number }> {
-  const rank = (pack: Pack): number =>
-    pack.from !== null && pack.from === installed ? 0 : pack.from === null ? 1 : 2;
-  const places = new Map<string, { pack: Pack; offset: number }>();
-  for (const pack of release.packs.toSorted((a, b) => rank(a) - rank(b)))
-    for (const { sha256, offset } of pack.parts)
-      if (!places.has(sha256)) places.set(sha256, { pack, offset });
-  return places;
+  // The pack made for this very step, then those of whole files.
+  const rank = (number: number): number => {
+    const from = release.packs[number]?.from ?? null;
+    return from === null ? 1 : from === installed ? 0 : 2;
+  };
+  return {
+    add({ sha256, size, places }, kind) {
+      // Two contents may come from one blob.
+      if (seen.has(sha256)) return;
+      seen.add(sha256);
+      const place = places.toSorted((a, b) => rank(a.pack) - rank(b.pack))[0];
+      if (place === undefined) {
+        alone.push({ fetch: "blob", blob: { sha256, size }, kind });
+        return;
+      }
+      const part = { sha256, size, offset: place.offset, kind };
+      const known = parts.get(place.pack);
+      if (known === undefined) parts.set(place.pack, [part]);
+      else known.push(part);
+    },
+    done() {
+      const packed = [...parts].flatMap(([number, wanted]) => {
+        const pack = release.packs[number];
+        return pack === undefined ? [] : packFetches(pack, wanted);
+      });
+      return [...packed, ...alone];
+    },
+  };
 }
 
 function packFetches({ sha256, size }: Pack, wanted: readonly Part[]): readonly Fetch[] {
   const pack = { sha256, size };
-  const parts = wanted.toSorted((a, b) => a.offset - b.offset);
-  const runs: Part[][] = [];
-  let end = Number.NEGATIVE_INFINITY;
-  for (const part of parts) {
-    const run = runs.at(-1);
-    if (run !== undefined && part.offset - end <= GAP_BYTES) run.push(part);
-    else runs.push([part]);
-    end = Math.max(end, part.offset + part.size);
+  const parts = wanted.toSorted((a, b) => a.offset - b.offset || a.size - b.size);
+  let gap = GAP_BYTES;
+  let runs = runsOf(parts, gap);
+  while (runs.length > MAX_RANGES) {
+    gap *= 2;
+    runs = runsOf(parts, gap);
   }
   const ranges = runs.map((run): Fetch => ({ fetch: "range", pack, parts: run }));
   const bytes = ranges.reduce((sum, range) => sum + sizeOf(range), 0);
   return bytes >= size * WHOLE_PACK ? [{ fetch: "pack", pack, parts }] : ranges;
+}
+
+/** Parts that come with one request each, because what is between them is no more than the gap. */
+function runsOf(parts: readonly Part[], gap: number): readonly (readonly Part[])[] {
+  const runs: Part[][] = [];
+  let end = Number.NEGATIVE_INFINITY;
+  for (const part of parts) {
+    const run = runs.at(-1);
+    if (run !== undefined && part.offset - end <= gap) run.push(part);
+    else runs.push([part]);
+    end = Math.max(end, part.offset + part.size);
+  }
+  return runs;
 }

@@ -1,17 +1,9 @@
 /**
- * The release manifest: the whole tree, and how to get each of its files. It is a TUF target, so by the time it is parsed here its bytes
- * are authentic; it is checked all the same, because a publisher can be wrong. Limits are on what a site will accept.
+ * A release: the whole tree, and how to get each of its files. It is read from a manifest (manifest.ts), to which the signed document
+ * of the release leads (release-document.ts). There may be a quarter of a million entries, so a release is kept in a compact form
+ * (release-table.ts) and its parts are made when they are asked for.
  */
 import { createHash } from "node:crypto";
-import * as s from "valibot";
-import { name, parseDocument, platform, version } from "./document.ts";
-import { EdgeSyncError } from "./errors.ts";
-
-/**
- * Bytes; about 8,000 files with a delta each. A sidecar holds the manifests of the old and of the new release at once, and with ones
- * of this size it stays within the memory limit that the webhook gives it.
- */
-export const MANIFEST_LIMIT = 6 * 1024 * 1024;
 
 /** A content-addressed file of the repository, or a part of a pack. */
 export interface Blob {
@@ -20,11 +12,27 @@ export interface Blob {
   readonly size: number;
 }
 
-export interface FullBlob extends Blob {
-  readonly encoding: "identity" | "zstd";
+/** Where a blob lies inside a pack. */
+export interface Place {
+  /** Number of the pack in {@link Release.packs}. */
+  readonly pack: number;
+  /** Bytes from the start of the pack. */
+  readonly offset: number;
 }
 
-export interface DeltaBlob extends Blob {
+/** A blob of a content; without places it is a file of its own. */
+export interface PlacedBlob extends Blob {
+  readonly places: readonly Place[];
+}
+
+export type Encoding = "identity" | "zstd";
+
+export interface FullBlob extends PlacedBlob {
+  /** Of the two, `identity` means that the blob is the file itself. */
+  readonly encoding: Encoding;
+}
+
+export interface DeltaBlob extends PlacedBlob {
   /** Digest of the file that the delta starts from. */
   readonly base: string;
   /** Name of a codec in `delta/codec.ts`; a sidecar that does not know it ignores the delta. */
@@ -44,27 +52,55 @@ export type Entry =
   | { readonly type: "file"; readonly path: string; readonly mode: number; readonly sha256: string }
   | { readonly type: "symlink"; readonly path: string; readonly target: string };
 
-/** Small blobs that are needed together, in one file: a slow link then pays for one round trip. */
+/** Small blobs in one file: a slow link then pays for one round trip. */
 export interface Pack extends Blob {
-  /** The version that a site comes from when this pack holds what it needs; null for a first installation. */
+  /**
+   * The version that a site comes from when this pack holds what it needs; null for whole files, which later releases go on using as
+   * long as most of them are needed.
+   */
   readonly from: string | null;
-  readonly parts: readonly { readonly sha256: string; readonly offset: number }[];
 }
 
-export interface Release {
-  readonly schema: 1;
+/** What is looked at one by one; nothing of it is kept in memory for long. */
+export interface List<T> extends Iterable<T> {
+  readonly length: number;
+  /** @throws RangeError */
+  at(index: number): T;
+}
+
+export interface ReleaseName {
   readonly app: string;
   readonly version: string;
   /** `<os>-<architecture>` as Node names them, such as `linux-arm64`. */
   readonly platform: string;
-  /** {@link treeDigest} of the entries. */
-  readonly tree: string;
-  /** Sorted by path; every parent directory is an entry of its own, before its children. */
-  readonly entries: readonly Entry[];
-  readonly contents: readonly Content[];
-  readonly packs: readonly Pack[];
 }
 
+export interface Release extends ReleaseName {
+  /** {@link treeDigest} of the entries. */
+  readonly tree: string;
+  readonly packs: readonly Pack[];
+  /** Sorted by path; every parent directory is an entry of its own, before its children. */
+  readonly entries: List<Entry>;
+  /** In the order of the first entry that has the content. */
+  readonly contents: List<Content>;
+  /** Number of an entry's content; undefined for what is no file. */
+  contentOf(entry: number): number | undefined;
+  /** Number of the first entry that has a content. */
+  firstEntryOf(content: number): number;
+  /** Number of the content with a digest. */
+  find(sha256: string): number | undefined;
+}
+
+/** A release as its publisher has it at hand, before it is written down. */
+export interface ReleaseParts extends ReleaseName {
+  readonly packs: readonly Pack[];
+  /** Sorted by path. */
+  readonly entries: Iterable<Entry>;
+  /** Those of all files, in any order. */
+  readonly contents: Iterable<Content>;
+}
+
+/** Of the document of a release, which is a target. */
 export function manifestPath(app: string, version: string, platform: string): string {
   return `releases/${app}/${version}/${platform}.json`;
 }
@@ -74,149 +110,46 @@ export function blobPath(sha256: string): string {
   return `blobs/sha256/${sha256}`;
 }
 
-const sha256 = s.pipe(s.string(), s.regex(/^[0-9a-f]{64}$/, "a sha256 in lower-case hex"));
-const size = s.pipe(s.number(), s.safeInteger(), s.minValue(0));
-const mode = s.pipe(s.number(), s.safeInteger(), s.minValue(0), s.maxValue(0o777));
-const path = s.pipe(s.string(), s.check(isTreePath, "a relative path inside the tree"));
-const blob = { sha256, size };
-
-const release = s.object({
-  schema: s.literal(1),
-  app: name,
-  version,
-  platform,
-  tree: sha256,
-  entries: s.pipe(
-    s.array(
-      s.variant("type", [
-        s.object({ type: s.literal("directory"), path, mode }),
-        s.object({ type: s.literal("file"), path, mode, sha256 }),
-        s.object({
-          type: s.literal("symlink"),
-          path,
-          target: s.pipe(s.string(), s.minLength(1), s.maxLength(4096)),
-        }),
-      ]),
-    ),
-    s.maxLength(250_000),
-  ),
-  contents: s.array(
-    s.object({
-      ...blob,
-      full: s.object({ ...blob, encoding: s.picklist(["identity", "zstd"]) }),
-      deltas: s.array(
-        s.object({
-          ...blob,
-          base: sha256,
-          codec: s.pipe(s.string(), s.regex(/^[a-z0-9-]{1,32}$/)),
-        }),
-      ),
-    }),
-  ),
-  packs: s.array(
-    s.object({
-      ...blob,
-      from: s.nullable(version),
-      parts: s.array(s.object({ sha256, offset: size })),
-    }),
-  ),
-});
-
-/** @throws EdgeSyncError RELEASE_INVALID */
-export function parseRelease(bytes: Uint8Array): Release {
-  const manifest: Release = parseDocument(release, bytes, MANIFEST_LIMIT, "release manifest");
-  const problem = findProblem(manifest);
-  if (problem !== undefined)
-    throw new EdgeSyncError("RELEASE_INVALID", `release manifest: ${problem}`);
-  return manifest;
-}
-
-/** What makes a well-formed manifest impossible to install, in words. */
-function findProblem(manifest: Release): string | undefined {
-  const directories = new Set([""]);
-  const contents = new Set(manifest.contents.map((content) => content.sha256));
-  if (contents.size !== manifest.contents.length) return "a content is listed twice";
-  let previous = "";
-  for (const entry of manifest.entries) {
-    if (comparePaths(previous, entry.path) >= 0)
-      return `${entry.path} is listed twice or out of order`;
-    if (!directories.has(parentOf(entry.path))) return `${entry.path} has no parent directory`;
-    if (entry.type === "directory") directories.add(entry.path);
-    if (entry.type === "file" && !contents.has(entry.sha256)) return `${entry.path} has no content`;
-    if (entry.type === "symlink" && !staysInside(entry.path, entry.target))
-      return `${entry.path} points outside the tree`;
-    previous = entry.path;
-  }
-  if (treeDigest(manifest) !== manifest.tree) return "tree is not the digest of the entries";
-  return findPackProblem(manifest);
-}
-
-function findPackProblem(manifest: Release): string | undefined {
-  const sizes = new Map<string, number>();
-  for (const content of manifest.contents)
-    for (const item of [content.full, ...content.deltas]) sizes.set(item.sha256, item.size);
-  for (const pack of manifest.packs)
-    for (const part of pack.parts) {
-      const length = sizes.get(part.sha256);
-      if (length === undefined) return "a pack holds a blob that no content needs";
-      if (part.offset + length > pack.size) return "a part reaches beyond its pack";
-    }
-  return undefined;
-}
-
 /**
- * Whether a text can be the path of an entry: relative, at most 4,096 bytes, no dot segments. Control characters would make
- * listings and logs lie, and a back-slash is a separator elsewhere.
+ * The files below `blobs/` that a release needs, beside its manifest: packs, and the blobs that are in none. A file can be named more
+ * than once, for contents of which one is the compressed form of another.
  */
-export function isTreePath(input: string): boolean {
-  if (Buffer.byteLength(input) > 4096 || !input.isWellFormed()) return false;
-  if (input.split("/").some((part) => part === "" || part === "." || part === "..")) return false;
-  for (let index = 0; index < input.length; index++) {
-    const unit = input.charCodeAt(index);
-    if (unit < 0x20 || unit === 0x7f || unit === 0x5c) return false;
-  }
-  return true;
-}
-
-/** Orders paths by their UTF-8 bytes, with `/` below every other character so that children follow their directory. */
-export function comparePaths(a: string, b: string): number {
-  return Buffer.compare(sortKey(a), sortKey(b));
-}
-
-function sortKey(input: string): Buffer {
-  return Buffer.from(input.replaceAll("/", "\0"));
-}
-
-function parentOf(input: string): string {
-  return input.slice(0, Math.max(0, input.lastIndexOf("/")));
-}
-
-/**
- * Whether a link at `path` to `target` ends inside the tree. Its parents are real directories, so climbing at the beginning is counted
- * exactly; after a name it is refused, because that name may be a link to somewhere higher up.
- */
-export function staysInside(path: string, target: string): boolean {
-  if (target.startsWith("/") || target.includes("\0")) return false;
-  const segments = target.split("/").filter((segment) => segment !== "" && segment !== ".");
-  const climbs = segments.findIndex((segment) => segment !== "..");
-  const up = climbs < 0 ? segments.length : climbs;
-  return up < path.split("/").length && !segments.slice(up).includes("..");
+export function* filesOf(release: Pick<Release, "packs" | "contents">): Generator<Blob> {
+  for (const { sha256, size } of release.packs) yield { sha256, size };
+  for (const { full, deltas } of release.contents)
+    for (const { sha256, size, places } of [full, ...deltas])
+      if (places.length === 0) yield { sha256, size };
 }
 
 /**
  * The identity of a tree: SHA-256 over one line for each entry, in path order. File modes count as executable or not, because
  * volumes rewrite the other bits.
  */
-export function treeDigest(manifest: Pick<Release, "entries" | "contents">): string {
-  const sizes = new Map(manifest.contents.map((content) => [content.sha256, content.size]));
+export function treeDigest(parts: Pick<ReleaseParts, "entries" | "contents">): string {
+  const sizes = new Map<string, number>();
+  for (const { sha256, size } of parts.contents) sizes.set(sha256, size);
+  const digest = openTreeDigest();
+  for (const entry of parts.entries)
+    digest.add(entry, entry.type === "file" ? (sizes.get(entry.sha256) ?? -1) : 0);
+  return digest.done();
+}
+
+/** The same, entry by entry. */
+export function openTreeDigest(): {
+  /** @param size of the content, for a file */
+  add(entry: Entry, size: number): void;
+  done(): string;
+} {
   const hash = createHash("sha256");
-  for (const entry of manifest.entries) {
-    if (entry.type === "directory") hash.update(`d ${entry.path}\n`);
-    else if (entry.type === "symlink") hash.update(`l ${entry.path}\0${entry.target}\n`);
-    else {
-      const kind = (entry.mode & 0o111) === 0 ? "f" : "x";
-      hash.update(`${kind} ${entry.sha256} ${sizes.get(entry.sha256) ?? -1} ${entry.path}\n`);
-    }
-  }
-  return hash.digest("hex");
+  return {
+    add(entry, size) {
+      if (entry.type === "directory") hash.update(`d ${entry.path}\n`);
+      else if (entry.type === "symlink") hash.update(`l ${entry.path}\0${entry.target}\n`);
+      else {
+        const kind = (entry.mode & 0o111) === 0 ? "f" : "x";
+        hash.update(`${kind} ${entry.sha256} ${size} ${entry.path}\n`);
+      }
+    },
+    done: () => hash.digest("hex"),
+  };
 }

@@ -1,39 +1,29 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { serialize } from "#core/document.ts";
-import {
-  MANIFEST_LIMIT,
-  comparePaths,
-  isTreePath,
-  parseRelease,
-  staysInside,
-  treeDigest,
-} from "#core/release.ts";
-import type { Content, Entry, Release } from "#core/release.ts";
+import { MANIFEST_LIMIT, formatManifest, parseManifest } from "#core/manifest.ts";
+import type { Entry, ReleaseParts } from "#core/release.ts";
+import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
+import { handMadeParts } from "./support/release.ts";
+import type { HandMadeContent, HandMadePack } from "./support/release.ts";
 
 const A = "a".repeat(64);
-const content: Content = {
+const B = "b".repeat(64);
+const content: HandMadeContent = {
   sha256: A,
   size: 3,
-  full: { sha256: A, size: 3, encoding: "identity" },
+  full: { sha256: B, size: 3, encoding: "zstd" },
   deltas: [],
 };
 
-function releaseOf(entries: readonly Entry[], more: Partial<Release> = {}): Release {
-  const contents = [content];
-  const tree = treeDigest({ entries, contents });
-  return {
-    schema: 1,
-    app: "web",
-    version: "1.0.0",
-    platform: "linux-x64",
-    tree,
-    entries,
-    contents,
-    packs: [],
-    ...more,
-  };
+type Parts = ReleaseParts & { readonly tree: string };
+
+function releaseOf(entries: readonly Entry[], packs: readonly HandMadePack[] = []): Parts {
+  return handMadeParts(entries, [content], packs);
+}
+
+function manifestOf(parts: Parts): Buffer {
+  return Buffer.from([...formatManifest(parts)].join(""));
 }
 
 const file = (path: string): Entry => ({ type: "file", path, mode: 0o644, sha256: A });
@@ -42,16 +32,26 @@ const link = (path: string, target: string): Entry => ({ type: "symlink", path, 
 
 describe("a release manifest", () => {
   test("is what was serialized", () => {
-    const release = releaseOf([
-      folder("bin"),
-      file("bin/web"),
-      link("bin/www", "web"),
-      file("read.me"),
-    ]);
-    assert.deepEqual(parseRelease(serialize(release)), release);
+    const pack = { sha256: B, size: 9, from: null, parts: [{ sha256: B, offset: 6 }] };
+    const entries = [folder("bin"), file("bin/web"), link("bin/www", "web"), file("read.me")];
+    const parts = releaseOf(entries, [pack]);
+    const release = parseManifest(manifestOf(parts));
+    assert.deepEqual([...release.entries], entries);
+    assert.deepEqual([...release.contents], [...parts.contents]);
+    assert.deepEqual(release.packs, [{ sha256: B, size: 9, from: null }]);
+    assert.deepEqual([release.app, release.version, release.tree], ["web", "2.0.0", parts.tree]);
+    assert.deepEqual(
+      entries.map((_, index) => release.contentOf(index)),
+      [undefined, 0, undefined, 0],
+    );
+    assert.deepEqual(
+      [release.firstEntryOf(0), release.find(A), release.find(B)],
+      [1, 0, undefined],
+    );
+    assert.deepEqual(manifestOf(release), manifestOf(parts));
   });
 
-  const refused: readonly (readonly [string, Release])[] = [
+  const refused: readonly (readonly [string, Parts])[] = [
     ["a path that climbs", releaseOf([file("../x")])],
     ["an absolute path", releaseOf([file("/etc/passwd")])],
     ["a path with a control character", releaseOf([file("a\u001B[2J")])],
@@ -72,34 +72,42 @@ describe("a release manifest", () => {
     ["a setuid mode", releaseOf([{ type: "file", path: "a", mode: 0o4755, sha256: A }])],
     [
       "a tree that is not the digest of its entries",
-      releaseOf([file("a")], { tree: "b".repeat(64) }),
+      { ...releaseOf([file("a")]), tree: "b".repeat(64) },
     ],
     [
       "a part beyond its pack",
-      releaseOf([file("a")], {
-        packs: [{ sha256: A, size: 2, from: null, parts: [{ sha256: A, offset: 0 }] }],
-      }),
+      releaseOf(
+        [file("a")],
+        [{ sha256: A, size: 2, from: null, parts: [{ sha256: B, offset: 0 }] }],
+      ),
     ],
     [
-      "a pack with a blob of nobody",
-      releaseOf([file("a")], {
-        packs: [{ sha256: A, size: 9, from: null, parts: [{ sha256: "c".repeat(64), offset: 0 }] }],
-      }),
+      "a place in a pack that is not there",
+      {
+        ...releaseOf([file("a")]),
+        contents: [
+          {
+            ...content,
+            full: { ...content.full, places: [{ pack: 0, offset: 0 }] },
+            deltas: [],
+          },
+        ],
+      },
     ],
   ];
   for (const [what, release] of refused)
     test(`is refused with ${what}`, () => {
-      assert.throws(() => parseRelease(serialize(release)), { code: "RELEASE_INVALID" });
+      assert.throws(() => parseManifest(manifestOf(release)), { code: "RELEASE_INVALID" });
     });
 
   test("is refused when it is larger than what sites fetch, so that nobody publishes it", () => {
-    const bytes = serialize(releaseOf([file("a")]));
+    const bytes = manifestOf(releaseOf([file("a")]));
     const padded = Buffer.concat([bytes, Buffer.alloc(MANIFEST_LIMIT, " ")]);
-    assert.throws(() => parseRelease(padded), { code: "RELEASE_INVALID" });
+    assert.throws(() => parseManifest(padded), { code: "RELEASE_INVALID" });
   });
 
   test("is refused, and nothing worse, whatever the bytes are", () => {
-    const valid = serialize(releaseOf([folder("bin"), file("bin/web")]));
+    const valid = manifestOf(releaseOf([folder("bin"), file("bin/web")]));
     fc.assert(
       fc.property(fc.nat(valid.length - 1), fc.uint8Array({ maxLength: 8 }), (at, noise) => {
         const bytes = Buffer.concat([
@@ -108,7 +116,7 @@ describe("a release manifest", () => {
           valid.subarray(at + noise.length),
         ]);
         try {
-          parseRelease(bytes);
+          parseManifest(bytes);
         } catch (error) {
           assert.equal((error as { code?: string }).code, "RELEASE_INVALID");
         }

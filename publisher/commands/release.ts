@@ -139,16 +139,16 @@ const show: Command = {
   example: "edgesync release show web 1.4.0 --platform linux-arm64",
   positionals: ["<app>", "<version>"],
   options: { ...REPOSITORY_OPTION, ...PLATFORM },
-  async run(args) {
+  async run(args, _shell, signal) {
     const repository = await openToRead(args);
     const [app = "", version = ""] = args.positionals;
     const listed = findWanted(repository, args, app, version);
-    const release = await readRelease(repository, listed);
+    const release = await readRelease(repository, listed, signal);
     const { platform } = listed;
     let bytes = 0;
     for (const { size } of release.contents) bytes += size;
     const bases: { from: string; bytes: number; requests: number; full: number }[] = [];
-    for (const from of await basesOf(repository, listed, release)) {
+    for (const from of await basesOf(repository, listed, release, signal)) {
       const { bytes: wire, requests, contents } = transferOf(release, from);
       bases.push({ from: from.version, bytes: wire, requests, full: contents.full });
     }
@@ -187,13 +187,14 @@ async function basesOf(
   repository: View,
   { app, platform, order }: Listed,
   release: Release,
+  signal: AbortSignal,
 ): Promise<readonly Release[]> {
   const bases = new Set<string>();
   for (const { deltas } of release.contents) for (const { base } of deltas) bases.add(base);
   const found: Release[] = [];
   for (const listed of listReleases(repository, { app, platform })) {
     if (listed.order >= order || found.length === 20) continue;
-    const earlier = await readRelease(repository, listed);
+    const earlier = await readRelease(repository, listed, signal);
     let helps = false;
     for (const { sha256 } of earlier.contents) helps ||= bases.has(sha256);
     if (helps) found.push(earlier);
@@ -214,15 +215,15 @@ const diff: Command = {
   example: "edgesync release diff web 1.3.0 1.4.0 --platform linux-arm64",
   positionals: ["<app>", "<from>", "<to>"],
   options: { ...REPOSITORY_OPTION, ...PLATFORM },
-  async run(args) {
+  async run(args, _shell, signal) {
     const repository = await openToRead(args);
     const [app = "", from = "", to = ""] = args.positionals;
     const next = findWanted(repository, args, app, to);
     const platform = { optional: () => next.platform };
     const old = findWanted(repository, { ...args, ...platform }, app, from);
     const { changes, same, transfer } = compareReleases(
-      await readRelease(repository, old),
-      await readRelease(repository, next),
+      await readRelease(repository, old, signal),
+      await readRelease(repository, next, signal),
     );
     const count = (kind: PathChange["change"]): number =>
       changes.filter(({ change }) => change === kind).length;

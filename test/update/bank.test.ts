@@ -6,9 +6,10 @@ import { join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import { describe, test } from "node:test";
 import { makePlan } from "#core/plan.ts";
-import { serialize } from "#core/document.ts";
-import { parseRelease, treeDigest } from "#core/release.ts";
-import type { Content, Entry, Release } from "#core/release.ts";
+import { formatManifest } from "#core/manifest.ts";
+import type { Entry, Release } from "#core/release.ts";
+import { handMadeRelease } from "../support/release.ts";
+import type { HandMadeContent } from "../support/release.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { beginBank, verifyBank } from "../../sidecar/bank.ts";
 import type { OldFiles, Setback } from "../../sidecar/bank.ts";
@@ -21,17 +22,19 @@ const signal = new AbortController().signal;
 const digest = (bytes: Uint8Array | string): string =>
   createHash("sha256").update(bytes).digest("hex");
 
+type Delta = HandMadeContent["deltas"][number];
+
 /** A release by hand, with its blobs: what no publisher would make has to be tested too. */
 function handMade(
-  files: Readonly<Record<string, { text: string; mode?: number; blob?: Buffer }>>,
+  files: Readonly<Record<string, { text: string; mode?: number; blob?: Buffer; delta?: Delta }>>,
 ): {
   readonly release: Release;
   readonly blobs: Map<string, Buffer>;
 } {
   const blobs = new Map<string, Buffer>();
-  const contents = new Map<string, Content>();
+  const contents = new Map<string, HandMadeContent>();
   const entries: Entry[] = [{ type: "directory", path: "dir", mode: 0o755 }];
-  for (const [name, { text, mode = 0o644, blob }] of Object.entries(files)) {
+  for (const [name, { text, mode = 0o644, blob, delta }] of Object.entries(files)) {
     const full = blob ?? zstdCompressSync(text);
     blobs.set(digest(full), full);
     const sha256 = digest(text);
@@ -40,20 +43,10 @@ function handMade(
       sha256,
       size: Buffer.byteLength(text),
       full: { sha256: digest(full), size: full.length, encoding: "zstd" },
-      deltas: [],
+      deltas: delta === undefined ? [] : [delta],
     });
   }
-  const tree = { entries, contents: [...contents.values()] };
-  const release: Release = {
-    schema: 1,
-    app: "web",
-    version: "1.0.0",
-    platform: "linux-x64",
-    tree: treeDigest(tree),
-    ...tree,
-    packs: [],
-  };
-  return { release: parseRelease(serialize(release)), blobs };
+  return { release: handMadeRelease(entries, [...contents.values()]), blobs };
 }
 
 interface Bench extends AsyncDisposable {
@@ -71,13 +64,13 @@ async function openBench(disk: Disk = nodeDisk): Promise<Bench> {
 async function build(
   { store }: Bench,
   { release, blobs }: ReturnType<typeof handMade>,
-  old: OldFiles = new Map(),
+  old: OldFiles & Pick<ReadonlySet<string>, "has"> = new Map(),
   id = "bank",
 ): Promise<Setback> {
   const plan = makePlan({
     release,
     installed: null,
-    available: new Set(old.keys()),
+    available: old,
     codecs: new Set(["zstd-segments"]),
     rejected: new Set(),
     fallback: { kind: "always" },
@@ -88,7 +81,11 @@ async function build(
     yield blobs.get(sha256) ?? Buffer.alloc(0);
   };
   const setback = await building.add(plan, old, read, signal);
-  if (setback.damaged.length + setback.rejected.length === 0) await building.complete();
+  if (setback.damaged.length + setback.rejected.length === 0) {
+    const manifest = join(store.partial, "manifest");
+    await writeFile(manifest, [...formatManifest(release)].join(""));
+    await building.complete(manifest);
+  }
   return setback;
 }
 
@@ -106,7 +103,7 @@ describe("a bank", () => {
       await verifyBank(nodeDisk, bench.store.bankPath("bank"), made.release, signal),
       true,
     );
-    assert.equal((await bench.store.manifest("bank"))?.tree, made.release.tree);
+    assert.equal((await bench.store.manifest("bank", signal))?.tree, made.release.tree);
   });
 
   test("holds equal files once, and twice when only one of them is executable", async () => {
@@ -164,18 +161,15 @@ describe("a bank", () => {
       const path = join(bench.folder, "old");
       await writeFile(path, "old text");
       const old = new Map([[digest("old text"), { path, executable: false }]]);
-      const made = handMade({ a: { text: "new text".repeat(100) } });
-      const [content] = made.release.contents;
-      assert.ok(content !== undefined);
       const delta = {
         base: digest("old text"),
         codec: "zstd-segments",
         sha256: digest(blob),
         size: 1,
       };
+      const made = handMade({ a: { text: "new text".repeat(100), delta } });
       made.blobs.set(delta.sha256, blob);
-      const release = { ...made.release, contents: [{ ...content, deltas: [delta] }] };
-      const setback = await build(bench, { ...made, release }, old);
+      const setback = await build(bench, made, old);
       assert.deepEqual(setback, { damaged: [], rejected: [delta.sha256] });
     }
   });
@@ -185,17 +179,14 @@ describe("a bank", () => {
     const path = join(bench.folder, "old");
     await writeFile(path, "other text");
     const old = new Map([[digest("old text"), { path, executable: false }]]);
-    const made = handMade({ a: { text: "new text".repeat(100) } });
-    const [content] = made.release.contents;
-    assert.ok(content !== undefined);
     const delta = {
       base: digest("old text"),
       codec: "zstd-segments",
       sha256: digest("d"),
       size: 1,
     };
-    const release = { ...made.release, contents: [{ ...content, deltas: [delta] }] };
-    const setback = await build(bench, { ...made, release }, old);
+    const made = handMade({ a: { text: "new text".repeat(100), delta } });
+    const setback = await build(bench, made, old);
     assert.deepEqual(setback, { damaged: [digest("old text")], rejected: [] });
   });
 

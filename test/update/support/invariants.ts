@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { parseJournal } from "#core/journal.ts";
-import { parseRelease } from "#core/release.ts";
+import { parseManifest } from "#core/manifest.ts";
 import type { Release } from "#core/release.ts";
 import { banksOf } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
@@ -35,7 +35,7 @@ export async function checkVolume(payload: string): Promise<string | undefined> 
 }
 
 function manifestOf(payload: string, id: string): Release {
-  return parseRelease(readFileSync(join(payload, `banks/${id}.json`)));
+  return parseManifest(readFileSync(join(payload, `banks/${id}.json`)));
 }
 
 async function isWhole(payload: string, id: string): Promise<boolean> {
