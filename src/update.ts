@@ -9,7 +9,8 @@
  * What holds in every state, and is tested over arbitrary histories:
  * - `current` is a function of the state ({@link served}); every list of steps that a state implies begins by making it so.
  * - Saved before acted on, and every step may be repeated: recovery is {@link stepsOf} the saved state.
- * - A committed release is left only for a channel state with another sequence number, never by itself.
+ * - A committed release is left only for another one that the channel names for the site, never by itself.
+ * - What the channel withholds from the site is not swapped, also after a restart; what was fetched of it stays.
  * - A trial ends: it is left after `trialTimeoutMs`, after `trialStarts` starts, after {@link RESUMPTIONS} restarts of the sidecar.
  * - A release that was rolled back is blocked until the channel's sequence number grows: `edgesync channel set` is the explicit
  *   command that tries it again. The sequence number itself only grows.

@@ -38,6 +38,12 @@ function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, r
 }
 
 const seen = (sequence: number): Event => ({ event: "seen", target: target(sequence) });
+const begun = (sequence: number, salt: string): Event => ({
+  event: "seen",
+  target: target(sequence),
+  begun: salt,
+});
+const withheld = (sequence: number): Event => ({ event: "withheld", target: target(sequence) });
 const staged = (sequence: number): Event => ({ event: "staged", bank: bank(sequence) });
 const permitted: Event = { event: "permitted" };
 const restarted: Event = { event: "restarted", passedMs: 1_000 };
@@ -271,6 +277,63 @@ describe("a channel", () => {
   });
 });
 
+describe("a release that is withheld", () => {
+  test("is not fetched, and its number is remembered all the same", () => {
+    const [state, steps] = after(installed, withheld(2));
+    assert.deepEqual([served(state), steps], [bank(1), []]);
+    assert.equal(state.channels[CHANNEL]?.sequence, 2);
+    assert.equal(after(state, seen(1))[1][0]?.step, "refuse");
+    assert.equal(after(state, withheld(1))[1][0]?.step, "refuse");
+    assert.equal(after(state, seen(2))[0].phase, "downloading");
+  });
+
+  test("is not fetched any further, and nothing of it is removed", () => {
+    const [state, steps] = after(installed, begun(2, "2"), withheld(2));
+    assert.deepEqual([state.phase, steps], ["committed", []]);
+    assert.deepEqual(after(INITIAL, begun(2, "2"), withheld(2)), [
+      { phase: "idle", channels: { [CHANNEL]: { sequence: 2, blocked: null } } },
+      [],
+    ]);
+  });
+
+  test("stays staged and is not swapped, also after a restart, until the channel goes on", () => {
+    const [state, steps] = after(installed, begun(2, "2"), staged(2), withheld(2));
+    assert.equal(state.phase, "staged");
+    assert.deepEqual(steps, [{ step: "activate", bank: bank(1) }]);
+    for (const event of [permitted, withheld(2), { event: "tick", passedMs: 1 } as const])
+      assert.equal(after(state, event)[0], state);
+    assert.deepEqual(after(state, started(1, 2))[1], steps);
+    const [freed, then] = after(state, begun(2, "2"));
+    assert.deepEqual(then.at(-1), { step: "await-swap" });
+    assert.equal(after(freed, permitted)[0].phase, "trial");
+  });
+
+  test("under a grown number stays staged too", () => {
+    const again: Target = { ...target(3), version: target(2).version };
+    const [state] = after(installed, seen(2), staged(2), { event: "withheld", target: again });
+    assert.equal(state.phase === "staged" && state.withheld, true);
+    const [freed, then] = after(state, { event: "seen", target: again });
+    assert.equal(freed.phase, "staged");
+    assert.deepEqual(then.at(-1), { step: "await-swap" });
+  });
+
+  test("takes the place of what was staged for an earlier state of the channel", () => {
+    const [state, steps] = after(installed, seen(2), staged(2), withheld(3));
+    assert.equal(state.phase, "committed");
+    assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(1).id] });
+  });
+
+  test("goes on with its trial once it has been swapped", () => {
+    assert.equal(after(watching, withheld(2))[0].phase, "trial");
+  });
+
+  test("has not begun any more; one that was only interrupted has", () => {
+    const [state] = after(installed, begun(2, "2"), { event: "failed", code: "DISK_FULL" });
+    assert.equal(state.channels[CHANNEL]?.begun, "2");
+    assert.equal(after(state, withheld(2))[0].channels[CHANNEL]?.begun, undefined);
+  });
+});
+
 describe("recovery", () => {
   test("drops a download, which goes on when the channel is seen", () => {
     const [downloading] = after(installed, seen(2));
@@ -311,6 +374,8 @@ const passedMs = fc.integer({ min: 0, max: 90_000 });
 const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   fc.constant(started(...all)),
   sequence.map(seen),
+  sequence.map((number) => begun(number, String(number))),
+  sequence.map(withheld),
   sequence.map(staged),
   fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
   fc.constant(permitted),
@@ -343,7 +408,8 @@ function obey(steps: readonly Step[], turn: number): Event {
   if (last?.step === "await-swap") return permitted;
   if (last?.step === "restart") return restarted;
   if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
-  return seen(1 + Math.floor(turn / 6));
+  const number = 1 + Math.floor(turn / 6);
+  return turn % 5 === 0 ? withheld(number) : begun(number, "salt");
 }
 
 /** Calls back for each transition of a history. */
