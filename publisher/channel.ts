@@ -1,20 +1,80 @@
-/** Points a channel at a version. */
-import { EdgeSyncError } from "#core/errors.ts";
+/** Changes channels: reads what one says, lets channel-change.ts decide, signs. */
 import { channelPath, parseChannelDocument } from "#core/channel-document.ts";
+import type { ChannelDocument } from "#core/channel-document.ts";
 import { serialize } from "#core/document.ts";
 import { parseReleaseDocument } from "#core/release-document.ts";
 import { manifestPath } from "#core/release.ts";
-import type { ChannelDocument } from "#core/channel-document.ts";
+import type { ChannelRef } from "#core/values.ts";
+import { appRole, channelRole, findChannel, shelfOf } from "./catalog.ts";
+import { pointTo, releasesOf } from "./channel-change.ts";
+import type { Before } from "./channel-change.ts";
 import type { Keyring } from "./keys.ts";
+import { isoSeconds } from "./metadata.ts";
 import { findSigners, publish } from "./publish.ts";
-import { appRole } from "./catalog.ts";
 import { readTarget } from "./repository.ts";
-import type { Repository } from "./repository.ts";
+import type { Repository, View } from "./repository.ts";
+
+/** A channel as it is, with what a change needs to know. */
+export interface Look extends Before {
+  /** Milliseconds since the epoch, while it is paused. */
+  readonly pausedAt: number | undefined;
+}
+
+export async function lookAt(repository: View, reference: ChannelRef): Promise<Look> {
+  const channel = await findChannel(repository, reference);
+  return {
+    reference,
+    document: channel?.document,
+    pausedAt: channel?.pausedAt,
+    shelf: shelfOf(repository, reference.app),
+  };
+}
 
 /**
- * For each platform that has the version. The sequence grows each time, also when nothing else changes or the version goes back.
+ * Signs what a channel says from now on.
  *
- * @throws EdgeSyncError RELEASE_NOT_FOUND, KEY_INVALID, and as the disk
+ * @param change from what it says; pure
+ * @throws EdgeSyncError KEY_INVALID, whatever `change` throws, and as the disk
+ */
+export async function changeChannel(
+  repository: Repository,
+  keyring: Keyring,
+  reference: ChannelRef,
+  change: (before: Look) => ChannelDocument,
+  now: number,
+): Promise<ChannelDocument> {
+  const before = await lookAt(repository, reference);
+  const document = change(before);
+  const { app, channel } = reference;
+  // A channel never points to what clients could not read.
+  for (const { platform, version } of document.releases)
+    parseReleaseDocument(
+      await readTarget(repository, appRole(app), manifestPath(app, version, platform)),
+    );
+  const path = channelPath(app, channel);
+  const bytes = serialize(document);
+  parseChannelDocument(bytes);
+  const role = channelRole(reference);
+  const signers = await findSigners(repository, keyring, role);
+  const paused = pausedSince(before, document, now);
+  const target = { path, bytes, ...(paused !== undefined && { custom: { paused } }) };
+  await publish(repository, keyring, signers, { role, paths: [path], targets: [target] }, now);
+  return document;
+}
+
+/** Beside the document and not in it: sites need not know, and `resume` does. */
+function pausedSince(
+  { pausedAt }: Look,
+  { rollout }: ChannelDocument,
+  now: number,
+): string | undefined {
+  return rollout?.paused === true ? isoSeconds(pausedAt ?? now) : undefined;
+}
+
+/**
+ * Points a channel at a version at once, for every platform that has it.
+ *
+ * @throws EdgeSyncError RELEASE_NOT_FOUND, RELEASE_DOWNGRADE, and as {@link changeChannel}
  */
 export async function setChannel(
   repository: Repository,
@@ -26,48 +86,11 @@ export async function setChannel(
   }: { readonly app: string; readonly channel: string; readonly version: string },
   now: number,
 ): Promise<ChannelDocument> {
-  const releases = await platformsOf(repository, app, version);
-  if (releases.length === 0)
-    throw new EdgeSyncError("RELEASE_NOT_FOUND", `the repository has no release ${app} ${version}`);
-  const role = `channel.${app}.${channel}`;
-  const path = channelPath(app, channel);
-  const listed = repository.roles.get(role)?.signed.targets[path] !== undefined;
-  const before = listed
-    ? parseChannelDocument(await readTarget(repository, role, path))
-    : undefined;
-  const document: ChannelDocument = {
-    schema: 1,
-    app,
-    channel,
-    sequence: (before?.sequence ?? 0) + 1,
-    releases,
-  };
-  const bytes = serialize(document);
-  parseChannelDocument(bytes);
-  const signers = await findSigners(repository, keyring, role);
-  await publish(
+  return await changeChannel(
     repository,
     keyring,
-    signers,
-    { role, paths: [path], targets: [{ path, bytes }] },
+    { app, channel },
+    (before) => pointTo(before, releasesOf(before, { version, platforms: [] }), {}),
     now,
   );
-  return document;
-}
-
-async function platformsOf(
-  repository: Repository,
-  app: string,
-  version: string,
-): Promise<ChannelDocument["releases"]> {
-  const targets = repository.roles.get(appRole(app))?.signed.targets ?? {};
-  const found: { platform: string; version: string }[] = [];
-  for (const path of Object.keys(targets)) {
-    const platform = /\/([^/]+)\.json$/.exec(path)?.[1] ?? "";
-    if (path !== manifestPath(app, version, platform)) continue;
-    // A channel never points to what clients could not read.
-    parseReleaseDocument(await readTarget(repository, appRole(app), path));
-    found.push({ platform, version });
-  }
-  return found.toSorted((a, b) => (a.platform < b.platform ? -1 : 1));
 }

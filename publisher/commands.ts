@@ -8,11 +8,13 @@ import { releaseCommands } from "./commands/release.ts";
 import { repositoryCommands } from "./commands/repository.ts";
 import { roleCommands } from "./commands/role.ts";
 import { rootCommands } from "./commands/root.ts";
+import { upkeepCommands } from "./commands/upkeep.ts";
 
 export const COMMANDS: readonly Command[] = [
   init,
   ...releaseCommands,
   ...channelCommands,
+  ...upkeepCommands,
   ...repositoryCommands,
   ...keyCommands,
   ...roleCommands,

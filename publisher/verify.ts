@@ -4,7 +4,11 @@ import { join } from "node:path";
 import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
-import { CHANNEL_DOCUMENT_LIMIT, parseChannelDocument } from "#core/channel-document.ts";
+import {
+  CHANNEL_DOCUMENT_LIMIT,
+  channelPath,
+  parseChannelDocument,
+} from "#core/channel-document.ts";
 import {
   RELEASE_DOCUMENT_LIMIT,
   manifestFilesOf,
@@ -150,10 +154,13 @@ async function verifyChannel(
   const document = parseChannelDocument(
     await fetchTarget(trusted, path, CHANNEL_DOCUMENT_LIMIT, deps, signal),
   );
-  for (const { platform, version } of document.releases)
+  const { app, channel, releases, rollout } = document;
+  if (channelPath(app, channel) !== path)
+    throw new EdgeSyncError("RELEASE_INVALID", "it describes another channel");
+  for (const { platform, version } of [...releases, ...(rollout?.from ?? [])])
     await fetchTarget(
       trusted,
-      manifestPath(document.app, version, platform),
+      manifestPath(app, version, platform),
       RELEASE_DOCUMENT_LIMIT,
       deps,
       signal,

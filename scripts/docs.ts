@@ -18,6 +18,9 @@ import { GATE_REASONS, ROLLBACK_REASONS, SKIP_REASONS, WAIT_REASONS } from "#cor
 import { settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/telemetry.ts";
 import type { Metric } from "#core/telemetry.ts";
+import { optionRows, synopsisOf } from "../publisher/command.ts";
+import type { Command } from "../publisher/command.ts";
+import { COMMANDS } from "../publisher/commands.ts";
 import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
 
 const NOTICE = "<!-- Made by `npm run docs` from the tables in src/. Change those. -->";
@@ -132,10 +135,47 @@ function metrics(): string {
   ].join("\n\n");
 }
 
+function commands(): string {
+  const row = ({ name, summary }: Command): readonly string[] => [
+    `[\`${name}\`](#edgesync-${name.replaceAll(" ", "-")})`,
+    summary,
+  ];
+  const section = (command: Command): string => {
+    const { name, summary, notes, example, examples = [] } = command;
+    const options = optionRows(command)
+      .filter((option) => option.name !== "json" && option.name !== "help")
+      .map(({ name, help, takesValue, repeated }) => [
+        `\`--${name}${takesValue ? " …" : ""}\``,
+        `${help}${repeated ? "; may be given more than once" : ""}`,
+      ]);
+    return [
+      `## edgesync ${name}`,
+      `\`\`\`text\n${synopsisOf(command)} [options]\n\`\`\``,
+      plain(summary),
+      ...(notes === undefined ? [] : [plain(notes)]),
+      ...(options.length === 0 ? [] : [table(["Option", "Meaning"], options)]),
+      `\`\`\`sh\n${[example, ...examples].join("\n")}\n\`\`\``,
+    ].join("\n\n");
+  };
+  return [
+    "# Commands",
+    NOTICE.replace("src/", "publisher/"),
+    "Every command takes `--json`, which prints the result as one JSON object, and `--help`. An error is one line on standard error; its code decides the exit status ([errors.md](errors.md)). Durations are whole numbers with units, such as `30s`, `12h` or `7d`.",
+    table(["Command", "What it does"], COMMANDS.map(row)),
+    ...COMMANDS.map(section),
+  ].join("\n\n");
+}
+
+/** Text in which nothing is taken for HTML. */
+function plain(text: string): string {
+  return text.replaceAll("<", "\\<");
+}
+
 /** Every generated page by its path from the root of the project. */
 export async function pages(): Promise<ReadonlyMap<string, string>> {
   const made = {
     annotations: annotations(),
+    commands: commands(),
     settings: settings(),
     webhook: webhook(),
     errors: errors(),

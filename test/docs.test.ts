@@ -5,7 +5,7 @@ import { pages } from "../scripts/docs.ts";
 
 describe("the reference pages", async () => {
   for (const [path, text] of await pages())
-    test(`${path} says what the tables in src/ say (npm run docs makes it anew)`, async () => {
+    test(`${path} says what the tables say (npm run docs makes it anew)`, async () => {
       assert.equal(await readFile(path, "utf8"), text);
     });
 });

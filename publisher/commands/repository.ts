@@ -5,27 +5,9 @@ import { ERRORS, EdgeSyncError } from "#core/errors.ts";
 import { integer } from "#core/values.ts";
 import type { Command } from "../command.ts";
 import { refusePrivateKeys } from "../private-keys.ts";
-import { renew } from "../publish.ts";
-import { openRepository } from "../repository.ts";
 import { serve } from "../serve.ts";
 import { verifyRepository } from "../verify.ts";
-import { KEYS, REPOSITORY, openKeys, usage } from "./shared.ts";
-
-const renewCommand: Command = {
-  name: "renew",
-  summary:
-    "Signs the timestamp anew, and whatever else is in the last third of its life and has its key here. Run it daily.",
-  example: "edgesync renew ./repository --keys ./keys",
-  positionals: ["[<repository>]"],
-  options: KEYS,
-  async run(args, shell) {
-    const [path = REPOSITORY] = args.positionals;
-    const keyring = await openKeys(args, path, shell);
-    await using repository = await openRepository(path, shell.now());
-    const renewed = await renew(repository, keyring, shell.now());
-    return { lines: [`signed anew: ${renewed.join(", ")}`], json: { renewed } };
-  },
-};
+import { REPOSITORY, usage } from "./shared.ts";
 
 const serveCommand: Command = {
   name: "serve",
@@ -121,4 +103,4 @@ const verify: Command = {
   },
 };
 
-export const repositoryCommands: readonly Command[] = [renewCommand, serveCommand, verify];
+export const repositoryCommands: readonly Command[] = [serveCommand, verify];

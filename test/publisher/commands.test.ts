@@ -63,10 +63,10 @@ describe("edgesync init", () => {
       await readFile(join(keys, "root.pem"), "utf8"),
       /^-----BEGIN ENCRYPTED PRIVATE KEY/,
     );
-    const renew = ["renew", repository, "--keys", keys];
-    assert.equal((await edgesync([...renew, "--passphrase-file", file])).status, 0);
+    const refresh = ["refresh", repository, "--keys", keys];
+    assert.equal((await edgesync([...refresh, "--passphrase-file", file])).status, 0);
     for (const passphrase of ["", "wrong"]) {
-      const ran = await edgesync(renew, { env: { EDGESYNC_PASSPHRASE: passphrase } });
+      const ran = await edgesync(refresh, { env: { EDGESYNC_PASSPHRASE: passphrase } });
       assert.equal(ran.status, 77);
       assert.match(ran.stderr, /^edgesync: KEY_INVALID: .*passphrase/);
     }
@@ -249,7 +249,7 @@ describe("the command line", () => {
   test("explains itself", async () => {
     const overview = await edgesync(["--help"]);
     assert.equal(overview.status, 0);
-    for (const name of ["init", "release add", "channel set", "renew", "serve", "verify"]) {
+    for (const name of ["init", "release add", "channel set", "refresh", "serve", "verify"]) {
       assert.ok(overview.stdout.includes(`  ${name} `));
       const help = await edgesync([...name.split(" "), "--help"]);
       assert.equal(help.status, 0);

@@ -192,7 +192,7 @@ describe("beside tuf-js", () => {
     await using site = await serve({ root: repository, host: "127.0.0.1", port: 0 });
     const root = await readFile(join(repository, "metadata", "1.root.json"));
     const old = await readFile(join(repository, "metadata", "timestamp.json"));
-    await publisher.set("1");
+    await publisher.set("2");
     const [oracle, client] = [
       await tufJs(site.url, join(folder, "oracle"), root),
       ours(site.url, root),
