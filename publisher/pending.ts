@@ -33,10 +33,14 @@ export async function prepareNext(
   await syncFolder(path);
 }
 
-/** Puts in place what {@link prepareNext} has prepared, if there is anything. The lock must be held. */
-export async function completeNext({ path, temporary }: Folder): Promise<void> {
+/**
+ * Puts in place what {@link prepareNext} has prepared. The lock must be held.
+ *
+ * @returns whether there was anything
+ */
+export async function completeNext({ path, temporary }: Folder): Promise<boolean> {
   const root = await readIfExists(join(path, NEXT_NAME, "root.json"));
-  if (root === undefined) return;
+  if (root === undefined) return false;
   const timestamp = await readIfExists(join(path, NEXT_NAME, "timestamp.json"));
   const before = (await loadRoot(path)).signed;
   const placed = await readIfExists(join(path, "metadata", `${before.version}.root.json`));
@@ -54,4 +58,5 @@ export async function completeNext({ path, temporary }: Folder): Promise<void> {
   }
   await rename(join(path, NEXT_NAME), temporary());
   await syncFolder(path);
+  return true;
 }

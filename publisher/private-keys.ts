@@ -3,6 +3,7 @@ import type { Stats } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
+import { isPrivateDer } from "./der.ts";
 import { errnoOf, readRange } from "./files.ts";
 
 /**
@@ -50,6 +51,8 @@ async function holdsKey(path: string): Promise<boolean> {
     const { size } = await stat(path);
     let tail = "";
     for await (const chunk of readRange(path, 0, size)) {
+      // No key in binary form is longer than one read.
+      if (chunk.length === size && isPrivateDer(chunk)) return true;
       const text = tail + Buffer.from(chunk).toString("latin1");
       if (MARKER.test(text)) return true;
       tail = text.slice(-OVERLAP);

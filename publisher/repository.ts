@@ -25,6 +25,8 @@ export interface View extends State {
 }
 
 export interface Repository extends View, AsyncDisposable {
+  /** Whether a change of keys was found that a publisher who died had made, and was completed. */
+  readonly resumed: boolean;
   /** A new name for an unfinished file. */
   temporary(): string;
 }
@@ -44,12 +46,13 @@ export async function openRepository(
   cleanup.use(await lockRepository(path, now, waiting));
   const temporary = await openWork(path);
   cleanup.defer(() => closeWork(path));
-  await completeNext({ path, temporary });
+  const resumed = await completeNext({ path, temporary });
   const state = await loadState(path);
   const owned = cleanup.move();
   return {
     path,
     ...state,
+    resumed,
     temporary,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -115,7 +115,9 @@ const keyRotate: Command = {
     return {
       lines: [
         `role ${role} has the new key ${key.name} (${key.id.slice(0, 12)})`,
-        `signed anew: ${signed.join(", ")}`,
+        signed.length > 0
+          ? `signed anew: ${signed.join(", ")}`
+          : "an earlier run had done it, and died before it could say so",
         "no site needs the old key any more: delete it, or keep it out of reach",
       ],
       json: { role, key: { id: key.id, name: key.name, type: key.key.keytype }, signed },
