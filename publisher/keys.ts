@@ -165,7 +165,7 @@ export async function readPublic(path: string): Promise<PublicKey> {
   } catch (cause) {
     throw new EdgeSyncError("KEY_INVALID", `${path} is not a public key in PEM`, { cause });
   }
-  return publicKey(key, name);
+  return publicKey(key, name, path);
 }
 
 async function writeKey(path: string, pem: string | Buffer, mode: number): Promise<void> {
@@ -183,7 +183,7 @@ async function writeKey(path: string, pem: string | Buffer, mode: number): Promi
 }
 
 function signingKey(key: KeyObject, name: string, where: string): SigningKey {
-  const open = publicKey(key, name);
+  const open = publicKey(key, name, where);
   // Null: Ed25519 has its digest in it.
   const digest = open.key.keytype === "ecdsa" ? "sha256" : null;
   return {

@@ -25,15 +25,16 @@ export interface PublicKey {
 
 /**
  * @param key private or public
+ * @param where it is, for the message
  * @throws EdgeSyncError KEY_INVALID for a kind of key that edgesync does not use
  */
-export function publicKey(key: KeyObject, name: string): PublicKey {
+export function publicKey(key: KeyObject, name: string, where: string): PublicKey {
   const open = key.type === "public" ? key : createPublicKey(key);
   const value = valueOf(open);
   if (value === undefined)
     throw new EdgeSyncError(
       "KEY_INVALID",
-      `${name} is a key of another kind; expected Ed25519 or ECDSA P-256`,
+      `${where} is a key of another kind; expected Ed25519 or ECDSA P-256`,
     );
   // Specification 1.0.34, 4.2: the digest of the canonical form, as all implementations make it: without what is not specified.
   const id = hash("sha256", canonicalize(value));

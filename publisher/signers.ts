@@ -41,7 +41,7 @@ export async function openSigner(
 ): Promise<SigningKey> {
   const description = await readDescription(path);
   const key = await readKey(path, description);
-  const open = publicKey(key, name);
+  const open = publicKey(key, name, path);
   const [program = ""] = description.command;
   return {
     ...open,
