@@ -44,7 +44,8 @@ async function openFolder(folder: string): Promise<Signing> {
   };
 }
 
-const OPENSSL = ["openssl", "dgst", "-sha256", "-sign", "card.secret"];
+const DIGEST = ["openssl", "dgst", "-sha256", "-sign"];
+const OPENSSL = [...DIGEST, "card.secret"];
 
 /** A command that is a few words of JavaScript. */
 function script(text: string): readonly string[] {
@@ -95,7 +96,7 @@ describe("a key that a command signs with", () => {
       join(temporary.path, "other.secret"),
       other.export({ type: "pkcs8", format: "pem" }),
     );
-    const lie = OPENSSL.with(-1, "other.secret");
+    const lie = [...DIGEST, "other.secret"];
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [lie, /not one of its public key/],
       [["echo", "hello"], /6 bytes that are no signature/],
@@ -188,8 +189,9 @@ describe("a key that a command signs with", () => {
     );
     // As a process, with its status.
     await signing.open(["false"]);
-    const ran = await edgesync(["channel", "set", "web/stable", "1", "--allow-downgrade", ...here]);
-    assert.notEqual(ran.status, 0);
+    const ran = await edgesync(["channel", "set", "web/stable", "2", ...here]);
+    assert.equal(ran.status, 69);
+    assert.match(ran.stderr, /^edgesync: SIGNER_FAILED: .*card\.signer\.json ends with 1\. /);
     assert.equal(await sites.look(), "2");
   });
 });
