@@ -1,5 +1,6 @@
 /** Every command, in the order in which a newcomer needs them. */
 import type { Command } from "./command.ts";
+import { bundleCommands } from "./commands/bundle.ts";
 import { channelCommands } from "./commands/channel.ts";
 import { completionCommand } from "./commands/completion.ts";
 import { init } from "./commands/init.ts";
@@ -19,5 +20,6 @@ export const COMMANDS: readonly Command[] = [
   ...keyCommands,
   ...roleCommands,
   ...rootCommands,
+  ...bundleCommands,
   completionCommand(() => COMMANDS),
 ];

@@ -1,6 +1,6 @@
 /** Files that are whole or absent, whatever happens to the machine. */
 import { createHash } from "node:crypto";
-import { mkdir, open, readFile, rename } from "node:fs/promises";
+import { mkdir, open, readFile, rename, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { RandomAccess } from "#core/delta/decoder.ts";
@@ -80,6 +80,16 @@ export async function place(spooled: string, path: string): Promise<void> {
 export async function readIfExists(path: string): Promise<Buffer | undefined> {
   try {
     return await readFile(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Bytes of a file; `undefined` when there is none. */
+export async function sizeIfExists(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return undefined;
     throw error;

@@ -119,7 +119,7 @@ function folderSource(path: string): MetadataSource {
   };
 }
 
-function memoryStore(): MetadataStore {
+export function memoryStore(): MetadataStore {
   const files = new Map<string, Uint8Array>();
   return {
     load: (name) => Promise.resolve(files.get(name)),

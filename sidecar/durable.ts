@@ -64,6 +64,8 @@ export interface Stat {
   readonly allocated: number;
   /** Equal for two names of one file. */
   readonly identity: string;
+  /** When anything about it changed last: a number that is compared and nothing else. */
+  readonly changed: string;
 }
 
 export interface ReadableFile extends AsyncDisposable {
@@ -143,6 +145,7 @@ export const nodeDisk: Disk = {
         mode: Number(stats.mode & 0o7777n),
         allocated: Number(stats.blocks) * 512,
         identity: `${stats.dev}:${stats.ino}`,
+        changed: String(stats.ctimeNs),
       };
     }),
   freeBytes: (path) =>

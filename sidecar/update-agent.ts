@@ -27,6 +27,7 @@ import { openAddresses } from "./addresses.ts";
 import { siteOf } from "./site.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
+import { offered } from "./offline.ts";
 import { openReport } from "./update-report.ts";
 import type { UpdateStatus } from "./update-report.ts";
 import { openStepper } from "./update-steps.ts";
@@ -103,10 +104,11 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   const trustRoot = trustRootFile;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
-  const repository = openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], {
-    ...deps,
-    disk,
-  });
+  const repository = offered(
+    openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], { ...deps, disk }),
+    settings.importDir,
+    { disk, log },
+  );
   const report = openReport({ ...channel, clock, log, metrics: deps.metrics });
 
   let volume: Volume | undefined;

@@ -59,6 +59,13 @@ export const ANNOTATIONS = {
     otherwise: "the repository is read without credentials",
     sidecar: false,
   },
+  "import-volume": {
+    section: "Updates",
+    help: "A volume of the pod, by its name there, on which bundles of `edgesync export` may appear; the sidecar alone mounts it, read-only.",
+    value: v.dnsLabel,
+    otherwise: "releases come over the network only",
+    sidecar: false,
+  },
   "repository-ca": {
     section: "Updates",
     help: "ConfigMap whose key ca.crt holds the certificates that the repository's must chain to.",

@@ -156,6 +156,11 @@ export const ERRORS = {
     remedy: "Wait for it to end; the message names the process and the lock file.",
     exit: 75,
   },
+  BUNDLE_INVALID: {
+    means: "An offline bundle is damaged, or is not one.",
+    remedy: "Export it again and copy it anew; until then the site goes on with what it has.",
+    exit: 65,
+  },
   KEY_INVALID: {
     means:
       "A private key is missing, encrypted with another passphrase, or not the one that the role names.",

@@ -71,6 +71,10 @@ export const SETTINGS = {
     help: "Certificates that the repository's must chain to.",
     value: anyPath,
   },
+  "import-dir": {
+    help: "Where offline bundles may appear: tar files, or folders into which they were unpacked.",
+    value: anyPath,
+  },
   "repository-credentials-dir": {
     help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
     value: anyPath,

@@ -227,6 +227,8 @@ export interface LogFields {
   readonly part?: string;
   /** Of the repository; it never holds credentials. */
   readonly address?: string;
+  /** Path of an offline bundle. */
+  readonly bundle?: string;
   readonly namespace?: string;
   readonly pod?: string;
   readonly uid?: string;

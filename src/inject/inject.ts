@@ -19,7 +19,13 @@ import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
 import { places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
-import { leverProblems, requirements, trialProblems, warnings } from "./requirements.ts";
+import {
+  importProblems,
+  leverProblems,
+  requirements,
+  trialProblems,
+  warnings,
+} from "./requirements.ts";
 import { resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
 import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
@@ -67,6 +73,7 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
     ...problems,
     ...requirements(annotations, options, cluster),
     ...strangers,
+    ...importProblems(options, spec),
     ...leverProblems(options, spec, payload),
     ...trialProblems(
       options,

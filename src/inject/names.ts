@@ -22,6 +22,7 @@ export const PATHS = {
   repositoryCa: "/edgesync/repository-ca",
   repositoryCredentials: "/edgesync/repository-credentials",
   vaultCa: "/edgesync/vault-ca",
+  import: "/edgesync/import",
   /** Where the API server would otherwise mount the pod's own token into the sidecar too. */
   noToken: "/var/run/secrets/kubernetes.io/serviceaccount",
 } as const;

@@ -69,6 +69,7 @@ export interface VolumeMount {
   readonly mountPath: string;
   readonly subPath?: string;
   readonly readOnly?: boolean;
+  readonly mountPropagation?: string;
 }
 
 /** A name and one source, whose kind is the name of its field. */

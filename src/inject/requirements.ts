@@ -5,6 +5,7 @@ import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
+import { VOLUMES } from "./names.ts";
 import { given } from "./pod.ts";
 import type { Container, PodSpec } from "./pod.ts";
 import { restartMs } from "./probes.ts";
@@ -127,6 +128,23 @@ function mountPaths(annotations: Annotations, options: ReadOptions): readonly st
         `${PREFIX}payload-path ${payload} and ${PREFIX}secrets-path ${secrets} must not lie in each other`,
       );
   return problems;
+}
+
+/** The volume of bundles is one that the pod brings along. */
+export function importProblems(
+  { channel, importVolume }: ReadOptions,
+  spec: PodSpec,
+): readonly string[] {
+  if (channel === undefined || importVolume === undefined) return [];
+  const own = (spec.volumes ?? []).map(({ name }) => name).filter((name) => !isInjected(name));
+  if (own.includes(importVolume)) return [];
+  return [
+    `${PREFIX}import-volume is ${importVolume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
+  ];
+}
+
+function isInjected(volume: string): boolean {
+  return Object.values<string>(VOLUMES).includes(volume);
 }
 
 /** What must be so in the pod for the restart lever to do what it says. */

@@ -120,6 +120,7 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
       payload && options.repositoryCredentials !== undefined
         ? PATHS.repositoryCredentials
         : undefined,
+    importDir: payload && options.importVolume !== undefined ? PATHS.import : undefined,
     secretsDir: secrets ? PATHS.secrets : undefined,
     tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultCaFile:

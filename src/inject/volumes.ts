@@ -82,6 +82,14 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
     readable("trust");
     if (options.repositoryCa !== undefined) readable("repositoryCa");
     if (options.repositoryCredentials !== undefined) readable("repositoryCredentials");
+    if (options.importVolume !== undefined)
+      mounts.push({
+        name: options.importVolume,
+        mountPath: PATHS.import,
+        readOnly: true,
+        // A stick that is put in later shows up too.
+        mountPropagation: "HostToContainer",
+      });
   }
   if (options.secrets.length > 0) {
     mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });

@@ -119,6 +119,7 @@ const settings: fc.Arbitrary<Settings> = fc
       trustRootFile: path,
       repositoryCaFile: path,
       repositoryCredentialsDir: path,
+      importDir: path,
       vaultCaFile: path,
       tokenFile: path,
       secretsMode: fc.constantFrom(0o440, 0o444),
