@@ -93,8 +93,12 @@ export function openHttp(options: HttpOptions): Http {
       ...request.headers,
     };
     const init = { method: request.method, signal, headers };
-    if (url.protocol === "https:")
-      return tlsRequest(url, { ...init, agent: proxy === undefined ? tls : tunnels.agent(proxy) });
+    if (url.protocol === "https:" && proxy !== undefined) {
+      // Node waits for the connection before it tells a request that it was aborted, and hides the signal from the agent.
+      const tunnelled = { ...init, agent: tunnels.agent(proxy), abortedBy: signal };
+      return tlsRequest(url, tunnelled);
+    }
+    if (url.protocol === "https:") return tlsRequest(url, { ...init, agent: tls });
     if (proxy === undefined) return plainRequest(url, { ...init, agent: plain });
     const through = { ...init, ...forwarded(url, headers, proxy) };
     return proxy.secure
@@ -151,12 +155,15 @@ function openTunnels(agent: TlsAgent, secureContext: SecureContext, options: Htt
       agent.createConnection = (to, connected): undefined => {
         const { host, port } = to;
         const target = `${host?.includes(":") === true ? `[${host}]` : host}:${port ?? 443}`;
+        const { abortedBy: signal } = to as { readonly abortedBy?: AbortSignal };
         const giveUp = openTunnel(proxy, target, way, (error, socket) => {
           underWay.delete(giveUp);
+          signal?.removeEventListener("abort", giveUp);
           if (error !== undefined) connected?.(error, undefined as never);
           else connected?.(null, secure({ ...to, socket } as typeof to) as Socket);
         });
         underWay.add(giveUp);
+        signal?.addEventListener("abort", giveUp, { once: true });
       };
       return agent;
     },
