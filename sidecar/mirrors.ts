@@ -45,13 +45,11 @@ export async function anywhere<T>(
   act: () => Promise<T>,
   path?: string,
 ): Promise<T> {
-  let first: { readonly error: unknown } | undefined;
   for (;;) {
     try {
       return await act();
     } catch (error) {
-      first ??= { error };
-      if (!repository.elsewhere(error, path)) throw first.error;
+      repository.elsewhere(error, path);
     }
   }
 }
@@ -70,6 +68,8 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
   >();
   /** Who has served bytes of a file that were not its own. */
   const liars = new Map<string, ReadonlySet<Mirror>>();
+  /** What was said first, by path, or of the look as a whole. */
+  const first = new Map<string, unknown>();
   let current: Mirror | undefined;
   let announced = only;
 
@@ -110,6 +110,27 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
     if (liars.size > MAX_PATHS && oldest !== undefined) liars.delete(oldest);
   }
 
+  /** Addresses that may still have the file as it was signed. */
+  const innocents = (path: string): number =>
+    mirrors.length - (liars.get(path)?.size ?? mirrors.length);
+
+  /** False when nobody has served anything since the last time: there is nobody left. */
+  function blame(error: unknown, lie: boolean, path: string | undefined): boolean {
+    const source = path === undefined ? undefined : sources.get(path);
+    const culprit = path === undefined ? current : source?.last;
+    if (culprit === undefined) return false;
+    if (path !== undefined && source !== undefined) {
+      if (lie) sources.delete(path);
+      else sources.set(path, { ...source, last: undefined });
+      // Whose bytes were bad cannot be told: once more from the beginning, from one address.
+      if (lie && source.all.size > 1) return true;
+      if (lie) accuse(path, culprit);
+    }
+    if (!aside.has(culprit)) giveUp(culprit, error);
+    if (current === culprit) current = undefined;
+    return true;
+  }
+
   return {
     async metadata(name, limit, known, signal) {
       const mirror = choose();
@@ -122,7 +143,7 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
     async open(path, offset, end, signal) {
       const without = new Set<Mirror>();
       let lacking: Answer | undefined;
-      let first: { readonly error: unknown } | undefined;
+      let failed: { readonly error: unknown } | undefined;
       for (;;) {
         const mirror = choose(path, without);
         if (mirror === undefined) break;
@@ -138,12 +159,12 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
           lacking ??= answer;
         } catch (error) {
           if (signal.aborted || !ITS_FAULT.has(codeOf(error))) throw error;
-          first ??= { error };
+          failed ??= { error };
           giveUp(mirror, error);
         }
       }
       // An address that could not be asked may have it.
-      if (first !== undefined) throw first.error;
+      if (failed !== undefined) throw failed.error;
       if (lacking !== undefined) return lacking;
       throw quiet();
     },
@@ -151,32 +172,24 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
     begin() {
       aside.clear();
       sources.clear();
+      first.clear();
       current = undefined;
     },
     elsewhere(error, path) {
-      if (!ITS_FAULT.has(codeOf(error))) return false;
-      const source = path === undefined ? undefined : sources.get(path);
-      const culprit = path === undefined ? current : source?.last;
-      // Nobody has served anything since the last time: there is nobody left.
-      if (culprit === undefined) return false;
-      if (path !== undefined && source !== undefined) {
-        const lie = LIES.has(codeOf(error));
-        if (lie) sources.delete(path);
-        else sources.set(path, { ...source, last: undefined });
-        // Whose bytes were bad cannot be told: once more from the beginning, from one address.
-        if (lie && source.all.size > 1) return choose(path) !== undefined;
-        if (lie) accuse(path, culprit);
-      }
-      if (!aside.has(culprit)) giveUp(culprit, error);
-      if (current === culprit) current = undefined;
-      return choose(path) !== undefined;
+      if (!ITS_FAULT.has(codeOf(error))) throw error;
+      const key = path ?? "";
+      if (!first.has(key)) first.set(key, error);
+      const lie = LIES.has(codeOf(error));
+      if (!blame(error, lie, path) || choose(path) === undefined)
+        throw lie && path !== undefined && innocents(path) > 0 ? quiet(error) : first.get(key);
     },
   };
 }
 
-function quiet(): EdgeSyncError {
+function quiet(cause?: unknown): EdgeSyncError {
   return new EdgeSyncError(
     "ORIGIN_UNAVAILABLE",
     "no address of the repository is left that can be asked now",
+    { cause },
   );
 }

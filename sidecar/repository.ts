@@ -37,11 +37,12 @@ export interface Repository {
   /** A new look at the channel begins: every address is worth a try again. */
   begin(): void;
   /**
-   * What was done with the repository ended in this error: whether to do it again, because another address will answer then.
+   * What was done with the repository ended in this error. Returns when it is worth doing again, because another address will answer
+   * then; else throws what there is to say.
    *
    * @param path of the file whose bytes were not good
    */
-  elsewhere(error: unknown, path?: string): boolean;
+  elsewhere(error: unknown, path?: string): void;
 }
 
 export type Answer =
@@ -98,7 +99,9 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
     },
     holdMs: () => origin.holdMs(),
     begin: () => undefined,
-    elsewhere: () => false,
+    elsewhere(error) {
+      throw error;
+    },
   };
 }
 
