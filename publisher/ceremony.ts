@@ -164,21 +164,30 @@ function allKeys({ previous, next }: Ceremony): KeyTable {
 /** For people: what the root says, what is new in it, and how far its signatures are. */
 export function describeCeremony(ceremony: Ceremony): readonly string[] {
   const { previous, next } = ceremony;
-  const keys = allKeys(ceremony);
-  const signed = [...new Set(needsOf(ceremony).flatMap((need) => need.signed))];
   const missing = describeMissing(ceremony);
   const changes =
     previous === undefined ? ["the first root"] : describeChanges(previous.signed, next.signed);
   return [
     ...describeRoot(next.signed),
     ...changes.map((change) => `change     ${change}`),
-    `signed by  ${signed.map((id) => labelOf(id, keys[id])).join(", ") || "nobody"}`,
+    describeSigners(ceremony),
     ...missing.map((text) => `missing    ${text}`),
     ...(missing.length === 0 ? ["complete   it can be published"] : []),
   ];
 }
 
-export function describeRoot({ version, expires, keys, roles }: Root): readonly string[] {
+function describeSigners(ceremony: Ceremony): string {
+  const keys = allKeys(ceremony);
+  const signed = [...new Set(needsOf(ceremony).flatMap((need) => need.signed))];
+  return `signed by  ${signed.map((id) => labelOf(id, keys[id])).join(", ") || "nobody"}`;
+}
+
+/** For people: a root that is published. */
+export function describePublished(next: Metadata<Root>): readonly string[] {
+  return [...describeRoot(next.signed), describeSigners({ previous: undefined, next })];
+}
+
+function describeRoot({ version, expires, keys, roles }: Root): readonly string[] {
   return [
     `root       version ${version}, expires ${expires}`,
     ...TOP_ROLES.map((name) => {
@@ -227,7 +236,14 @@ export function ceremonyJson(ceremony: Ceremony): Readonly<Record<string, unknow
   };
 }
 
-export function rootJson({ version, expires, keys, roles }: Root): Record<string, unknown> {
+/** For programs: a root that is published. */
+export function publishedJson(next: Metadata<Root>): Record<string, unknown> {
+  const [need] = needsOf({ previous: undefined, next });
+  const { keys } = next.signed;
+  return { ...rootJson(next.signed), signed: need?.signed.map((id) => keyJson(id, keys)) };
+}
+
+function rootJson({ version, expires, keys, roles }: Root): Record<string, unknown> {
   return {
     version,
     expires,

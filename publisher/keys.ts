@@ -9,6 +9,7 @@ import type { RoleKeys } from "./metadata.ts";
 import { publicKey } from "./public-keys.ts";
 import type { KeyType, PublicKey } from "./public-keys.ts";
 import { openSigner } from "./signers.ts";
+import type { SignerOptions } from "./signers.ts";
 
 /** A key that can sign, and its public part as metadata lists it. */
 export interface SigningKey extends PublicKey {
@@ -42,13 +43,9 @@ export interface Keyring {
   create(name: string, type?: KeyType): Promise<SigningKey>;
 }
 
-export interface KeyringOptions {
+export interface KeyringOptions extends SignerOptions {
   /** Keys of the environment in PEM, by the name of their variable. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Passes on what signing commands say to people. */
-  readonly tell?: (text: string) => void;
-  /** Ends signing commands. */
-  readonly signal?: AbortSignal;
 }
 
 export const VARIABLE_PREFIX = "EDGESYNC_KEY_";

@@ -84,13 +84,14 @@ function openShell(announce: (result: Result) => void, signal: AbortSignal): She
           "KEY_INVALID",
           "EDGESYNC_PASSPHRASE is empty; expected a passphrase, or no such variable",
         );
-      const environment = Object.fromEntries(
-        Object.entries(process.env).flatMap(([name, value]) =>
-          name.startsWith(VARIABLE_PREFIX) && value !== undefined ? [[name, value]] : [],
-        ),
-      );
+      const environment: Record<string, string> = {};
+      // Commands that sign elsewhere get everything but the secrets of others.
+      const commandEnvironment: Record<string, string | undefined> = {};
+      for (const [name, value] of Object.entries(process.env))
+        if (name.startsWith(VARIABLE_PREFIX)) environment[name] = value ?? "";
+        else if (name !== "EDGESYNC_PASSPHRASE") commandEnvironment[name] = value;
       const tell = (text: string): void => void process.stderr.write(text);
-      return openKeyring(folder, given, { environment, tell, signal });
+      return openKeyring(folder, given, { environment, commandEnvironment, tell, signal });
     },
     progress: process.stderr.isTTY
       ? progressLine(

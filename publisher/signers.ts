@@ -29,7 +29,11 @@ type Description = s.InferOutput<typeof schema>;
 const ANSWER_LIMIT = 64 * 1024;
 
 export interface SignerOptions {
+  /** Of the command; that of this process when not given. */
+  readonly commandEnvironment?: Readonly<Record<string, string | undefined>>;
+  /** Passes on what the command says to people. */
   readonly tell?: (text: string) => void;
+  /** Ends the command. */
   readonly signal?: AbortSignal;
 }
 
@@ -86,18 +90,22 @@ async function readKey(path: string, { public: given }: Description): Promise<Ke
   }
 }
 
-/** Runs the command without a shell, in the folder of the keys, with the environment of edgesync. */
+/** Runs the command without a shell, in the folder of the keys, with the environment of edgesync but for its secrets. */
 async function ask(
   path: string,
   { command, timeoutSeconds }: Description,
   data: Uint8Array,
-  { tell, signal }: SignerOptions,
+  { commandEnvironment, tell, signal }: SignerOptions,
 ): Promise<Buffer> {
   const [program = "", ...args] = command;
   signal?.throwIfAborted();
   const timeout = AbortSignal.timeout(timeoutSeconds * 1000);
   const bounded = signal === undefined ? timeout : AbortSignal.any([timeout, signal]);
-  const child = spawn(program, args, { cwd: dirname(resolve(path)), stdio: "pipe" });
+  const child = spawn(program, args, {
+    cwd: dirname(resolve(path)),
+    stdio: "pipe",
+    ...(commandEnvironment !== undefined && { env: commandEnvironment }),
+  });
   const { promise, resolve: settle, reject } = Promise.withResolvers<Buffer>();
   const chunks: Buffer[] = [];
   let [bytes, said] = [0, ""];

@@ -2,10 +2,10 @@
 import {
   ceremonyJson,
   describeCeremony,
-  describeRoot,
+  describePublished,
   mergeCeremony,
+  publishedJson,
   refuseIncomplete,
-  rootJson,
   signCeremony,
 } from "../ceremony.ts";
 import type { Ceremony } from "../ceremony.ts";
@@ -58,13 +58,13 @@ const rootShow: Command = {
   async run(args) {
     const [file] = args.positionals;
     if (file === undefined) {
-      const { signed } = await loadRoot(pathOf(args));
-      return { lines: describeRoot(signed), json: rootJson(signed) };
+      const root = await loadRoot(pathOf(args));
+      return { lines: describePublished(root), json: publishedJson(root) };
     }
     const bytes = await readGiven(file);
     if (isMetadata(bytes)) {
-      const { signed } = readRoot(bytes);
-      return { lines: describeRoot(signed), json: { file, ...rootJson(signed) } };
+      const root = readRoot(bytes);
+      return { lines: describePublished(root), json: { file, ...publishedJson(root) } };
     }
     return shown(file, await readCeremony(file));
   },

@@ -298,6 +298,7 @@ describe("edgesync root show", () => {
     const { lines, json } = await run(["root", "show", "--repository", publisher.repository]);
     assert.match(lines[0] ?? "", /^root {7}version 1, expires \d{4}-/);
     assert.match(lines[1] ?? "", /^root {7}1 of 1: root \([0-9a-f]{12}\)$/);
+    assert.match(lines.at(-1) ?? "", /^signed by {2}root \(/);
     assert.deepEqual(Object.keys(Object(json["roles"])), [
       "root",
       "targets",

@@ -8,6 +8,8 @@ import { loadState } from "../../publisher/state.ts";
 import { makeTimestamp, sign, targetFile, toBytes } from "../../publisher/metadata.ts";
 import { findSigners, publish } from "../../publisher/publish.ts";
 import { openRepository } from "../../publisher/repository.ts";
+import { committed, openSite } from "../update/support/site.ts";
+import { openWorld } from "../update/support/world.ts";
 import { openSites, sidecar } from "./clients.ts";
 import { run } from "./shell.ts";
 import { edgesync, makePublisher } from "./world.ts";
@@ -106,6 +108,23 @@ describe("a role whose key is rotated", () => {
     await run(["key", "rotate", "channel.web.stable", ...folders(publisher)]);
     await publisher.set("2");
     assert.equal(await sites.look(), "2");
+  });
+});
+
+describe("a site", () => {
+  test("installs what is published after every key of the repository has been replaced", async () => {
+    await using world = await openWorld();
+    await world.publish("1.0.0", { health: "good" });
+    const payload = join(world.folder, "site");
+    await using site = await openSite({ payload, url: world.origin.url, root: world.root });
+    await site.until("the first release", committed("1.0.0"));
+    const here = ["--repository", world.repository, "--keys", join(world.folder, "keys")];
+    const roles = ["timestamp", "snapshot", "targets", "root", "app.web", "channel.web.stable"];
+    for (const role of roles) await run(["key", "rotate", role, ...here]);
+    await site.looked();
+    for (const role of roles) await rm(join(world.folder, "keys", `${role}.pem`));
+    await world.publish("1.1.0", { health: "good", more: "of it" });
+    await site.until("the second release", committed("1.1.0"));
   });
 });
 

@@ -187,7 +187,11 @@ describe("a key that a command signs with", () => {
         ["channel.web.stable", "ecdsa"],
       ],
     );
-    // As a process, with its status.
+    // As a process, which keeps its secrets to itself.
+    await signing.open(["sh", "-c", `env | grep EDGESYNC_ >&2 && exit 9; ${OPENSSL.join(" ")}`]);
+    const env = { EDGESYNC_PASSPHRASE: "secret", EDGESYNC_KEY_OTHER: "a key" };
+    const signed = await edgesync(["refresh", repository, "--keys", keys], { env });
+    assert.equal(signed.status, 0, signed.stderr);
     await signing.open(["false"]);
     const ran = await edgesync(["channel", "set", "web/stable", "2", ...here]);
     assert.equal(ran.status, 69);
