@@ -1,14 +1,16 @@
 /**
  * TUF metadata as data: parsing, with every bound checked before work is spent, and signatures.
  *
- * The four kinds are read with schemas of our own, and signatures are checked (signature.ts) over the canonical form of the value that was parsed,
- * in time linear in its size: the models of the reference implementation in JavaScript copy an object for each entry, which lets
- * a file of a few megabytes hold a processor for a minute before its signature is looked at.
+ * The four kinds are read with schemas of our own, in time linear in their size: the models of the reference implementation in
+ * JavaScript copy an object for each entry, which lets a file of a few megabytes hold a processor for a minute before its signature is
+ * looked at.
  */
 import { createHash } from "node:crypto";
-import { canonicalize } from "@tufjs/canonical-json";
 import * as s from "valibot";
-import { EdgeSyncError } from "../errors.ts";
+import { isObject, object, readEnvelope } from "./envelope.ts";
+import type { Envelope } from "./envelope.ts";
+
+export type { Envelope } from "./envelope.ts";
 
 /** Bytes; a longer file is not parsed. The defaults of python-tuf and tuf-js. */
 export const LIMITS = {
@@ -17,9 +19,6 @@ export const LIMITS = {
   snapshot: 2_000_000,
   targets: 5_000_000,
 } as const;
-
-/** Deeper values cannot be TUF metadata, and would make recursive work quadratic. */
-const MAX_DEPTH = 64;
 
 export interface Key {
   readonly keytype: string;
@@ -99,15 +98,6 @@ export interface Delegations extends Keys {
 export interface Targets extends Common {
   readonly targets: ReadonlyMap<string, TargetFile>;
   readonly delegations: Delegations | undefined;
-}
-
-/** A parsed file. Until `verifySignatures` has passed nothing in it is to be believed. */
-export interface Envelope<T> {
-  readonly signed: T;
-  /** What signatures are made over. */
-  readonly canonical: Buffer;
-  /** Hexadecimal signatures by key id. */
-  readonly signatures: ReadonlyMap<string, string>;
 }
 
 const version = s.pipe(s.number(), s.safeInteger(), s.minValue(1));
@@ -250,28 +240,30 @@ const targets = s.pipe(
   s.object({
     _type: s.literal("targets"),
     ...common,
-    targets: s.record(s.string(), s.object({ length, hashes, custom: s.optional(s.unknown()) })),
+    targets: s.pipe(
+      object,
+      s.transform((items) => new Map(Object.entries(items))),
+      s.guard(isListing, "a target without a length and hashes"),
+    ),
     delegations: s.optional(delegations),
   }),
   s.transform(({ version, expires, targets, delegations }): Targets => ({
     version,
     expires,
-    targets: toMap(targets),
+    targets,
     delegations,
   })),
 );
 
-const envelope = s.object({
-  signed: s.looseObject({}),
-  signatures: s.pipe(
-    s.array(s.object({ keyid: s.string(), sig: s.string() })),
-    s.maxLength(1024),
-    s.check(
-      (list) => new Set(list.map((item) => item.keyid)).size === list.length,
-      "one signature per key id",
-    ),
-  ),
-});
+function isListing(items: ReadonlyMap<string, unknown>): items is ReadonlyMap<string, TargetFile> {
+  return items.values().every(isTargetFile);
+}
+
+function isTargetFile(item: unknown): item is TargetFile {
+  if (!isObject(item) || !s.is(length, item["length"])) return false;
+  const hashes = item["hashes"];
+  return isObject(hashes) && Object.values(hashes).every((hex) => typeof hex === "string");
+}
 
 function toMap<T>(record: Readonly<Record<string, T>>): ReadonlyMap<string, T> {
   return new Map(Object.entries(record));
@@ -279,17 +271,17 @@ function toMap<T>(record: Readonly<Record<string, T>>): ReadonlyMap<string, T> {
 
 /** @throws EdgeSyncError METADATA_INVALID */
 export function parseRoot(bytes: Uint8Array): Envelope<Root> {
-  return parse(root, bytes, LIMITS.root, "root");
+  return readEnvelope(root, bytes, LIMITS.root, "root");
 }
 
 /** @throws EdgeSyncError METADATA_INVALID */
 export function parseTimestamp(bytes: Uint8Array): Envelope<Timestamp> {
-  return parse(timestamp, bytes, LIMITS.timestamp, "timestamp");
+  return readEnvelope(timestamp, bytes, LIMITS.timestamp, "timestamp");
 }
 
 /** @throws EdgeSyncError METADATA_INVALID */
 export function parseSnapshot(bytes: Uint8Array): Envelope<Snapshot> {
-  return parse(snapshot, bytes, LIMITS.snapshot, "snapshot");
+  return readEnvelope(snapshot, bytes, LIMITS.snapshot, "snapshot");
 }
 
 /**
@@ -297,65 +289,7 @@ export function parseSnapshot(bytes: Uint8Array): Envelope<Snapshot> {
  * @throws EdgeSyncError METADATA_INVALID
  */
 export function parseTargets(bytes: Uint8Array, name: string): Envelope<Targets> {
-  return parse(targets, bytes, LIMITS.targets, name);
-}
-
-function parse<T>(
-  schema: s.GenericSchema<unknown, T>,
-  bytes: Uint8Array,
-  limit: number,
-  name: string,
-): Envelope<T> {
-  if (bytes.length > limit)
-    throw new EdgeSyncError(
-      "METADATA_INVALID",
-      `${name} has ${bytes.length} bytes, allowed are ${limit}`,
-    );
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new EdgeSyncError("METADATA_INVALID", `${name} is not JSON in UTF-8`, { cause });
-  }
-  if (!isShallow(json, MAX_DEPTH))
-    throw new EdgeSyncError(
-      "METADATA_INVALID",
-      `${name} is nested deeper than ${MAX_DEPTH} levels`,
-    );
-  const outer = check(envelope, json, name);
-  const signed = check(schema, outer.signed, name);
-  let canonical: Buffer;
-  try {
-    // From `json` itself and not from a schema's output: what was signed is every field, also those unknown here.
-    canonical = Buffer.from(canonicalize(signedOf(json)));
-  } catch (cause) {
-    throw new EdgeSyncError("METADATA_INVALID", `${name} has no canonical form`, { cause });
-  }
-  return {
-    signed,
-    canonical,
-    signatures: new Map(outer.signatures.map((item) => [item.keyid, item.sig])),
-  };
-}
-
-function signedOf(json: unknown): unknown {
-  return typeof json === "object" && json !== null && "signed" in json ? json.signed : undefined;
-}
-
-function isShallow(value: unknown, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return true;
-  if (levels === 0) return false;
-  return Object.values(value).every((item) => isShallow(item, levels - 1));
-}
-
-function check<T>(schema: s.GenericSchema<unknown, T>, value: unknown, name: string): T {
-  const result = s.safeParse(schema, value, { abortEarly: true });
-  if (result.success) return result.output;
-  const issue = result.issues[0];
-  throw new EdgeSyncError(
-    "METADATA_INVALID",
-    `${name}: ${s.getDotPath(issue) ?? "its top level"}: ${issue.message}`,
-  );
+  return readEnvelope(targets, bytes, LIMITS.targets, name);
 }
 
 /** Whether bytes are what a parent says of them: the length and every hash whose algorithm is known. */

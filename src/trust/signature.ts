@@ -22,12 +22,12 @@ export function verifySignatures(
     const signature = file.signatures.get(id);
     if (key?.keyval.public === undefined || signature === undefined) continue;
     if (hasSigned(key, file.canonical, signature)) signers.add(key.keyval.public);
+    if (signers.size >= role.threshold) return;
   }
-  if (signers.size < role.threshold)
-    throw new EdgeSyncError(
-      "METADATA_UNTRUSTED",
-      `${name} is signed by ${signers.size} of the keys that its delegator names, needed are ${role.threshold}`,
-    );
+  throw new EdgeSyncError(
+    "METADATA_UNTRUSTED",
+    `${name} is signed by ${signers.size} of the keys that its delegator names, needed are ${role.threshold}`,
+  );
 }
 
 function hasSigned(key: Key, data: Buffer, signature: string): boolean {
