@@ -4,9 +4,11 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { NO_SKEW } from "#core/clock-skew.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { LIMITS, matches } from "#core/trust/metadata.ts";
-import { pinRoot, pinnedRoot, refresh } from "#core/trust/refresh.ts";
+import { refresh } from "#core/trust/refresh.ts";
+import { pinRoot, pinnedRoot } from "#core/trust/root.ts";
 import type { MetadataSource, MetadataStore, TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchFound, findTarget } from "#core/trust/target.ts";
 import { nodeDisk, readSmallFile, replaceFile } from "./durable.ts";
@@ -70,8 +72,9 @@ async function run(
   const http = openHttp({ idleTimeoutMs: IDLE_MS, unavailable: "ORIGIN_UNAVAILABLE" });
   const source = sourceOf(http, needed(values, "metadata-url"), values["target-base-url"]);
   try {
-    // Without an allowance for skew, which the suite's clock does not have.
-    const trust = { source, store, initialRoot, now };
+    // The suite asks for expiry to the second, and each of its commands is a process of its own.
+    const timing = { skew: NO_SKEW, monotonic: 0, memory: { expiries: new Map() } };
+    const trust = { source, store, initialRoot, now, timing };
     const trusted = await refresh(trust, signal);
     if (command === "refresh") return;
     const folder = needed(values, "target-dir");

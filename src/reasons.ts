@@ -38,3 +38,11 @@ export const WAIT_REASONS = {
   rollout_paused: "the roll-out is paused: who has not swapped yet stays",
 } as const satisfies Record<string, string>;
 export type WaitReason = keyof typeof WAIT_REASONS;
+
+/** Why the node's clock is suspected. */
+export const CLOCK_REASONS = {
+  clock_behind: "the clock says a time before one at which metadata was already signed",
+  clock_ahead:
+    "the clock is more than 400 days past the last signed time, so it does not make anything expire",
+} as const satisfies Record<string, string>;
+export type ClockReason = keyof typeof CLOCK_REASONS;
