@@ -18,6 +18,7 @@ import type { Disk } from "./durable.ts";
 import { anywhere } from "./mirrors.ts";
 import type { Repository } from "./repository.ts";
 import type { Store } from "./store.ts";
+import type { TrustTime } from "./trust-time.ts";
 
 /** Bytes of the pinned root. */
 const ROOT_LIMIT = 512 * 1024;
@@ -25,6 +26,7 @@ const ROOT_LIMIT = 512 * 1024;
 /** Verified metadata, and what it takes to verify more from the same state of the repository. */
 export interface Trusted {
   readonly set: TrustedSet;
+  /** With the trusted time as `now`. */
   readonly deps: TrustDeps;
 }
 
@@ -34,6 +36,7 @@ export interface LookDeps {
   readonly repository: Repository;
   readonly store: Store;
   readonly downloads: Downloads;
+  readonly time: TrustTime;
   /** File of the pinned root. */
   readonly root: string;
 }
@@ -50,7 +53,13 @@ export async function lookAt(
   signal: AbortSignal,
 ): Promise<Look> {
   deps.repository.begin();
-  return await anywhere(deps.repository, () => lookOnce(followed, deps, signal));
+  let look: Look | undefined;
+  try {
+    look = await anywhere(deps.repository, () => lookOnce(followed, deps, signal));
+    return look;
+  } finally {
+    deps.time.looked(look?.trusted.set);
+  }
 }
 
 async function lookOnce(
@@ -62,7 +71,13 @@ async function lookOnce(
   if (initialRoot === undefined)
     throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${deps.root} does not exist`);
   const { store, clock } = deps;
-  const trust = { source: sourceOf(deps), store: store.trust, initialRoot, now: clock.now() };
+  const trust = {
+    source: sourceOf(deps),
+    store: store.trust,
+    initialRoot,
+    now: clock.now(),
+    timing: deps.time.timing(),
+  };
   const set = await refresh(trust, signal);
   const path = channelPath(app, channel);
   const bytes = await fetchTarget(set, path, CHANNEL_DOCUMENT_LIMIT, trust, signal);
@@ -72,7 +87,7 @@ async function lookOnce(
       "RELEASE_INVALID",
       `the document of ${app}/${channel} is one of ${document.app}/${document.channel}`,
     );
-  return { trusted: { set, deps: trust }, document };
+  return { trusted: { set, deps: { ...trust, now: set.time.now } }, document };
 }
 
 /** When a release was published, as a number that grows from release to release; undefined for one that is not listed any more. */

@@ -28,6 +28,8 @@ import { siteOf } from "./site.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { offered } from "./offline.ts";
+import { openTrustTime } from "./trust-time.ts";
+import type { TimeStatus } from "./trust-time.ts";
 import { openReport } from "./update-report.ts";
 import type { UpdateStatus } from "./update-report.ts";
 import { openStepper } from "./update-steps.ts";
@@ -58,7 +60,7 @@ export interface UpdateAgent {
   installed(): boolean;
   /** Whether recovery is over. It is as soon as the agent is open, also where the disk would not let it change anything. */
   recovered(): boolean;
-  status(): UpdateStatus;
+  status(): UpdateStatus & { readonly time: TimeStatus };
 }
 
 /** Milliseconds; while the journal cannot be saved nothing else makes sense. */
@@ -109,6 +111,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     settings.importDir,
     { disk, log },
   );
+  const time = openTrustTime(deps);
   const report = openReport({ ...channel, clock, log, metrics: deps.metrics });
 
   let volume: Volume | undefined;
@@ -307,7 +310,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
         const delayMs = jitterMs(settings.pollInterval, random);
         await clock.sleep(Math.max(delayMs, repository.holdMs()), signal);
         const seen = await ask(from, signal);
-        report.looked(false, seen.trusted.set.expiries());
+        report.looked(false);
         if (seen.event.event === "seen") continue;
         takenBack = seen;
         over.abort(new Error("the release was withdrawn"));
@@ -327,7 +330,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   async function ask(from: Volume, signal: AbortSignal): Promise<Offer> {
     lookedAt = clock.monotonic();
     site ??= await siteOf(settings, root, disk);
-    const deps = { ...from, disk, clock, repository, platform, site, root: trustRoot };
+    const deps = { ...from, disk, clock, repository, platform, site, root: trustRoot, time };
     const seen = await askFor(followed, deps, state ?? INITIAL, signal);
     offer = { ...seen, at: clock.monotonic() };
     report.offered(site, seen.wanted, seen.place);
@@ -341,7 +344,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       rest !== undefined && isSame(rest.target, event.target) && clock.monotonic() < rest.until;
     const changed = !(resting && event.event === "seen") && (await feed(event, signal));
     if (pending[0]?.step === "refuse") await step(signal);
-    report.looked(changed, trusted.set.expiries());
+    report.looked(changed);
     if (refusal !== undefined) throw refusal;
   }
 
@@ -404,6 +407,6 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     },
     installed: () => current !== undefined,
     recovered: () => true,
-    status: () => report.status(state, current),
+    status: () => ({ ...report.status(state, current), time: time.status() }),
   };
 }

@@ -98,7 +98,7 @@ export interface Report {
   readonly arrived: (bytes: number) => void;
   /** What the channel offers the site, at every look. */
   offered(site: string, version: string, place: Place | null): void;
-  looked(changed: boolean, expiries: ReadonlyMap<string, number>): void;
+  looked(changed: boolean): void;
   /** A look, or what followed from it, ended in an error. */
   failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
   /** A look beside a download failed. */
@@ -231,13 +231,10 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
       if (waiting === null) log.info(labels, "waiting in the roll-out is over");
       else log.info({ ...labels, reason: waiting, turn: turn ?? "" }, "waiting in the roll-out");
     },
-    looked(changed, expiries) {
+    looked(changed) {
       lastLook = clock.now();
       metrics.add("edgesync_sidecar_polls_total", { outcome: changed ? "changed" : "unchanged" });
       metrics.set("edgesync_sidecar_last_poll_success_timestamp_seconds", {}, lastLook / 1000);
-      metrics.clear("edgesync_sidecar_metadata_expiry_timestamp_seconds");
-      for (const [role, expires] of expiries)
-        metrics.set("edgesync_sidecar_metadata_expiry_timestamp_seconds", { role }, expires / 1000);
     },
     failed(cause, from, retryMs) {
       const code = codeOf(cause);

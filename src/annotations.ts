@@ -3,6 +3,7 @@
  * reference page (`docs/annotations.md`) and the tests are made from these two tables, so a new key is one new row.
  */
 import { repositoryUrl, repositoryUrls } from "./addresses.ts";
+import { clockSkew } from "./clock-skew.ts";
 import * as v from "./values.ts";
 import type { Value } from "./values.ts";
 
@@ -121,6 +122,13 @@ export const ANNOTATIONS = {
     help: "Time between two looks at the channel; each is moved by up to a tenth at random.",
     value: v.duration("1s", "168h"),
     default: "15m",
+    sidecar: true,
+  },
+  "clock-skew": {
+    section: "Updates",
+    help: "How long metadata counts beyond its signed expiry, because clocks differ; with several roles each has its own.",
+    value: clockSkew,
+    default: "24h",
     sidecar: true,
   },
   "full-fallback": {

@@ -40,8 +40,17 @@ export const SIDECAR_METRICS = {
   },
   edgesync_sidecar_metadata_expiry_timestamp_seconds: {
     type: "gauge",
-    help: "When the trusted metadata of a role expires.",
+    help: "When the verified metadata of a role expires, or has expired.",
     labels: ["role"],
+  },
+  edgesync_sidecar_clock_suspect: {
+    type: "gauge",
+    help: "1 while the node's clock is suspected, by reason (clock_behind, clock_ahead).",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_time_floor_timestamp_seconds: {
+    type: "gauge",
+    help: "The time that it cannot be before, by the newest signed statement.",
   },
   edgesync_sidecar_download_bytes_total: {
     type: "counter",
