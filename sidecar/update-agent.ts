@@ -339,7 +339,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
 
   /** Reads the channel and offers the machine what it names. */
   async function look(from: Volume, signal: AbortSignal): Promise<void> {
-    const { event, trusted, refusal } = await ask(from, signal);
+    const { event, refusal } = await ask(from, signal);
     const resting =
       rest !== undefined && isSame(rest.target, event.target) && clock.monotonic() < rest.until;
     const changed = !(resting && event.event === "seen") && (await feed(event, signal));
