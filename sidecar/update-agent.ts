@@ -29,7 +29,6 @@ import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { offered } from "./offline.ts";
 import { openTrustTime } from "./trust-time.ts";
-import type { TimeStatus } from "./trust-time.ts";
 import { openReport } from "./update-report.ts";
 import type { UpdateStatus } from "./update-report.ts";
 import { openStepper } from "./update-steps.ts";
@@ -60,7 +59,7 @@ export interface UpdateAgent {
   installed(): boolean;
   /** Whether recovery is over. It is as soon as the agent is open, also where the disk would not let it change anything. */
   recovered(): boolean;
-  status(): UpdateStatus & { readonly time: TimeStatus };
+  status(): UpdateStatus;
 }
 
 /** Milliseconds; while the journal cannot be saved nothing else makes sense. */
@@ -112,7 +111,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     { disk, log },
   );
   const time = openTrustTime(deps);
-  const report = openReport({ ...channel, clock, log, metrics: deps.metrics });
+  const report = openReport({ ...channel, clock, time, log, metrics: deps.metrics });
 
   let volume: Volume | undefined;
   /** Undefined until the journal has been read. */
@@ -407,6 +406,6 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     },
     installed: () => current !== undefined,
     recovered: () => true,
-    status: () => ({ ...report.status(state, current), time: time.status() }),
+    status: () => report.status(state, current),
   };
 }

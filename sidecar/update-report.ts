@@ -9,6 +9,7 @@ import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
+import type { TimeStatus, TrustTime } from "./trust-time.ts";
 
 type PhaseName = Phase["phase"];
 const PHASES: readonly PhaseName[] = [
@@ -41,6 +42,7 @@ export interface UpdateStatus {
   readonly blocked: Blocked | null;
   /** When the channel was last read and verified. */
   readonly lastLook: string | null;
+  readonly time: TimeStatus;
   /** What stands in the way; null when the last look went well. */
   readonly error: ErrorStatus | null;
 }
@@ -113,11 +115,12 @@ export interface ReportDeps {
   readonly app: string;
   readonly channel: string;
   readonly clock: Clock;
+  readonly time: TrustTime;
   readonly log: Log;
   readonly metrics: SidecarMetrics;
 }
 
-export function openReport({ app, channel, clock, log, metrics }: ReportDeps): Report {
+export function openReport({ app, channel, clock, time, log, metrics }: ReportDeps): Report {
   let plan: PlanStatus | undefined;
   let site: string | null = null;
   let rollout: RolloutStatus | null = null;
@@ -194,6 +197,7 @@ export function openReport({ app, channel, clock, log, metrics }: ReportDeps): R
         trial: state?.phase === "trial" ? trialOf(state) : null,
         blocked,
         lastLook: lastLook === undefined ? null : iso(lastLook),
+        time: time.status(),
         error,
       };
     },
