@@ -93,12 +93,13 @@ export function openKeyring(
           await add(name, path, async () => await openSigner(path, name, options));
         }
       }
-      for (const [variable, pem] of Object.entries(options.environment ?? {}))
-        await add(variable, variable, () =>
-          Promise.resolve(
-            signingKey(openPrivate(Buffer.from(pem), variable, passphrase), variable, variable),
-          ),
-        );
+      for (const [variable, pem] of Object.entries(options.environment ?? {})) {
+        const name = variable.slice(VARIABLE_PREFIX.length).toLowerCase();
+        await add(name, variable, () => {
+          const key = openPrivate(Buffer.from(pem), variable, passphrase);
+          return Promise.resolve(signingKey(key, name, variable));
+        });
+      }
       return { folder, keys, closed };
     },
     async create(name, type = "ed25519") {
@@ -198,7 +199,7 @@ export function variableOf(name: string): string {
 /** The key that is called like a role: a file of that name, or its variable. */
 export function keyNamed(set: KeySet, name: string): SigningKey | undefined {
   const variable = variableOf(name);
-  return set.keys.find((key) => key.name === name || key.name === variable);
+  return set.keys.find((key) => key.name === name || key.where === variable);
 }
 
 /** As many of a role's keys as have to sign; `undefined` when not enough of them are here. */

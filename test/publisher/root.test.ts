@@ -221,6 +221,24 @@ describe("a change of the root, of which two of three have to sign", () => {
     assert.match((await run(["root", "show", file])).lines.join("\n"), /signed by {2}nobody/);
   });
 
+  test("is signed with an encrypted key by whoever knows its passphrase", async () => {
+    await using team = await openTeam();
+    const { folder, here } = team;
+    const file = join(folder, "root.2.json");
+    const keys = join(folder, "erin");
+    await run(["key", "create", "erin", "--keys", keys], { passphrase: "open sesame" });
+    await run(["root", "prepare", file, "--add", `root=${join(keys, "erin.pub")}`, ...here]);
+    const sign = ["root", "sign", file, "--keys", keys];
+    for (const passphrase of [{}, { passphrase: "wrong" }])
+      await assert.rejects(run(sign, passphrase), { code: "KEY_INVALID", message: /passphrase/ });
+    const out = join(folder, "signed.json");
+    const signed = await run([...sign, "--out", out], { passphrase: "open sesame" });
+    assert.match(signed.lines.join("\n"), /signed by {2}erin \(/);
+    assert.match((await run(["root", "show", file])).lines.join("\n"), /signed by {2}nobody/);
+    await run(["root", "merge", file, out]);
+    assert.match((await run(["root", "show", file])).lines.join("\n"), /signed by {2}erin \(/);
+  });
+
   test("is refused when another root was published meanwhile", async () => {
     await using team = await openTeam();
     const { folder, here } = team;

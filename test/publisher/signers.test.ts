@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { generateKeyPairSync, sign, verify } from "node:crypto";
-import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
@@ -197,6 +197,41 @@ describe("a key that a command signs with", () => {
     assert.equal(ran.status, 69);
     assert.match(ran.stderr, /^edgesync: SIGNER_FAILED: .*card\.signer\.json ends with 1\. /);
     assert.equal(await sites.look(), "2");
+  });
+});
+
+describe("edgesync init", () => {
+  test("takes keys that exist, behind a command and in the environment, and makes the others", async () => {
+    await using temporary = await temporaryFolder();
+    const at = (name: string): string => join(temporary.path, name);
+    const signing = await openFolder(at("keys"));
+    await signing.open(OPENSSL);
+    await run(["key", "create", "root", "--keys", at("elsewhere"), "--type", "ecdsa"]);
+    const environment = {
+      EDGESYNC_KEY_ROOT: await readFile(join(at("elsewhere"), "root.pem"), "utf8"),
+    };
+    const here = ["--keys", at("keys")];
+    const card = ["--key", "timestamp=card", "--key", `snapshot=${at("keys/card.signer.json")}`];
+    await run(["init", at("repository"), ...here, ...card], { environment });
+    const repository = ["--repository", at("repository")];
+    const { json } = await run(["key", "list", ...repository, ...here], { environment });
+    assert.ok(Array.isArray(json["keys"]));
+    assert.deepEqual(
+      json["keys"].map(({ role, name, type }) => [role, name, type]),
+      [
+        ["root", "root", "ecdsa"],
+        ["targets", "targets", "ed25519"],
+        ["snapshot", "card", "ecdsa"],
+        ["timestamp", "card", "ecdsa"],
+      ],
+    );
+    assert.deepEqual((await readdir(at("keys"))).toSorted(), [
+      "card.secret",
+      "card.signer.json",
+      "targets.pem",
+      "targets.pub",
+    ]);
+    assert.equal((await edgesync(["verify", at("repository")])).status, 0);
   });
 });
 
