@@ -3,6 +3,7 @@ import type { Command } from "./command.ts";
 import { bundleCommands } from "./commands/bundle.ts";
 import { channelCommands } from "./commands/channel.ts";
 import { completionCommand } from "./commands/completion.ts";
+import { deltaCommands } from "./commands/delta.ts";
 import { init } from "./commands/init.ts";
 import { keyCommands } from "./commands/keys.ts";
 import { releaseCommands } from "./commands/release.ts";
@@ -15,6 +16,7 @@ export const COMMANDS: readonly Command[] = [
   init,
   ...releaseCommands,
   ...channelCommands,
+  ...deltaCommands,
   ...upkeepCommands,
   ...repositoryCommands,
   ...keyCommands,

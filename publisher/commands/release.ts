@@ -1,12 +1,11 @@
 /** Commands for the releases of an app. */
-import { EdgeSyncError } from "#core/errors.ts";
 import { integer } from "#core/values.ts";
-import { appRole, findRelease, listReleases, namedByChannels, readRelease } from "../catalog.ts";
+import { findRelease, listReleases, namedByChannels, readRelease } from "../catalog.ts";
 import type { Listed } from "../catalog.ts";
 import type { Arguments, Command } from "../command.ts";
-import { findSigners, publish } from "../publish.ts";
 import { compareReleases, transferOf } from "../release-diff.ts";
 import type { PathChange } from "../release-diff.ts";
+import { removeReleases } from "../release-remove.ts";
 import { addRelease } from "../release.ts";
 import type { View } from "../repository.ts";
 import {
@@ -266,26 +265,8 @@ const remove: Command = {
     const platform = input === undefined ? undefined : platformOf(input);
     const keyring = await openKeys(args, pathOf(args), shell);
     await using repository = await openLocked(args, shell, signal);
-    const named = await namedByChannels(repository, app);
-    const removed: Listed[] = [];
-    for (const version of new Set(versions.map((item) => versionOf(item)))) {
-      const all = listReleases(repository, { app }).filter((item) => item.version === version);
-      const found = all.filter((item) => platform === undefined || item.platform === platform);
-      // Says what there is.
-      if (found.length === 0) findRelease(repository, app, version, platform);
-      const channels = named.get(version);
-      if (channels !== undefined)
-        throw new EdgeSyncError(
-          "RELEASE_IN_USE",
-          `${app} ${version} is named by ${channels.join(", ")}`,
-        );
-      removed.push(...found);
-    }
-    const role = appRole(app);
-    const signers = await findSigners(repository, keyring, role);
-    const paths = removed.map((item) => item.path);
-    const change = { role, paths: [], targets: [], remove: paths };
-    await publish(repository, keyring, signers, change, shell.now());
+    const wanted = { app, platform, versions: versions.map((item) => versionOf(item)) };
+    const removed = await removeReleases(repository, keyring, wanted, shell.now());
     return {
       lines: removed.map(
         (item) => `removed ${item.app} ${item.version} ${item.platform} from the list`,

@@ -16,6 +16,7 @@ import {
   durationOf,
   openKeys,
   openLocked,
+  openToRead,
   usage,
   waitOf,
 } from "./shared.ts";
@@ -142,7 +143,7 @@ const sync: Command = {
     const [folder] = args.positionals;
     if (args.flag("list")) {
       if (folder !== undefined) throw usage("sync --list copies nothing; expected no folder");
-      return await list(args, shell.now(), signal);
+      return await list(args, signal);
     }
     if (folder === undefined) throw usage("sync needs the folder to copy to, or --list");
     if (args.optional("step") !== undefined) throw usage("--step is for --list");
@@ -167,17 +168,13 @@ const sync: Command = {
   },
 };
 
-async function list(args: Arguments, now: number, signal: AbortSignal): Promise<Result> {
+async function list(args: Arguments, signal: AbortSignal): Promise<Result> {
   const known = oneOf(...STEPS);
   const input = args.optional("step");
   const step = input === undefined ? undefined : known.parse(input);
   if (input !== undefined && step === undefined)
     throw usage(`--step must be ${known.allowed}, not ${JSON.stringify(input)}`);
-  await using repository = await openRepository(
-    args.optional("repository") ?? REPOSITORY,
-    now,
-    waitOf(args, signal),
-  );
+  const repository = await openToRead(args);
   const all = await orderedFiles(repository, undefined, signal);
   const files = all.filter((file) => step === undefined || file.step === step);
   return { lines: files.map(({ path }) => path), json: { files } };

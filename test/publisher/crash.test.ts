@@ -36,36 +36,33 @@ describe("a publisher that is killed", () => {
     await publisher.set("1");
     const tree = await makeTree(join(folder, "next"), { file: `${text}!`, small: "two" });
     let at = 1;
-    for (let finished = false; !finished; at++)
-      for (const when of ["before", "after"]) {
-        const copy = join(folder, `copy-${at}-${when}`);
-        const keys = join(folder, `keys-${at}-${when}`);
-        await cp(publisher.repository, copy, { recursive: true });
-        await cp(publisher.keys, keys, { recursive: true });
-        const options = [
-          "--repository",
-          copy,
-          "--keys",
-          keys,
-          "--app",
-          "web",
-          "--platform",
-          "linux-x64",
-        ];
-        const add = ["release", "add", tree, "--version", "2", ...options];
-        const ran = await killed(add, `${at} ${when}`);
-        if (ran.signal === null) {
-          finished = true;
-          break;
-        }
-        assert.equal(ran.signal, "SIGKILL");
-        const { good, releases } = await seen(copy);
-        assert.ok(good && (releases === 1 || releases === 2), `at ${at} ${when}`);
-        const again = await edgesync(add);
-        assert.equal(again.status, 0, again.stderr);
-        assert.deepEqual(await seen(copy), { good: true, releases: 2, channels: 1 });
-        assert.deepEqual((await readdir(copy)).toSorted(), ["blobs", "metadata", "targets"]);
-      }
+    // Between one rename and the next nothing changes: after one is before the next.
+    for (; at < 100; at++) {
+      const copy = join(folder, `copy-${at}`);
+      const keys = join(folder, `keys-${at}`);
+      await cp(publisher.repository, copy, { recursive: true });
+      await cp(publisher.keys, keys, { recursive: true });
+      const options = [
+        "--repository",
+        copy,
+        "--keys",
+        keys,
+        "--app",
+        "web",
+        "--platform",
+        "linux-x64",
+      ];
+      const add = ["release", "add", tree, "--version", "2", ...options];
+      const ran = await killed(add, `${at} before`);
+      if (ran.signal === null) break;
+      assert.equal(ran.signal, "SIGKILL");
+      const { good, releases } = await seen(copy);
+      assert.ok(good && (releases === 1 || releases === 2), `at ${at}`);
+      const again = await edgesync(add);
+      assert.equal(again.status, 0, again.stderr);
+      assert.deepEqual(await seen(copy), { good: true, releases: 2, channels: 1 });
+      assert.deepEqual((await readdir(copy)).toSorted(), ["blobs", "metadata", "targets"]);
+    }
     // Two blobs, two packs, manifest, role, snapshot, timestamp.
     assert.ok(at >= 9, `${at}`);
   });
@@ -105,6 +102,41 @@ describe("a publisher that is killed", () => {
     assert.deepEqual(await readFile(join(keys, "app.web.pem")), key);
     assert.deepEqual(await seen(repository), { good: true, releases: 1, channels: 0 });
   });
+});
+
+describe("any other change that is killed", () => {
+  /** Each is made of a repository with releases 1 to 3, of which `stable` points to 2. */
+  const changes = {
+    "channel rollout": ["web/stable", "3", "--percent", "5"],
+    "channel downgrade": ["web/stable", "1"],
+    "release remove": ["web", "1"],
+    "delta build": ["web", "3", "--from", "1"],
+  };
+  for (const [name, args] of Object.entries(changes))
+    test(`at any step of ${name} leaves what was published, and the next one completes`, async () => {
+      await using publisher = await makePublisher();
+      const { folder } = publisher;
+      const text = prose(70_000, 1);
+      for (const version of ["1", "2", "3"])
+        await publisher.add(version, { file: `${version}${text}${version}` }, undefined, 0);
+      await publisher.set("2");
+      let at = 1;
+      for (let finished = false; !finished; at++) {
+        const copy = join(folder, `copy-${at}`);
+        await cp(publisher.repository, copy, { recursive: true });
+        const command = [...name.split(" "), ...args, "--repository", copy];
+        const ran = await killed([...command, "--keys", publisher.keys], `${at} before`);
+        finished = ran.signal === null;
+        assert.equal(ran.status, finished ? 0 : null, ran.stderr);
+        assert.ok((await seen(copy)).good, `at ${at}`);
+        if (finished) break;
+        const again = await edgesync([...command, "--keys", publisher.keys]);
+        assert.equal(again.status, 0, again.stderr);
+        assert.ok((await seen(copy)).good);
+        assert.deepEqual((await readdir(copy)).toSorted(), ["blobs", "metadata", "targets"]);
+      }
+      assert.ok(at >= 4, `${at}`);
+    });
 });
 
 describe("the lock", () => {

@@ -85,7 +85,7 @@ export interface Publisher extends AsyncDisposable {
   readonly folder: string;
   readonly repository: string;
   readonly keys: string;
-  add(version: string, files: Files, now?: number): Promise<Added>;
+  add(version: string, files: Files, now?: number, deltas?: number): Promise<Added>;
   set(version: string, now?: number): Promise<number>;
 }
 
@@ -102,10 +102,10 @@ export async function makePublisher(created: number = Date.now()): Promise<Publi
     folder,
     repository,
     keys: keyring.folder,
-    async add(version, files, now = created) {
+    async add(version, files, now = created, deltas = 3) {
       const tree = await makeTree(join(folder, `tree-${trees++}`), files);
       await using open = await openRepository(repository, now);
-      const wanted = { folder: tree, app: "web", version, platform: "linux-x64", deltas: 3 };
+      const wanted = { folder: tree, app: "web", version, platform: "linux-x64", deltas };
       return await addRelease(open, keyring, wanted, now, silent, never);
     },
     async set(version, now = created) {
