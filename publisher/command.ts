@@ -10,6 +10,8 @@ export interface Shell {
   now(): number;
   /** Opens the keys folder, with the passphrase that was given by option or environment. */
   keyring(folder: string, passphraseFile: string | undefined): Promise<Keyring>;
+  /** Variables of the process; they may hold credentials. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
   readonly progress: Progress;
   /** Says something at once; for commands that go on after it. */
   announce(result: Result): void;

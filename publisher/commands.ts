@@ -6,6 +6,7 @@ import { completionCommand } from "./commands/completion.ts";
 import { deltaCommands } from "./commands/delta.ts";
 import { init } from "./commands/init.ts";
 import { keyCommands } from "./commands/keys.ts";
+import { ociCommands } from "./commands/oci.ts";
 import { releaseCommands } from "./commands/release.ts";
 import { repositoryCommands } from "./commands/repository.ts";
 import { roleCommands } from "./commands/role.ts";
@@ -18,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
   ...channelCommands,
   ...deltaCommands,
   ...upkeepCommands,
+  ...ociCommands,
   ...repositoryCommands,
   ...keyCommands,
   ...roleCommands,

@@ -93,6 +93,7 @@ function openShell(announce: (result: Result) => void, signal: AbortSignal): She
       const tell = (text: string): void => void process.stderr.write(text);
       return openKeyring(folder, given, { environment, commandEnvironment, tell, signal });
     },
+    environment: process.env,
     progress: process.stderr.isTTY
       ? progressLine(
           (text) => process.stderr.write(text),

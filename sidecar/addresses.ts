@@ -1,12 +1,14 @@
 /** From the addresses in the settings to the one repository that they are of. */
+import { parseOci } from "#core/addresses.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log } from "#core/telemetry.ts";
 import { openCredentials } from "./credentials.ts";
 import type { Disk } from "./durable.ts";
 import { openMirrors } from "./mirrors.ts";
 import type { OriginDeps } from "./origin.ts";
+import { openOciRepository } from "./oci.ts";
 import { openRepository } from "./repository.ts";
-import type { Repository } from "./repository.ts";
+import type { Repository, RepositoryDeps } from "./repository.ts";
 
 interface AddressDeps extends OriginDeps {
   readonly log: Log;
@@ -26,8 +28,13 @@ export function openAddresses(
   return openMirrors(
     [...new Set(addresses)].map((address) => ({
       address,
-      repository: openRepository(address, { ...deps, ...login }),
+      repository: openAddress(address, { ...deps, ...login }),
     })),
     deps,
   );
+}
+
+function openAddress(address: string, deps: RepositoryDeps): Repository {
+  const oci = parseOci(address);
+  return oci === undefined ? openRepository(address, deps) : openOciRepository(oci, deps);
 }

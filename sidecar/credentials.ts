@@ -4,7 +4,7 @@
  * them is in any message.
  */
 import { join } from "node:path";
-import * as v from "valibot";
+import { loginIn } from "#core/docker-config.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
@@ -49,64 +49,14 @@ export function openCredentials(folder: string, disk: Disk): Credentials {
       if (username !== undefined && password !== undefined && !username.includes(":"))
         return { kind: "basic", username, password };
       const config = await text(".dockerconfigjson");
-      if (config !== undefined)
-        return fromDockerConfig(config, place, join(folder, ".dockerconfigjson"));
+      if (config !== undefined) {
+        const login = loginIn(config, place, join(folder, ".dockerconfigjson"));
+        return login === undefined ? undefined : { kind: "basic", ...login };
+      }
       throw new EdgeSyncError(
         "CONFIG_INVALID",
         `${folder} has neither token, nor username and password, nor .dockerconfigjson`,
       );
     },
   };
-}
-
-const dockerConfig = v.object({
-  auths: v.optional(
-    v.record(
-      v.string(),
-      v.object({
-        auth: v.optional(v.string()),
-        username: v.optional(v.string()),
-        password: v.optional(v.string()),
-      }),
-    ),
-    {},
-  ),
-});
-
-/** The entry whose key is the longest that the place begins with, as the kubelet takes it; undefined when none does. */
-function fromDockerConfig(text: string, place: string, file: string): Credential | undefined {
-  const refuse = (): EdgeSyncError =>
-    new EdgeSyncError("CONFIG_INVALID", `${file} is not the configuration of docker login`);
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    // The cause would show a part of the file.
-    throw refuse();
-  }
-  const parsed = v.safeParse(dockerConfig, json);
-  if (!parsed.success) throw refuse();
-  const [best] = Object.entries(parsed.output.auths)
-    .map(([key, entry]) => ({ prefix: placeOf(key), entry }))
-    .filter(({ prefix }) => place === prefix || place.startsWith(`${prefix}/`))
-    .sort((a, b) => b.prefix.length - a.prefix.length);
-  if (best === undefined) return undefined;
-  const { auth, username, password } = best.entry;
-  if (auth === undefined) {
-    if (username === undefined || password === undefined) throw refuse();
-    return { kind: "basic", username, password };
-  }
-  const [, user, secret] =
-    /^([^:]+):([\s\S]*)$/.exec(Buffer.from(auth, "base64").toString("utf8")) ?? [];
-  if (user === undefined || secret === undefined) throw refuse();
-  return { kind: "basic", username: user, password: secret };
-}
-
-/** Keys are hosts, addresses, or addresses of an old API; Docker Hub's own is under another name than it is asked by. */
-function placeOf(key: string): string {
-  const plain = key
-    .replace(/^https?:\/\//, "")
-    .replace(/\/+$/, "")
-    .replace(/\/v[12]$/, "");
-  return plain === "index.docker.io" || plain === "docker.io" ? "registry-1.docker.io" : plain;
 }

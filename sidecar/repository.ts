@@ -62,20 +62,17 @@ export interface RepositoryDeps extends OriginDeps {
 /** @param address without a slash at its end */
 export function openRepository(address: string, deps: RepositoryDeps): Repository {
   const origin = openOrigin(deps, authorizationOf(new URL(address), deps.credentials));
-  /** ETags by the name of the file, with the bytes that came with them. */
-  const tags = new Map<string, { readonly etag: string; readonly bytes: Uint8Array }>();
+  const tags = openTags();
 
   return {
     async metadata(name, limit, known, signal) {
       const path = `metadata/${name}`;
-      const tag = tags.get(name);
-      // Only with bytes that have been verified and stored meanwhile: a tag must not keep a damaged answer alive.
-      const fresh = tag !== undefined && known !== undefined && equals(tag.bytes, known);
-      const headers = fresh ? { "if-none-match": tag.etag } : {};
+      const tag = tags.find(name, known);
+      const headers = tag === undefined ? {} : { "if-none-match": tag };
       const url = `${address}/${path}`;
       const response = await origin.get({ url, headers, pinned: isPinned(name) }, signal);
       if (response.status === 404 || response.status === 410) return undefined;
-      if (response.status === 304 && fresh) {
+      if (response.status === 304 && tag !== undefined) {
         await discard(response, signal);
         return known;
       }
@@ -86,8 +83,7 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
         { kind: "metadata" },
         bytes.byteLength,
       );
-      const { etag } = response.headers;
-      if (name === "timestamp.json" && etag !== undefined) tags.set(name, { etag, bytes });
+      tags.keep(name, response, bytes);
       return bytes;
     },
     async open(path, offset, end, signal) {
@@ -163,6 +159,25 @@ export async function unexpected(
   );
 }
 
-function equals(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0;
+export interface Tags {
+  /** The ETag with which a file came whose bytes are known. */
+  find(name: string, known: Uint8Array | undefined): string | undefined;
+  keep(name: string, response: HttpResponse, bytes: Uint8Array): void;
+}
+
+/** Remembers the ETag of the one file that is asked for again and again. */
+export function openTags(): Tags {
+  let kept: { readonly etag: string; readonly bytes: Uint8Array } | undefined;
+  return {
+    // Only with bytes that have been verified and stored meanwhile: a tag must not keep a damaged answer alive.
+    find: (name, known) =>
+      name === "timestamp.json" && kept !== undefined && known !== undefined
+        ? Buffer.compare(kept.bytes, known) === 0
+          ? kept.etag
+          : undefined
+        : undefined,
+    keep(name, { headers: { etag } }, bytes) {
+      if (name === "timestamp.json") kept = etag === undefined ? undefined : { etag, bytes };
+    },
+  };
 }

@@ -1,4 +1,5 @@
 /** Commands that keep a repository in order: by a timer, or when somebody looks after it. */
+import { isOci } from "#core/addresses.ts";
 import { ERRORS } from "#core/errors.ts";
 import { formatDuration, oneOf } from "#core/values.ts";
 import type { Arguments, Command, Result } from "../command.ts";
@@ -8,6 +9,7 @@ import { refreshRepository } from "../refresh.ts";
 import type { Expiry, Refreshed } from "../refresh.ts";
 import { openRepository } from "../repository.ts";
 import { orderedFiles, syncRepository } from "../sync.ts";
+import { REGISTRY_OPTIONS, pushTo } from "./oci.ts";
 import {
   KEYS,
   REPOSITORY,
@@ -132,6 +134,7 @@ const sync: Command = {
   options: {
     ...REPOSITORY_OPTION,
     ...WAIT,
+    ...REGISTRY_OPTIONS,
     step: `with --list, only the files of one step: ${STEPS.join(", ")}`,
     grace: `with --delete, how long a file must have been missing; ${GRACE} when not given`,
   },
@@ -147,6 +150,10 @@ const sync: Command = {
     }
     if (folder === undefined) throw usage("sync needs the folder to copy to, or --list");
     if (args.optional("step") !== undefined) throw usage("--step is for --list");
+    if (isOci(folder)) {
+      if (args.flag("delete")) throw usage("--delete is for a folder; a registry collects itself");
+      return await pushTo(folder, args, shell, signal);
+    }
     if (args.optional("grace") !== undefined && !args.flag("delete"))
       throw usage("--grace is for --delete");
     const graceMs = durationOf("grace", args.optional("grace") ?? GRACE);

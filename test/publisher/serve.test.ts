@@ -160,6 +160,7 @@ describe("edgesync serve", () => {
     const shell = {
       now: () => Date.now(),
       keyring: () => Promise.reject(new Error("no keys are needed")),
+      environment: {},
       progress: silent,
       announce: () => stop.abort(new Error("SIGINT")),
     };

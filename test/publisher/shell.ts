@@ -28,6 +28,7 @@ export async function run(
     now: () => now,
     keyring: (folder: string) =>
       Promise.resolve(openKeyring(folder, passphrase, { environment, signal: never })),
+    environment,
     progress: silent,
     announce: () => undefined,
   };
