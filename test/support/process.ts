@@ -19,7 +19,16 @@ export function startNode(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): Program {
-  const child: ChildProcess = spawn(process.execPath, args, {
+  return startProgram(process.execPath, args, env);
+}
+
+/** A program as a process of its own, with nothing in its environment but what is given. */
+export function startProgram(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Program {
+  const child: ChildProcess = spawn(program, args, {
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
