@@ -9,6 +9,7 @@ import { appRole, channelRole, findChannel, shelfOf } from "./catalog.ts";
 import { pointTo, releasesOf } from "./channel-change.ts";
 import type { Before } from "./channel-change.ts";
 import type { Keyring } from "./keys.ts";
+import { refuseFull } from "./limits.ts";
 import { isoSeconds } from "./metadata.ts";
 import { findSigners, publish } from "./publish.ts";
 import { readTarget } from "./repository.ts";
@@ -55,6 +56,7 @@ export async function changeChannel(
   const bytes = serialize(document);
   parseChannelDocument(bytes);
   const role = channelRole(reference);
+  refuseFull(repository, role);
   const signers = await findSigners(repository, keyring, role);
   const paused = pausedSince(before, document, now);
   const target = { path, bytes, ...(paused !== undefined && { custom: { paused } }) };

@@ -10,6 +10,7 @@ import { openBlobMaker } from "./blobs.ts";
 import { appRole, listReleases } from "./catalog.ts";
 import { place } from "./files.ts";
 import type { Keyring } from "./keys.ts";
+import { refuseFull } from "./limits.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
 import { PACKED_BELOW, buildPacks, isFile, neededFrom, placeContents } from "./packs.ts";
 import { findSigners, publish } from "./publish.ts";
@@ -63,6 +64,7 @@ export async function addRelease(
     return { document, release, isNew: false, fullBytes: document.fullBytes, updates: [] };
   }
   // Before any work: a missing key is told at once.
+  refuseFull(repository, role);
   const signers = await findSigners(repository, keyring, role);
   const earlier = await Promise.all(
     published

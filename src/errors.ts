@@ -151,6 +151,11 @@ export const ERRORS = {
     remedy: "Run `edgesync init` first, or repair what the message names.",
     exit: 66,
   },
+  REPOSITORY_FULL: {
+    means: "A role would soon be larger than sites read, so nothing is added to it.",
+    remedy: "Do what the message says; nothing was changed.",
+    exit: 73,
+  },
   REPOSITORY_LOCKED: {
     means: "Another publisher is at work on this repository.",
     remedy: "Wait for it to end; the message names the process and the lock file.",

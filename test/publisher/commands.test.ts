@@ -5,7 +5,10 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
 import { temporaryFolder } from "../support/temporary.ts";
+import { helpOf, optionRows, parseArguments } from "../../publisher/command.ts";
+import { COMMANDS } from "../../publisher/commands.ts";
 import { edgesync, makePublisher, makeTree, prose } from "./world.ts";
+import type { Ran } from "./world.ts";
 
 describe("edgesync init", () => {
   test("makes a repository, and apart from it keys that only their owner can read", async () => {
@@ -258,6 +261,88 @@ describe("the command line", () => {
     assert.match((await edgesync(["--version"])).stdout, /^\d+\.\d+\.\d+\n$/);
   });
 });
+
+describe("the table of commands", () => {
+  for (const command of COMMANDS)
+    test(`shows how ${command.name} is used, with examples that it takes`, () => {
+      const help = helpOf(command);
+      assert.ok(help.startsWith(`edgesync ${command.name}`));
+      for (const { name } of optionRows(command)) assert.ok(help.includes(`--${name} `), name);
+      for (const example of [command.example, ...(command.examples ?? [])]) {
+        const [, line = ""] = /edgesync ([^|>)]*)/.exec(example) ?? [];
+        const words = line.trim().split(" ");
+        assert.equal(words.slice(0, command.name.split(" ").length).join(" "), command.name);
+        const parsed = parseArguments(command, words.slice(command.name.split(" ").length));
+        assert.equal(parsed.help, false);
+      }
+    });
+});
+
+describe("channels, followed through their life", () => {
+  test("roll out, stop, go on, are promoted and go back; each step can be read as JSON", async () => {
+    await using publisher = await makePublisher();
+    for (const version of ["1", "2", "3"]) await publisher.add(version, { file: version });
+    const { repository, keys } = publisher;
+    const run = async (...args: readonly string[]): Promise<Ran & { json: ChannelJson }> => {
+      const where = ["--repository", repository, "--keys", keys, "--json"];
+      const ran = await edgesync(["channel", ...args, ...where]);
+      return { ...ran, json: ran.stdout === "" ? {} : JSON.parse(ran.stdout) };
+    };
+    const versions = ({ json }: { json: ChannelJson }): unknown =>
+      json.releases?.map(({ version }) => version);
+    assert.deepEqual(versions(await run("set", "web/edge", "2")), ["2"]);
+    assert.equal((await run("set", "web/edge", "1")).status, 77);
+    const started = await run("rollout", "web/edge", "3", "--duration", "1d", "--percent", "0.5");
+    assert.deepEqual(
+      [started.json.rollout?.duration, started.json.rollout?.percent, started.json.complete],
+      [86_400, 0.5, false],
+    );
+    assert.deepEqual(started.json.rollout?.from, [{ platform: "linux-x64", version: "2" }]);
+    assert.equal((await run("pause", "web/edge")).json.rollout?.paused, true);
+    assert.equal((await run("promote", "web/edge", "web/stable")).status, 64);
+    assert.equal((await run("resume", "web/edge")).json.rollout?.paused, false);
+    const promoted = await run("promote", "web/edge", "web/stable", "--minimum", "1");
+    assert.deepEqual([versions(promoted), promoted.json.minimum], [["3"], "1"]);
+    assert.equal((await run("downgrade", "web/stable", "2")).json.downgrade, true);
+    for (const [args, named] of [
+      [["rollout", "web/edge", "--percent", "101"], /--percent must be a number from 0 to 100/],
+      [["rollout", "web/edge", "--start", "tomorrow"], /--start must be now, a time in UTC/],
+      [["rollout", "web/edge", "--duration", "soon"], /--duration must be whole seconds/],
+      [["set", "web", "1"], /"web" is not a channel; expected <app>\/<channel>/],
+      [["set", "web/edge", "9"], /no release web 9; expected one of 3, 2, 1/],
+      [["set", "web/edge", "3", "--platform", "arm"], /--platform must be <os>-<arch>/],
+    ] as const) {
+      const ran = await run(...args);
+      assert.ok(ran.status === 64 || ran.status === 66, ran.stderr);
+      assert.match(ran.stderr, named);
+    }
+    const shown = await edgesync(["channel", "show", "web/none", "--repository", repository]);
+    assert.match(shown.stderr, /expected one of web\/edge, web\/stable/);
+    const diff = await edgesync(["release", "diff", "web", "1", "3", "--repository", repository]);
+    assert.match(
+      diff.stdout,
+      /^~ file {2}1 -> 1 bytes {2}\(content\)\n0 added, 0 removed, 1 changed/,
+    );
+    const where = ["--repository", repository, "--keys", keys];
+    const used = await edgesync(["release", "remove", "web", "1", "2", ...where]);
+    assert.equal(used.status, 65);
+    assert.match(used.stderr, /^edgesync: RELEASE_IN_USE: web [12] is named by web\//);
+    assert.equal((await edgesync(["verify", repository])).status, 0);
+  });
+});
+
+interface ChannelJson {
+  readonly releases?: readonly { readonly version: string }[];
+  readonly rollout?: {
+    readonly duration: number;
+    readonly percent: number;
+    readonly paused: boolean;
+    readonly from: unknown;
+  };
+  readonly complete?: boolean;
+  readonly minimum?: string;
+  readonly downgrade?: boolean;
+}
 
 describe("a first try", () => {
   test("needs no options for the folders: they lie side by side where one stands", async () => {
