@@ -54,7 +54,7 @@ export function readEnvelope<T>(
     );
   let json: unknown;
   try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (cause) {
     throw new EdgeSyncError("METADATA_INVALID", `${name} is not JSON in UTF-8`, { cause });
   }

@@ -155,7 +155,8 @@ const timestamp = s.pipe(
   s.object({
     _type: s.literal("timestamp"),
     ...common,
-    meta: s.object({ "snapshot.json": metaFile }),
+    // 4.6: this MUST only include a description of snapshot.json.
+    meta: s.strictObject({ "snapshot.json": metaFile }),
     "x-edgesync-issued": s.optional(s.unknown()),
   }),
   s.transform(({ version, expires, meta, "x-edgesync-issued": issued }): Timestamp => ({
