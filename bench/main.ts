@@ -5,13 +5,19 @@
  *
  *     startup   from spawn to the first 200: the sidecar's bundle, a bundle of its libraries only, and a bare Node server
  *     memory    the same three, idle, and the first two after 300 HTTPS requests that they made and 50 scrapes that they served
+ *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  */
 import process from "node:process";
+import { fleet } from "./fleet.ts";
 import { memory } from "./memory.ts";
 import { startup } from "./startup.ts";
 import type { Measurement } from "./subjects.ts";
 
-const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = { startup, memory };
+const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
+  startup,
+  memory,
+  fleet,
+};
 
 const names = process.argv.slice(2);
 const unknown = names.filter((name) => !Object.hasOwn(BENCHES, name));

@@ -8,7 +8,7 @@ import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
 import { policyOf } from "#core/policy.ts";
-import { jitterMs, pauseMs, restMs, retryOf } from "#core/retry.ts";
+import { jitterMs, pauseMs, pollMs, restMs, retryOf } from "#core/retry.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { next } from "#core/update.ts";
@@ -125,6 +125,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   let offer: (Offer & { readonly at: number }) | undefined;
   /** Came up while a release was fetched, and takes it back. */
   let takenBack: Offer | undefined;
+  /** Whether other sites may look when this one does: after a start, or a failure, that came for all of them. */
+  let bunched = true;
   /** Monotonic milliseconds of the last look, also of one that failed. */
   let lookedAt = -Infinity;
   let failures = 0;
@@ -349,7 +351,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
 
   /** Milliseconds until the next look; a turn in a roll-out may come sooner than the next poll. */
   function untilLook(): number {
-    const delayMs = jitterMs(settings.pollInterval, random);
+    const delayMs = pollMs(settings.pollInterval, bunched, random);
+    bunched = false;
     if (offer === undefined) return delayMs;
     const now = offer.trusted.deps.now + clock.monotonic() - offer.at;
     return untilNextLook(delayMs, offer, { now, intervalMs: settings.pollInterval, random });
@@ -375,6 +378,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     } catch (error) {
       signal.throwIfAborted();
       failures += 1;
+      bunched = true;
       const building = activity === "build";
       const pause = pauseMs(
         retryOf(codeOf(error), building),

@@ -46,6 +46,16 @@ export function pauseMs(
   return jitterMs(pollIntervalMs, random);
 }
 
+/**
+ * Milliseconds until the next look when this one went well.
+ *
+ * @param bunched whether other sites may have looked at the same time, because power or the repository came back: the next look is then
+ * at any time in the interval, or they would come together for the rest of the day
+ */
+export function pollMs(intervalMs: number, bunched: boolean, random: () => number): number {
+  return bunched ? random() * intervalMs : jitterMs(intervalMs, random);
+}
+
 /** An interval moved by up to a tenth either way, so that sites do not come to look at the same time. */
 export function jitterMs(intervalMs: number, random: () => number): number {
   return intervalMs * (0.9 + 0.2 * random());

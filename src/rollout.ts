@@ -152,8 +152,9 @@ const SPREAD_MS = 900_000;
 
 /**
  * Milliseconds until the next look, which a turn brings forward when it comes sooner. It is looked, not installed: the channel may have
- * been paused meanwhile. A schedule that is steep lets many sites have their turn at once; they are then spread over what an
- * idle fleet's looks are spread over, so that a roll-out at most doubles the requests of a fleet that looks so often.
+ * been paused meanwhile. A schedule that is steep lets many sites have their turn at once. They are then spread over {@link SPREAD_MS},
+ * and sites that look as often as that anyway are spread already; so turns never cost more requests at one time than a fleet with the
+ * default interval makes when idle.
  *
  * @param delayMs until the look that is due anyway
  */
@@ -163,9 +164,11 @@ export function lookDelayMs(
   { now, intervalMs, random }: { now: number; intervalMs: number; random: () => number },
 ): number {
   if (turn === null) return delayMs;
+  const untilTurn = Math.max(0, turn - now);
   const spreadMs = Math.min(SPREAD_MS, intervalMs);
   // For all sites together to have had their turn; a part of them takes as much less.
-  const flat = schedule.duration * 1000 >= spreadMs * (schedule.percent / 100);
-  const jitterMs = random() * (flat ? spreadMs / 10 : spreadMs);
-  return Math.min(delayMs, Math.max(0, turn - now) + jitterMs);
+  const steep = schedule.duration * 1000 < spreadMs * (schedule.percent / 100);
+  if (!steep) return Math.min(delayMs, untilTurn + (random() * spreadMs) / 10);
+  if (intervalMs <= SPREAD_MS) return delayMs;
+  return Math.min(delayMs, untilTurn + random() * spreadMs);
 }

@@ -306,14 +306,20 @@ describe("the next look", () => {
     assert.equal(lookDelayMs(800_000, { turn, schedule }, timing), 60_000 + 45_000);
     assert.equal(lookDelayMs(50_000, { turn, schedule }, timing), 50_000);
     const steep = { ...schedule, duration: 0 };
-    assert.equal(lookDelayMs(800_000, { turn, schedule: steep }, timing), 60_000 + 450_000);
+    assert.equal(lookDelayMs(800_000, { turn, schedule: steep }, timing), 800_000);
+    const seldom = { ...timing, intervalMs: 24 * HOUR };
+    assert.equal(lookDelayMs(20 * HOUR, { turn, schedule: steep }, seldom), 60_000 + 450_000);
   });
 
-  test("of a fleet with the same turn is spread over the time between two looks", () => {
+  test("of a fleet with the same turn is spread, where sites look seldom", () => {
     const steep = { ...schedule, duration: 0 };
     const looks = Array.from({ length: 9_000 }, (_, index) => {
       const random = (): number => (index + 0.5) / 9_000;
-      return lookDelayMs(900_000, { turn: START, schedule: steep }, { ...timing, random });
+      return lookDelayMs(
+        HOUR,
+        { turn: START, schedule: steep },
+        { now: START, intervalMs: 24 * HOUR, random },
+      );
     });
     const busiest = Math.max(
       ...Object.values(Object.groupBy(looks, (ms) => Math.floor(ms / 60_000))).map(

@@ -10,7 +10,7 @@ import { temporaryFolder } from "../../support/temporary.ts";
 import { setChannel } from "../../../publisher/channel.ts";
 import { initRepository } from "../../../publisher/init.ts";
 import { openKeyring } from "../../../publisher/keys.ts";
-import { findSigners, publish } from "../../../publisher/publish.ts";
+import { findSigners, publish, renew } from "../../../publisher/publish.ts";
 import { addRelease } from "../../../publisher/release.ts";
 import { openRepository } from "../../../publisher/repository.ts";
 import { silent } from "../../../publisher/work.ts";
@@ -35,6 +35,8 @@ export interface World extends AsyncDisposable {
   channel(version: string): Promise<void>;
   /** Signs a channel document that the publisher itself would not make. */
   forgeChannel(document: ChannelDocument): Promise<void>;
+  /** Signs anew what is due. */
+  renew(): Promise<void>;
 }
 
 /** @param identity of the web server, which then speaks TLS */
@@ -74,6 +76,10 @@ export async function openWorld(identity?: Identity): Promise<World> {
       const targets = [{ path, bytes: serialize(document) }];
       const signers = await findSigners(open, keyring, role);
       await publish(open, keyring, signers, { role, paths: [path], targets }, Date.now());
+    },
+    async renew() {
+      await using open = await openRepository(repository, Date.now());
+      await renew(open, keyring, Date.now());
     },
     async publish(version, files) {
       await release(version, files);
