@@ -8,14 +8,14 @@ import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
 import { policyOf } from "#core/policy.ts";
-import { jitterMs, pauseMs, pollMs, restMs, retryOf } from "#core/retry.ts";
+import { pauseMs, restMs, retryOf } from "#core/retry.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
 import { INITIAL, isSame } from "#core/update-state.ts";
 import type { Bank, Target, UpdateState } from "#core/update-state.ts";
-import { askFor, untilNextLook } from "./offer.ts";
+import { openFollower } from "./follower.ts";
 import type { Offer } from "./offer.ts";
 import { openDownloads } from "./download.ts";
 import type { Downloads } from "./download.ts";
@@ -24,7 +24,6 @@ import type { Disk } from "./durable.ts";
 import type { Http } from "./http.ts";
 import { install } from "./install.ts";
 import { openAddresses } from "./addresses.ts";
-import { siteOf } from "./site.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { offered } from "./offline.ts";
@@ -100,9 +99,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       "a payload needs the settings channel, repository, payload-dir and trust-root-file",
     );
   const { app } = channel;
-  const followed = channel;
   const root = payloadDir;
-  const trustRoot = trustRootFile;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
   const repository = offered(
@@ -113,6 +110,20 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   const time = openTrustTime(deps);
   const report = openReport({ ...channel, clock, time, log, metrics: deps.metrics });
 
+  const follower = openFollower({
+    followed: channel,
+    settings,
+    clock,
+    random,
+    disk,
+    repository,
+    time,
+    report,
+    platform,
+    root,
+    trustRoot: trustRootFile,
+  });
+
   let volume: Volume | undefined;
   /** Undefined until the journal has been read. */
   let state: UpdateState | undefined;
@@ -120,15 +131,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Whether a step failed that the state still implies. */
   let unfinished = false;
   let current: string | undefined;
-  let site: string | undefined;
-  /** The last one, with the monotonic time at which it was had. */
-  let offer: (Offer & { readonly at: number }) | undefined;
   /** Came up while a release was fetched, and takes it back. */
   let takenBack: Offer | undefined;
-  /** Whether other sites may look when this one does: after a start, or a failure, that came for all of them. */
-  let bunched = true;
-  /** Monotonic milliseconds of the last look, also of one that failed. */
-  let lookedAt = -Infinity;
   let failures = 0;
   let rest: Rest | undefined;
   /** What an error came up in. */
@@ -262,7 +266,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
 
   /** A site that was off, or took long to fetch, may hold what was withdrawn meanwhile. One that is cut off goes on with what it knows. */
   async function lookBeforeSwap(signal: AbortSignal): Promise<void> {
-    if (volume === undefined || clock.monotonic() - lookedAt < 1.2 * settings.pollInterval) return;
+    if (volume === undefined || !follower.isStale()) return;
     try {
       await look(volume, signal);
     } catch (error) {
@@ -274,9 +278,9 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   }
 
   async function build(target: Target, from: Bank | null, signal: AbortSignal): Promise<Bank> {
-    if (offer === undefined || volume === undefined)
+    const trusted = follower.latest()?.trusted;
+    if (trusted === undefined || volume === undefined)
       throw new EdgeSyncError("INTERNAL", "a release is built before the channel was looked at");
-    const { trusted } = offer;
     const over = new AbortController();
     const bounded = AbortSignal.any([signal, over.signal]);
     const watched = watchOffer(volume, over, bounded);
@@ -300,25 +304,19 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     }
   }
 
-  /** Looks at the channel as often as ever while a release is fetched, which may take days, and stops it when it is withdrawn. */
+  /** Stops the fetching of a release when it is withdrawn, which may be days after it began. */
   async function watchOffer(
     from: Volume,
     over: AbortController,
     signal: AbortSignal,
   ): Promise<void> {
-    while (!signal.aborted)
-      try {
-        const delayMs = jitterMs(settings.pollInterval, random);
-        await clock.sleep(Math.max(delayMs, repository.holdMs()), signal);
-        const seen = await ask(from, signal);
-        report.looked(false);
-        if (seen.event.event === "seen") continue;
-        takenBack = seen;
-        over.abort(new Error("the release was withdrawn"));
-      } catch (error) {
-        // What is wrong with the repository shows in the download itself.
-        if (!signal.aborted) report.missed(error);
-      }
+    try {
+      takenBack = await follower.withdrawal(from, () => state ?? INITIAL, signal);
+      over.abort(new Error("the release was withdrawn"));
+    } catch (error) {
+      // There is nothing to stop any more.
+      if (!signal.aborted) throw error;
+    }
   }
 
   function tire(target: Target, error: unknown): void {
@@ -327,35 +325,15 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     rest = { target, failures: count, until: clock.monotonic() + restMs(count, random) };
   }
 
-  /** Reads the channel, verified. */
-  async function ask(from: Volume, signal: AbortSignal): Promise<Offer> {
-    lookedAt = clock.monotonic();
-    site ??= await siteOf(settings, root, disk);
-    const deps = { ...from, disk, clock, repository, platform, site, root: trustRoot, time };
-    const seen = await askFor(followed, deps, state ?? INITIAL, signal);
-    offer = { ...seen, at: clock.monotonic() };
-    report.offered(site, seen.wanted, seen.place);
-    return seen;
-  }
-
   /** Reads the channel and offers the machine what it names. */
   async function look(from: Volume, signal: AbortSignal): Promise<void> {
-    const { event, refusal } = await ask(from, signal);
+    const { event, refusal } = await follower.ask(from, state ?? INITIAL, signal);
     const resting =
       rest !== undefined && isSame(rest.target, event.target) && clock.monotonic() < rest.until;
     const changed = !(resting && event.event === "seen") && (await feed(event, signal));
     if (pending[0]?.step === "refuse") await step(signal);
     report.looked(changed);
     if (refusal !== undefined) throw refusal;
-  }
-
-  /** Milliseconds until the next look; a turn in a roll-out may come sooner than the next poll. */
-  function untilLook(): number {
-    const delayMs = pollMs(settings.pollInterval, bunched, random);
-    bunched = false;
-    if (offer === undefined) return delayMs;
-    const now = offer.trusted.deps.now + clock.monotonic() - offer.at;
-    return untilNextLook(delayMs, offer, { now, intervalMs: settings.pollInterval, random });
   }
 
   /** @returns milliseconds until the next cycle */
@@ -374,11 +352,11 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       failures = 0;
       if (rest === undefined) report.cleared();
       // Waiting for the swap has taken the time between two looks already, and reacts sooner than a pause.
-      return state?.phase === "staged" && unfinished ? 0 : untilLook();
+      return state?.phase === "staged" && unfinished ? 0 : follower.untilNext();
     } catch (error) {
       signal.throwIfAborted();
       failures += 1;
-      bunched = true;
+      follower.failed();
       const building = activity === "build";
       const pause = pauseMs(
         retryOf(codeOf(error), building),

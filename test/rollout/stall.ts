@@ -4,15 +4,15 @@ import { httpServer } from "../support/server.ts";
 /** A server in front of another that passes blobs on up to a point and then keeps the rest back. */
 export interface Stall extends AsyncDisposable {
   readonly url: string;
-  /** Bytes of blobs that were passed on. */
-  passed(): number;
+  /** Bytes that were passed on of each blob. */
+  passed(): readonly number[];
   /** From now on everything is passed on. */
   open(): void;
 }
 
 /** @param after bytes of each blob's answer */
 export async function openStall(origin: string, after: number): Promise<Stall> {
-  let passed = 0;
+  const passed = new Map<string, number>();
   let open = false;
   const server = await httpServer((incoming, response) => {
     const { url = "", headers } = incoming;
@@ -23,7 +23,7 @@ export async function openStall(origin: string, after: number): Promise<Stall> {
       answer.on("data", (chunk: Buffer) => {
         const part = chunk.subarray(0, left);
         left -= part.length;
-        if (blob) passed += part.length;
+        if (blob) passed.set(url, (passed.get(url) ?? 0) + part.length);
         response.write(part);
       });
       answer.on("end", () => {
@@ -35,7 +35,7 @@ export async function openStall(origin: string, after: number): Promise<Stall> {
   });
   return {
     url: server.url,
-    passed: () => passed,
+    passed: () => [...passed.values()],
     open: () => void (open = true),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
