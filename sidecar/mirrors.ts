@@ -36,7 +36,7 @@ const ITS_FAULT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 /** Of these the address is convicted when all bytes came from it. */
 const LIES: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "RESPONSE_TOO_LARGE"]);
 
-/** Paths of which bad bytes are remembered. */
+/** Paths of which something is remembered. */
 const MAX_PATHS = 256;
 
 /** Does something with a repository, at another address when it fails at one; throws what the first one had to say. */
@@ -54,37 +54,52 @@ export async function anywhere<T>(
   }
 }
 
-/** @param mirrors at least one */
+/** What is known of a file that is being fetched. */
+interface Fetching {
+  /** Where its bytes came from. More than one: nobody can be blamed for them. */
+  readonly from: ReadonlySet<Mirror>;
+  /** Who serves it now. */
+  readonly last: Mirror | undefined;
+  /** Who has been given up for it. */
+  readonly tried: ReadonlySet<Mirror>;
+  /** What was said first. */
+  readonly first: { readonly error: unknown } | undefined;
+}
+
+/**
+ * Files may be fetched while the channel is looked at.
+ *
+ * @param mirrors at least one
+ */
 export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repository {
   const [only, ...others] = mirrors;
   if (only !== undefined && others.length === 0) return only.repository;
   const { log, metrics } = deps;
   /** What this look has given up. */
   const aside = new Set<Mirror>();
-  /** Where the bytes of a file came from that is being fetched, and who is serving it now. */
-  const sources = new Map<
-    string,
-    { readonly all: ReadonlySet<Mirror>; readonly last: Mirror | undefined }
-  >();
+  let first: { readonly error: unknown } | undefined;
+  const fetching = new Map<string, Fetching>();
   /** Who has served bytes of a file that were not its own. */
   const liars = new Map<string, ReadonlySet<Mirror>>();
-  /** What was said first, by path, or of the look as a whole. */
-  const first = new Map<string, unknown>();
   let current: Mirror | undefined;
+  /** Who was asked for metadata last. */
+  let asked: Mirror | undefined;
   let announced = only;
 
-  const usable = (mirror: Mirror, path?: string): boolean =>
-    !aside.has(mirror) &&
-    mirror.repository.holdMs() === 0 &&
-    (path === undefined || liars.get(path)?.has(mirror) !== true);
   /** The one that works is kept while it does. */
   const choose = (path?: string, besides?: ReadonlySet<Mirror>): Mirror | undefined => {
-    const fits = (mirror: Mirror): boolean => usable(mirror, path) && besides?.has(mirror) !== true;
+    const lying = path === undefined ? undefined : liars.get(path);
+    const tried = path === undefined ? undefined : fetching.get(path)?.tried;
+    const fits = (mirror: Mirror): boolean =>
+      [aside, lying, tried, besides].every((those) => those?.has(mirror) !== true) &&
+      mirror.repository.holdMs() === 0;
     return current !== undefined && fits(current) ? current : mirrors.find(fits);
   };
   const giveUp = (mirror: Mirror, error: unknown): void => {
-    const code = codeOf(error);
+    if (current === mirror) current = undefined;
+    if (aside.has(mirror)) return;
     aside.add(mirror);
+    const code = codeOf(error);
     metrics.add("edgesync_sidecar_failovers_total", { code });
     log.debug({ address: mirror.address, code, err: error }, "repository address given up");
   };
@@ -95,47 +110,53 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
     log.info({ address: mirror.address }, "repository read at another address");
   };
 
-  /** A file that is gone on with has bytes of more than one address, unless all came from this one. */
+  /** A file that is gone on with has bytes of others too, unless it is known that all came from this one. */
   function remember(path: string, mirror: Mirror, fresh: boolean): void {
-    const all = fresh ? [] : (sources.get(path)?.all ?? mirrors);
-    sources.set(path, { all: new Set([...all, mirror]), last: mirror });
+    const before = fetching.get(path);
+    const from = new Set<Mirror>([...(fresh ? [] : (before?.from ?? mirrors)), mirror]);
+    keep(fetching, path, { tried: new Set(), first: undefined, ...before, from, last: mirror });
   }
 
   function accuse(path: string, mirror: Mirror): void {
     const all = new Set([...(liars.get(path) ?? []), mirror]);
     // Where everybody lies, nobody does: the publisher has, and may have repaired it by the next time.
     if (all.size === mirrors.length) liars.delete(path);
-    else liars.set(path, all);
-    const [oldest] = liars.keys();
-    if (liars.size > MAX_PATHS && oldest !== undefined) liars.delete(oldest);
+    else keep(liars, path, all);
   }
 
   /** Addresses that may still have the file as it was signed. */
   const innocents = (path: string): number =>
     mirrors.length - (liars.get(path)?.size ?? mirrors.length);
 
-  /** False when nobody has served anything since the last time: there is nobody left. */
-  function blame(error: unknown, lie: boolean, path: string | undefined): boolean {
-    const source = path === undefined ? undefined : sources.get(path);
-    const culprit = path === undefined ? current : source?.last;
-    if (culprit === undefined) return false;
-    if (path !== undefined && source !== undefined) {
-      if (lie) sources.delete(path);
-      else sources.set(path, { ...source, last: undefined });
-      // Whose bytes were bad cannot be told: once more from the beginning, from one address.
-      if (lie && source.all.size > 1) return true;
-      if (lie) accuse(path, culprit);
+  /** As `elsewhere`, for a file. */
+  function elsewhereFor(path: string, error: unknown): void {
+    const before = fetching.get(path);
+    const culprit = before?.last;
+    // Nobody has served anything of it since the last time: there is nobody left.
+    if (before === undefined || culprit === undefined) {
+      fetching.delete(path);
+      throw before?.first?.error ?? error;
     }
-    if (!aside.has(culprit)) giveUp(culprit, error);
-    if (current === culprit) current = undefined;
-    return true;
+    const now = { ...before, last: undefined, first: before.first ?? { error } };
+    const lie = LIES.has(codeOf(error));
+    if (lie && before.from.size > 1) {
+      // Whose bytes were bad cannot be told: once more from the beginning, from one address.
+      fetching.set(path, now);
+    } else {
+      if (lie) accuse(path, culprit);
+      fetching.set(path, { ...now, tried: new Set([...before.tried, culprit]) });
+      giveUp(culprit, error);
+    }
+    if (choose(path) !== undefined) return;
+    fetching.delete(path);
+    throw lie && innocents(path) > 0 ? quiet(error) : now.first.error;
   }
 
   return {
     async metadata(name, limit, known, signal) {
       const mirror = choose();
       if (mirror === undefined) throw quiet();
-      current = mirror;
+      asked = mirror;
       const bytes = await mirror.repository.metadata(name, limit, known, signal);
       works(mirror);
       return bytes;
@@ -147,6 +168,7 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
       for (;;) {
         const mirror = choose(path, without);
         if (mirror === undefined) break;
+        without.add(mirror);
         try {
           const answer = await mirror.repository.open(path, offset, end, signal);
           if (answer.answer === "bytes") {
@@ -155,7 +177,6 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
             works(mirror);
             return answer;
           }
-          without.add(mirror);
           lacking ??= answer;
         } catch (error) {
           if (signal.aborted || !ITS_FAULT.has(codeOf(error))) throw error;
@@ -171,19 +192,30 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
     holdMs: () => Math.min(...mirrors.map(({ repository }) => repository.holdMs())),
     begin() {
       aside.clear();
-      sources.clear();
-      first.clear();
+      first = undefined;
       current = undefined;
     },
     elsewhere(error, path) {
       if (!ITS_FAULT.has(codeOf(error))) throw error;
-      const key = path ?? "";
-      if (!first.has(key)) first.set(key, error);
-      const lie = LIES.has(codeOf(error));
-      if (!blame(error, lie, path) || choose(path) === undefined)
-        throw lie && path !== undefined && innocents(path) > 0 ? quiet(error) : first.get(key);
+      if (path !== undefined) {
+        elsewhereFor(path, error);
+        return;
+      }
+      first ??= { error };
+      const culprit = asked;
+      asked = undefined;
+      if (culprit !== undefined) giveUp(culprit, error);
+      if (culprit === undefined || choose() === undefined) throw first.error;
     },
   };
+}
+
+/** Adds to a map that forgets what is oldest. */
+function keep<T>(map: Map<string, T>, path: string, value: T): void {
+  map.delete(path);
+  map.set(path, value);
+  const [oldest] = map.keys();
+  if (map.size > MAX_PATHS && oldest !== undefined) map.delete(oldest);
 }
 
 function quiet(cause?: unknown): EdgeSyncError {

@@ -85,10 +85,8 @@ export async function openTestRegistry(options: TestRegistryOptions = {}): Promi
     else if (request.headers.authorization !== undefined) response.writeHead(400).end();
     else if (bytes !== undefined && bytes.length > (registry.breakAfter ?? Infinity)) {
       broken = request.url;
-      response.writeHead(200, { "content-length": bytes.length });
-      response.write(bytes.subarray(0, registry.breakAfter), () =>
-        setTimeout(() => response.destroy(), 20),
-      );
+      // In good order, so that all of them arrive: a reset may take bytes back that are on their way.
+      response.writeHead(200).end(bytes.subarray(0, registry.breakAfter));
       registry.breakAfter = undefined;
     } else sendBytes(bytes, request, response);
   }, identity);

@@ -150,7 +150,8 @@ describe("a site with mirrors", () => {
   test("goes on with a file at the other address behind the bytes that it has", async () => {
     mirror.reset();
     await using breaking = await openOrigin(world.repository, localhost);
-    breaking.fail(await large(), { fault: "reset", after: 150_000 }, 1_000);
+    // In good order, so that all of them arrive: a reset may take bytes back that are on their way.
+    breaking.fail(await large(), { fault: "truncated", after: 150_000 }, 1_000);
     await using site = await siteOf(world, [breaking.url, mirror.url]);
     await site.until("the release", committed("1.0.0"));
     const broken = blobsOf(breaking).find(({ bytes }) => bytes === 150_000);
@@ -163,7 +164,7 @@ describe("a site with mirrors", () => {
 
   test("gets a file in the end though one address always breaks off and the other one lies", async () => {
     await using breaking = await openOrigin(world.repository, localhost);
-    breaking.fail(/^blobs\//, { fault: "reset", after: 150_000 }, 1_000);
+    breaking.fail(await large(), { fault: "truncated", after: 150_000 }, 1_000);
     await using lying = await openOrigin(world.repository, localhost);
     lying.fail(await large(), { fault: "flipped", at: 70_000 }, 1_000);
     await using site = await siteOf(world, [breaking.url, lying.url]);
