@@ -113,7 +113,8 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
   /** A file that is gone on with has bytes of others too, unless it is known that all came from this one. */
   function remember(path: string, mirror: Mirror, fresh: boolean): void {
     const before = fetching.get(path);
-    const from = new Set<Mirror>([...(fresh ? [] : (before?.from ?? mirrors)), mirror]);
+    const earlier: Iterable<Mirror> = fresh ? [] : (before?.from ?? mirrors);
+    const from = new Set([...earlier, mirror]);
     keep(fetching, path, { tried: new Set(), first: undefined, ...before, from, last: mirror });
   }
 

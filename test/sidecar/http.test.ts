@@ -218,12 +218,12 @@ describe("a link that fails", () => {
       for (let turn = 0; turn < 40; turn++) response.write(part);
       response.end();
     });
-    using http = client({ idleTimeoutMs: 100 });
+    using http = client({ idleTimeoutMs: 600 });
     const response = await http.request(get(server.url), forever);
     let size = 0;
     for await (const chunk of response.body) {
       // Longer than the time-out, once.
-      if (size === 0) await new Promise((resolve) => setTimeout(resolve, 250));
+      if (size === 0) await new Promise((resolve) => setTimeout(resolve, 900));
       size += chunk.byteLength;
     }
     assert.equal(size, 40 * part.byteLength);
