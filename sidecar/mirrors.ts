@@ -113,9 +113,9 @@ export function openMirrors(mirrors: readonly Mirror[], deps: MirrorsDeps): Repo
   /** A file that is gone on with has bytes of others too, unless it is known that all came from this one. */
   function remember(path: string, mirror: Mirror, fresh: boolean): void {
     const before = fetching.get(path);
-    const earlier: Iterable<Mirror> = fresh ? [] : (before?.from ?? mirrors);
-    const from = new Set([...earlier, mirror]);
-    keep(fetching, path, { tried: new Set(), first: undefined, ...before, from, last: mirror });
+    const from = new Set<Mirror>(fresh ? [] : (before?.from ?? mirrors));
+    const tried = before?.tried ?? new Set<Mirror>();
+    keep(fetching, path, { from: from.add(mirror), last: mirror, tried, first: before?.first });
   }
 
   function accuse(path: string, mirror: Mirror): void {
