@@ -13,7 +13,7 @@ import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
-import { INITIAL, isSame } from "#core/update-state.ts";
+import { INITIAL, isSame, isVersion } from "#core/update-state.ts";
 import type { Bank, Target, UpdateState } from "#core/update-state.ts";
 import { openFollower } from "./follower.ts";
 import type { Offer } from "./offer.ts";
@@ -266,7 +266,10 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
 
   /** A site that was off, or took long to fetch, may hold what was withdrawn meanwhile. One that is cut off goes on with what it knows. */
   async function lookBeforeSwap(signal: AbortSignal): Promise<void> {
-    if (volume === undefined || !follower.isStale()) return;
+    const target = follower.latest()?.event.target;
+    const left =
+      state?.phase === "staged" && target !== undefined && !isVersion(state.bank, target);
+    if (volume === undefined || !(left || follower.isStale())) return;
     try {
       await look(volume, signal);
     } catch (error) {

@@ -254,6 +254,22 @@ describe("a pause", () => {
   });
 });
 
+test("a release that the channel has left while it was fetched is not swapped any more", async () => {
+  await using world = await openTwo(files("two", 400_000));
+  await world.release("1.2.0", files("three"));
+  await using stall = await openStall(world.origin.url, 150_000);
+  await using site = await openSite(siteOf(world, { url: stall.url }));
+  await installed(site);
+  await world.forgeChannel(documentOf("1.1.0", {}));
+  await site.until("half of it", ({ plan }) => (plan?.receivedBytes ?? 0) >= 150_000);
+  await world.forgeChannel(documentOf("1.2.0", { sequence: 3 }));
+  await site.looked();
+  assert.equal(site.agent.status().phase, "downloading");
+  stall.open();
+  await site.until("the third release", committed("1.2.0"));
+  assert.equal(site.application.restarts(), 1);
+});
+
 /** Whether the first release is there, so that from then on nothing is swapped. */
 function journaled(payload: string): boolean {
   return journalOf(payload).phase !== "idle";

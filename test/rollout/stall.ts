@@ -6,7 +6,7 @@ export interface Stall extends AsyncDisposable {
   readonly url: string;
   /** Bytes that were passed on of each blob. */
   passed(): readonly number[];
-  /** From now on everything is passed on. */
+  /** From now on everything is passed on, also what was kept back. */
   open(): void;
 }
 
@@ -14,20 +14,29 @@ export interface Stall extends AsyncDisposable {
 export async function openStall(origin: string, after: number): Promise<Stall> {
   const passed = new Map<string, number>();
   let open = false;
+  const kept: (() => void)[] = [];
   const server = await httpServer((incoming, response) => {
     const { url = "", headers } = incoming;
     const blob = url.includes("/blobs/");
     const upstream = request(new URL(url, origin), { headers }, (answer) => {
       response.writeHead(answer.statusCode ?? 500, answer.headers);
-      let left = blob && !open ? after : Infinity;
-      answer.on("data", (chunk: Buffer) => {
-        const part = chunk.subarray(0, left);
-        left -= part.length;
-        if (blob) passed.set(url, (passed.get(url) ?? 0) + part.length);
-        response.write(part);
-      });
+      const chunks: Buffer[] = [];
+      answer.on("data", (chunk: Buffer) => chunks.push(chunk));
       answer.on("end", () => {
-        if (left > 0) response.end();
+        const body = Buffer.concat(chunks);
+        const pass = (part: Buffer): void => {
+          if (blob) passed.set(url, (passed.get(url) ?? 0) + part.length);
+          response.write(part);
+        };
+        const cut = blob && !open ? after : body.length;
+        pass(body.subarray(0, cut));
+        const finish = (): void => {
+          if (response.destroyed) return;
+          pass(body.subarray(cut));
+          response.end();
+        };
+        if (cut < body.length) kept.push(finish);
+        else finish();
       });
     });
     upstream.on("error", () => response.destroy());
@@ -36,7 +45,10 @@ export async function openStall(origin: string, after: number): Promise<Stall> {
   return {
     url: server.url,
     passed: () => [...passed.values()],
-    open: () => void (open = true),
+    open() {
+      open = true;
+      for (const finish of kept) finish();
+    },
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
