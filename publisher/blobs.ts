@@ -1,26 +1,30 @@
 /** Contents to blobs: full ones, and deltas from the contents of earlier releases. */
-import { stat } from "node:fs/promises";
+import { hash } from "node:crypto";
+import { readFile, rm, stat } from "node:fs/promises";
 import type { Run } from "#core/delta/encode.ts";
 import { decodeFull } from "#core/delta/full.ts";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import { EdgeSyncError } from "#core/errors.ts";
+import { openLanes } from "#core/lanes.ts";
 import type { Content, DeltaBlob, FullBlob, PlacedBlob, Release } from "#core/release.ts";
-import { HIGHEST_LEVEL, compressFile } from "./compress.ts";
+import {
+  LARGE_FILE,
+  SMALL_FILE,
+  compressFile,
+  compressInMemory,
+  isCompressible,
+} from "./compress.ts";
 import { CODEC, makeDelta } from "./deltas.ts";
 import { readRange, spool } from "./files.ts";
+import type { Spooled } from "./files.ts";
+import { PACKED_BELOW } from "./packs.ts";
 import { blobFile } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 import type { Source } from "./tree.ts";
+import type { Location, Made, Unfinished } from "./unfinished.ts";
 import type { Progress } from "./work.ts";
 
 /** A delta is kept only when it is smaller than this part of the compressed full blob. */
 const WORTH = 0.9;
-
-/** Where the bytes of a blob are: a file of their own, or a part of a pack. */
-export interface Location {
-  readonly file: string;
-  readonly offset: number;
-  readonly size: number;
-}
 
 export interface BlobMaker {
   /** The content of a source, with deltas from `bases` (digests of earlier contents); equal for equal arguments. */
@@ -29,17 +33,23 @@ export interface BlobMaker {
   locate(sha256: string): Promise<Location>;
 }
 
-/**
- * @param earlier manifests of the app, from which blobs are reused and old contents are read
- */
-export function openBlobMaker(
-  repository: Repository,
-  earlier: readonly Release[],
-  run: Run,
-  progress: Progress,
-): BlobMaker {
-  const made = new Map<string, Location>();
-  const bases = new Map<string, Promise<string>>();
+export interface BlobDeps {
+  readonly repository: Repository;
+  /** Releases of the app from which blobs are reused and old contents are read. */
+  readonly earlier: readonly Release[];
+  readonly unfinished: Unfinished;
+  /** Of zstd, for full blobs. */
+  readonly level: number;
+  readonly threads: number;
+  readonly run: Run;
+  readonly progress: Progress;
+}
+
+export function openBlobMaker(deps: BlobDeps): BlobMaker {
+  const { repository, earlier, unfinished, level, threads, run, progress } = deps;
+  const locations = new Map<string, Location>();
+  // Each takes all threads by itself.
+  const oneLarge = openLanes(1);
 
   /** An earlier release's content, and the release. */
   function earlierContent(sha256: string): { content: Content; release: Release } | undefined {
@@ -51,7 +61,7 @@ export function openBlobMaker(
   }
 
   async function locate(sha256: string): Promise<Location> {
-    const known = made.get(sha256);
+    const known = locations.get(sha256);
     if (known !== undefined) return known;
     const file = blobFile(repository, sha256);
     try {
@@ -66,27 +76,17 @@ export function openBlobMaker(
   /** Whether a blob of an earlier release is where it says; it can be located from then on. */
   async function has({ sha256, size, places }: PlacedBlob, { packs }: Release): Promise<boolean> {
     const place = places[0];
-    const pack = place && packs[place.pack];
-    try {
-      if (place === undefined || pack === undefined) return (await locate(sha256)).size === size;
-      const { file } = await locate(pack.sha256);
-      made.set(sha256, { file, offset: place.offset, size });
-      return true;
-    } catch (error) {
-      if (codeOf(error) === "REPOSITORY_INVALID") return false;
-      throw error;
-    }
+    const holder = place === undefined ? sha256 : packs[place.pack]?.sha256;
+    if (holder === undefined) return false;
+    const file = blobFile(repository, holder);
+    const found = await stat(file).catch(() => undefined);
+    const offset = place?.offset ?? 0;
+    if (found === undefined || found.size < offset + size) return false;
+    locations.set(sha256, { file, offset, size });
+    return true;
   }
 
-  /** An old content as a file, decoded once. */
-  function baseFile(sha256: string, signal: AbortSignal): Promise<string> {
-    const known = bases.get(sha256);
-    if (known !== undefined) return known;
-    const decoding = decodeBase(sha256, signal);
-    bases.set(sha256, decoding);
-    return decoding;
-  }
-
+  /** An old content as a file. */
   async function decodeBase(sha256: string, signal: AbortSignal): Promise<string> {
     const known = earlierContent(sha256);
     if (known === undefined || !(await has(known.content.full, known.release)))
@@ -104,66 +104,127 @@ export function openBlobMaker(
     return out.path;
   }
 
+  function taken({ sha256, size, encoding, location }: Made): FullBlob {
+    locations.set(sha256, location);
+    return { sha256, size, places: [], encoding };
+  }
+
   async function makeFull(source: Source, signal: AbortSignal): Promise<FullBlob> {
     const known = earlierContent(source.sha256);
-    if (known !== undefined && (await has(known.content.full, known.release)))
+    if (known !== undefined && (await has(known.content.full, known.release))) {
+      progress.advance(source.size, source.path);
       return { ...known.content.full, places: [] };
+    }
+    const key = `full ${source.sha256} ${level}`;
+    const made = unfinished.find(key);
+    if (made !== undefined && made !== null) {
+      progress.advance(source.size, source.path);
+      return taken(made);
+    }
+    if (source.size <= SMALL_FILE) return taken(await run(() => makeSmall(source, key)));
+    if (source.size < LARGE_FILE) return taken(await run(() => makeLarge(source, key, signal)));
+    return taken(await oneLarge(() => makeLarge(source, key, signal)));
+  }
+
+  async function makeSmall(source: Source, key: string): Promise<Made> {
+    const { plain, frame, of } = await compressInMemory(fileOf(source), level);
+    refuseChanged(source, of);
+    progress.advance(source.size, source.path);
+    const encoding = frame.length < plain.length ? "zstd" : "identity";
+    const bytes = encoding === "zstd" ? frame : plain;
+    const sha256 = encoding === "zstd" ? hash("sha256", frame) : of;
+    if (bytes.length < PACKED_BELOW) return await unfinished.keep(key, bytes, sha256, encoding);
+    const file = await spool(repository.temporary(), [bytes]);
+    return await unfinished.keepFile(key, file, encoding);
+  }
+
+  async function makeLarge(source: Source, key: string, signal: AbortSignal): Promise<Made> {
     const read = (bytes: number): void => progress.advance(bytes, source.path);
-    const file = { path: source.file, size: source.size };
-    const out = await run(() =>
-      compressFile(file, repository.temporary(), HIGHEST_LEVEL, read, signal),
-    );
-    refuseChanged(source, out.of);
-    const smaller = out.size < source.size;
-    const blob = smaller ? out : await spool(repository.temporary(), readSource(source));
-    if (!smaller) refuseChanged(source, blob.sha256);
-    made.set(blob.sha256, { file: blob.path, offset: 0, size: blob.size });
-    const encoding = smaller ? "zstd" : "identity";
-    return { sha256: blob.sha256, size: blob.size, places: [], encoding };
+    const file = fileOf(source);
+    let frame: Spooled | undefined;
+    if (await isCompressible(file)) {
+      const options = { level, threads };
+      const out = await compressFile(file, repository.temporary(), options, read, signal);
+      refuseChanged(source, out.of);
+      if (out.size < source.size) frame = out;
+      else await rm(out.path);
+    } else read(source.size);
+    if (frame === undefined) {
+      const copy = await spool(repository.temporary(), readRange(file.path, 0, file.size));
+      refuseChanged(source, copy.sha256);
+      return await unfinished.keepFile(key, copy, "identity");
+    }
+    return await keep(key, frame, "zstd");
+  }
+
+  /** A blob that was made as a file, whatever its size came out as. */
+  async function keep(key: string, file: Spooled, encoding: Made["encoding"]): Promise<Made> {
+    if (file.size >= PACKED_BELOW) return await unfinished.keepFile(key, file, encoding);
+    const bytes = await readFile(file.path);
+    await rm(file.path);
+    return await unfinished.keep(key, bytes, file.sha256, encoding);
   }
 
   async function makeDeltaFrom(
     source: Source,
     base: string,
+    full: FullBlob,
     signal: AbortSignal,
   ): Promise<DeltaBlob | undefined> {
     const known = earlierContent(source.sha256);
     const earlier = known?.content.deltas.find(
       (item) => item.base === base && item.codec === CODEC,
     );
-    if (known !== undefined && earlier !== undefined && (await has(earlier, known.release)))
+    const useful = earlier !== undefined && earlier.size < full.size * WORTH;
+    if (known !== undefined && useful && (await has(earlier, known.release))) {
+      progress.advance(source.size, source.path);
       return { ...earlier, places: [] };
-    const target = { path: source.file, sha256: source.sha256, size: source.size };
-    const oldFile = await baseFile(base, signal);
-    const delta = await makeDelta(oldFile, target, repository.temporary(), run, signal);
+    }
+    const key = `delta ${source.sha256} ${base} ${CODEC} ${full.sha256}`;
+    const found = unfinished.find(key);
+    const made = found === undefined ? await newDelta(key, source, base, full, signal) : found;
     progress.advance(source.size, source.path);
-    if (delta === undefined) return undefined;
-    made.set(delta.sha256, { file: delta.path, offset: 0, size: delta.size });
-    return { sha256: delta.sha256, size: delta.size, places: [], base, codec: delta.codec };
+    return made === null ? undefined : { ...taken(made), base, codec: CODEC };
+  }
+
+  async function newDelta(
+    key: string,
+    source: Source,
+    base: string,
+    full: FullBlob,
+    signal: AbortSignal,
+  ): Promise<Made | null> {
+    const old = await decodeBase(base, signal);
+    const target = { ...fileOf(source), sha256: source.sha256 };
+    const delta = await makeDelta(old, target, repository.temporary(), run, signal);
+    await rm(old);
+    if (delta !== undefined && delta.size < full.size * WORTH)
+      return await keep(key, delta, "identity");
+    if (delta !== undefined) await rm(delta.path);
+    await unfinished.keepNothing(key);
+    return null;
   }
 
   return {
     locate,
     async make(source, baseDigests, signal) {
-      progress.expect(source.size * (1 + baseDigests.length));
-      const [full, ...deltas] = await Promise.all([
-        makeFull(source, signal),
-        ...baseDigests.map((base) => makeDeltaFrom(source, base, signal)),
-      ]);
+      signal.throwIfAborted();
+      const full = await makeFull(source, signal);
+      const deltas = await Promise.all(
+        baseDigests.map((base) => makeDeltaFrom(source, base, full, signal)),
+      );
       return {
         sha256: source.sha256,
         size: source.size,
         full,
-        deltas: deltas
-          .filter((delta) => delta !== undefined)
-          .filter((delta) => delta.size < full.size * WORTH),
+        deltas: deltas.filter((delta) => delta !== undefined),
       };
     },
   };
 }
 
-function readSource(source: Source): AsyncIterable<Uint8Array> {
-  return readRange(source.file, 0, source.size);
+function fileOf(source: Source): { readonly path: string; readonly size: number } {
+  return { path: source.file, size: source.size };
 }
 
 /** What is compressed must be what was listed, also when somebody writes into the folder meanwhile. */

@@ -7,11 +7,13 @@ import { helpOf, parseArguments } from "./command.ts";
 import type { Command, Result, Shell } from "./command.ts";
 import { diskError, errnoOf } from "./files.ts";
 import { VARIABLE_PREFIX, openKeyring } from "./keys.ts";
-import { progressLine, silent } from "./work.ts";
+import { poolSize, progressLine, progressLines } from "./work.ts";
 import description from "../package.json" with { type: "json" };
 
 /** @returns the exit status */
 export async function main(args: readonly string[]): Promise<number> {
+  // Read when the first work is given to the pool. Four threads, as Node has them, would leave processors idle.
+  process.env["UV_THREADPOOL_SIZE"] ??= String(poolSize());
   const stop = new AbortController();
   let stoppedBy: "SIGINT" | "SIGTERM" | undefined;
   for (const name of ["SIGINT", "SIGTERM"] as const)
@@ -99,7 +101,10 @@ function openShell(announce: (result: Result) => void, signal: AbortSignal): She
           (text) => process.stderr.write(text),
           () => performance.now(),
         )
-      : silent,
+      : progressLines(
+          (text) => process.stderr.write(text),
+          () => performance.now(),
+        ),
     announce,
   };
 }

@@ -111,7 +111,13 @@ export async function writeManifest(
   const release = reader.done();
   const { sha256, size } = file;
   const compressed = await run(() =>
-    compressFile(file, repository.temporary(), HIGHEST_LEVEL, () => undefined, signal),
+    compressFile(
+      file,
+      repository.temporary(),
+      { level: HIGHEST_LEVEL, threads: 1 },
+      () => undefined,
+      signal,
+    ),
   );
   const zstd = compressed.size < size;
   const full = zstd ? compressed : file;

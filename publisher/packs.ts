@@ -1,64 +1,103 @@
-/** Small blobs that are needed together, in one file. */
+/**
+ * Small blobs in one file. The whole files of a release lie in packs that later releases go on using: only what is new comes into a
+ * new one, and a pack of which too much is no longer needed, or that is small beside the new one, is taken up by it. So there are few,
+ * a first installation fetches little in vain, and the manifest's lines of what did not change stay the same. For each base there is
+ * a pack of exactly what an update from it needs.
+ */
+import { WHOLE_PACK } from "#core/plan.ts";
 import type { Content, Entry, Pack, Place, PlacedBlob, Release } from "#core/release.ts";
 import type { BlobMaker } from "./blobs.ts";
-import { readRange, spool } from "./files.ts";
-import type { Spooled } from "./files.ts";
+import { place, readRange, spool } from "./files.ts";
+import { blobFile } from "./repository.ts";
+import type { Repository } from "./repository.ts";
 
 /** Blobs of fewer bytes are in packs only: below it a request costs more than the bytes, on a link with a long round trip. */
 export const PACKED_BELOW = 64 * 1024;
 
-export interface BuiltPack {
-  readonly pack: Pack;
-  readonly file: Spooled;
-  readonly parts: readonly { readonly sha256: string; readonly offset: number }[];
+/** A smaller pack is not worth a request of its own. */
+const SMALL_PACK = 256 * 1024;
+
+interface Part {
+  readonly sha256: string;
+  readonly offset: number;
 }
 
-/** The contents, told where in the packs their blobs are. */
-export function placeContents(
-  contents: readonly Content[],
-  packs: readonly BuiltPack[],
-): readonly Content[] {
-  const places = new Map<string, Place[]>();
-  for (const [pack, { parts }] of packs.entries())
-    for (const { sha256, offset } of parts) {
-      const known = places.get(sha256);
-      if (known === undefined) places.set(sha256, [{ pack, offset }]);
-      else known.push({ pack, offset });
-    }
-  const placed = <T extends PlacedBlob>(blob: T): T => ({
-    ...blob,
-    places: places.get(blob.sha256) ?? [],
-  });
-  return contents.map((content) => ({
-    ...content,
-    full: placed(content.full),
-    deltas: content.deltas.map(placed),
-  }));
+interface Filled {
+  readonly pack: Pack;
+  readonly parts: readonly Part[];
+}
+
+export interface Packed {
+  readonly packs: readonly Pack[];
+  /** The contents, told where in the packs their blobs are. */
+  readonly contents: readonly Content[];
 }
 
 /**
- * The packs of a release: one for a first installation, and one for each base with what an update from it needs. A pack that would be
- * empty is left out.
+ * Puts the packs of a release into the repository. One that would be empty is left out.
+ *
+ * @param newest the release before, whose packs are used again
+ * @param bases releases from which an update is prepared
  */
-export async function buildPacks(
+export async function packContents(
   contents: readonly Content[],
+  newest: Release | undefined,
   bases: readonly Release[],
-  blobs: BlobMaker,
-  temporary: () => string,
-): Promise<readonly BuiltPack[]> {
-  const packs: (BuiltPack | undefined)[] = [
-    await buildPack(
-      null,
-      contents.map((content) => content.full.sha256),
-      blobs,
-      temporary,
-    ),
-  ];
+  blobs: Pick<BlobMaker, "locate">,
+  repository: Repository,
+): Promise<Packed> {
+  const { kept, rest } = reusedPacks(contents, newest);
+  const filled: (Filled | undefined)[] = [...kept];
+  filled.push(await fillPack(null, rest, blobs, repository));
   for (const base of bases) {
     const needed = neededFrom(base, contents).map((blob) => blob.sha256);
-    packs.push(await buildPack(base.version, needed, blobs, temporary));
+    filled.push(await fillPack(base.version, needed, blobs, repository));
   }
-  return packs.filter((pack) => pack !== undefined);
+  const packs = filled.filter((item) => item !== undefined);
+  return { packs: packs.map(({ pack }) => pack), contents: placeContents(contents, packs) };
+}
+
+interface Candidate {
+  readonly pack: Pack;
+  readonly parts: Part[];
+  /** Bytes of it that this release needs. */
+  live: number;
+}
+
+/** The packs of the release before that are still good, and the small whole files that none of them holds. */
+function reusedPacks(
+  contents: readonly Content[],
+  newest: Release | undefined,
+): { readonly kept: readonly Filled[]; readonly rest: readonly string[] } {
+  const small = contents.filter(({ full }) => full.size < PACKED_BELOW);
+  const candidates = (newest?.packs ?? []).map((pack): Candidate => ({ pack, parts: [], live: 0 }));
+  const fresh: string[] = [];
+  let freshBytes = 0;
+  for (const { sha256, full } of small) {
+    const number = newest?.find(sha256);
+    const known = number === undefined ? undefined : newest?.contents.at(number).full;
+    const at = known?.places.find(({ pack }) => candidates[pack]?.pack.from === null);
+    const candidate = at && candidates[at.pack];
+    if (at === undefined || candidate === undefined || known?.sha256 !== full.sha256) {
+      fresh.push(full.sha256);
+      freshBytes += full.size;
+      continue;
+    }
+    candidate.parts.push({ sha256: full.sha256, offset: at.offset });
+    candidate.live += full.size;
+  }
+  const kept = new Set(candidates.filter(({ parts }) => parts.length > 0));
+  for (const candidate of [...kept].toSorted((a, b) => a.pack.size - b.pack.size)) {
+    const { pack, live } = candidate;
+    const wasteful = live < pack.size * WHOLE_PACK;
+    const swallowed = freshBytes > 0 && pack.size < Math.max(SMALL_PACK, 2 * freshBytes);
+    if (!wasteful && !swallowed) continue;
+    kept.delete(candidate);
+    freshBytes += live;
+  }
+  const held = new Set([...kept].flatMap(({ parts }) => parts.map((part) => part.sha256)));
+  const rest = small.map(({ full }) => full.sha256).filter((sha256) => !held.has(sha256));
+  return { kept: [...kept], rest };
 }
 
 /** The blobs that a site at `base` fetches: for each content that it does not have, a delta that it can use, or the full blob. */
@@ -79,13 +118,13 @@ export function isFile(entry: Entry): entry is Extract<Entry, { type: "file" }> 
   return entry.type === "file";
 }
 
-async function buildPack(
+async function fillPack(
   from: string | null,
   wanted: readonly string[],
-  blobs: BlobMaker,
-  temporary: () => string,
-): Promise<BuiltPack | undefined> {
-  const parts: { sha256: string; offset: number }[] = [];
+  blobs: Pick<BlobMaker, "locate">,
+  repository: Repository,
+): Promise<Filled | undefined> {
+  const parts: Part[] = [];
   let end = 0;
   async function* content(): AsyncIterable<Uint8Array> {
     for (const sha256 of new Set(wanted)) {
@@ -96,7 +135,27 @@ async function buildPack(
       yield* readRange(file, offset, size);
     }
   }
-  const file = await spool(temporary(), content());
+  const { path, sha256, size } = await spool(repository.temporary(), content());
   if (parts.length === 0) return undefined;
-  return { pack: { from, sha256: file.sha256, size: file.size }, file, parts };
+  await place(path, blobFile(repository, sha256));
+  return { pack: { from, sha256, size }, parts };
+}
+
+function placeContents(contents: readonly Content[], packs: readonly Filled[]): readonly Content[] {
+  const places = new Map<string, Place[]>();
+  for (const [pack, { parts }] of packs.entries())
+    for (const { sha256, offset } of parts) {
+      const known = places.get(sha256);
+      if (known === undefined) places.set(sha256, [{ pack, offset }]);
+      else known.push({ pack, offset });
+    }
+  const placed = <T extends PlacedBlob>(blob: T): T => ({
+    ...blob,
+    places: places.get(blob.sha256) ?? [],
+  });
+  return contents.map((content) => ({
+    ...content,
+    full: placed(content.full),
+    deltas: content.deltas.map(placed),
+  }));
 }

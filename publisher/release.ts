@@ -8,17 +8,18 @@ import { manifestPath, treeDigest } from "#core/release.ts";
 import type { Content, Release } from "#core/release.ts";
 import { openBlobMaker } from "./blobs.ts";
 import { appRole, listReleases } from "./catalog.ts";
-import { place } from "./files.ts";
+import { levelFor } from "./compress.ts";
 import type { Keyring } from "./keys.ts";
 import { refuseFull } from "./limits.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
-import { PACKED_BELOW, buildPacks, isFile, neededFrom, placeContents } from "./packs.ts";
+import type { PublishedRelease } from "./manifests.ts";
+import { isFile, neededFrom, packContents } from "./packs.ts";
 import { findSigners, publish } from "./publish.ts";
-import { blobFile } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 import { scanTree } from "./tree.ts";
 import type { Source, Tree } from "./tree.ts";
-import { openSlots } from "./work.ts";
+import { openUnfinished, removeUnfinished } from "./unfinished.ts";
+import { mapWide, openSlots, slots } from "./work.ts";
 import type { Progress } from "./work.ts";
 
 export interface NewRelease {
@@ -28,6 +29,8 @@ export interface NewRelease {
   readonly platform: string;
   /** From how many of the previous releases there are deltas. */
   readonly deltas: number;
+  /** Of zstd, from 1 to 19, for whole files; chosen by the size of the tree when not given. */
+  readonly level?: number | undefined;
 }
 
 export interface Added {
@@ -56,39 +59,44 @@ export async function addRelease(
   const role = appRole(app);
   const path = manifestPath(app, version, platform);
   const run = openSlots();
-  const tree = await scanTree(wanted.folder, run, signal);
+  const tree = await scanTree(wanted.folder, run, progress, signal);
   const published = listReleases(repository, { app, platform });
   if (published.some((item) => item.path === path)) {
     const { release, document } = await readPublished(repository, role, path, signal);
     refuseOther(release, tree, path);
+    await removeUnfinished(repository);
     return { document, release, isNew: false, fullBytes: document.fullBytes, updates: [] };
   }
   // Before any work: a missing key is told at once.
   refuseFull(repository, role);
   const signers = await findSigners(repository, keyring, role);
-  const earlier = await Promise.all(
-    published
-      .slice(0, wanted.deltas)
-      .map((item) => readPublished(repository, role, item.path, signal)),
-  );
-  const bases = earlier.map((item) => item.release);
-  const blobs = openBlobMaker(repository, bases, run, progress);
+  const earlier: PublishedRelease[] = [];
+  // The newest also when there shall be no deltas: its packs are used again.
+  for (const item of published.slice(0, Math.max(1, wanted.deltas)))
+    earlier.push(await readPublished(repository, role, item.path, signal));
+  const releases = earlier.map((item) => item.release);
+  const bases = releases.slice(0, wanted.deltas);
+  await using unfinished = await openUnfinished(repository);
+  const treeBytes = tree.sources.reduce((sum, source) => sum + source.size, 0);
+  const level = wanted.level ?? levelFor(treeBytes);
+  const threads = slots();
+  const blobs = openBlobMaker({
+    repository,
+    earlier: releases,
+    unfinished,
+    level,
+    threads,
+    run,
+    progress,
+  });
   const basesOf = findBases(tree, bases);
-  const contents = await mapInOrder(tree.sources, 16, (source) =>
+  progress.begin("compressing");
+  for (const source of tree.sources) progress.expect(source.size * (1 + basesOf(source).length));
+  // More than there are slots: while some are compressed, others are read and written.
+  const made = await mapWide(tree.sources, threads * 4, (source) =>
     blobs.make(source, basesOf(source), signal),
   );
-  // Each once: deltas from several releases are the same bytes where those differ only in what is replaced.
-  const large = contents
-    .flatMap((content) => [content.full, ...content.deltas])
-    .filter((blob) => blob.size >= PACKED_BELOW);
-  for (const sha256 of new Set(large.map((blob) => blob.sha256))) {
-    const { file } = await blobs.locate(sha256);
-    const to = blobFile(repository, sha256);
-    if (file !== to) await place(file, to);
-  }
-  const packs = await buildPacks(contents, bases, blobs, () => repository.temporary());
-  for (const { pack, file } of packs) await place(file.path, blobFile(repository, pack.sha256));
-
+  const { packs, contents } = await packContents(made, releases[0], bases, blobs, repository);
   const { entries } = tree;
   const digest = treeDigest({ entries, contents });
   const { release, manifest } = await writeManifest(
@@ -99,10 +107,10 @@ export async function addRelease(
       platform,
       tree: digest,
       entries,
-      contents: placeContents(contents, packs),
-      packs: packs.map(({ pack }) => pack),
+      contents,
+      packs,
     },
-    earlier.map((item) => item.document.manifest),
+    earlier.slice(0, wanted.deltas).map((item) => item.document.manifest),
     run,
     signal,
   );
@@ -130,6 +138,7 @@ export async function addRelease(
     targets: [{ path, bytes, custom: { order } }],
   };
   await publish(repository, keyring, signers, change, now);
+  await unfinished.remove();
   return { document, release, isNew: true, ...sizes };
 }
 
@@ -186,16 +195,4 @@ function bytesOf(
       bytes: total(neededFrom(base, contents)),
     })),
   };
-}
-
-/** Like map, with at most `width` at a time. */
-async function mapInOrder<T>(
-  items: readonly Source[],
-  width: number,
-  work: (item: Source) => Promise<T>,
-): Promise<readonly T[]> {
-  const results: T[] = [];
-  for (let index = 0; index < items.length; index += width)
-    results.push(...(await Promise.all(items.slice(index, index + width).map(work))));
-  return results;
 }

@@ -6,6 +6,7 @@ import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
 import type { Entry } from "#core/release.ts";
 import { digestOf, errnoOf, readRange } from "./files.ts";
 import type { Run } from "#core/delta/encode.ts";
+import type { Progress } from "./work.ts";
 
 const MAX_ENTRIES = 250_000;
 /** Problems that one message names. */
@@ -40,9 +41,14 @@ interface Found {
  *
  * @throws EdgeSyncError TREE_INVALID with everything that is wrong
  */
-export async function scanTree(folder: string, run: Run, signal: AbortSignal): Promise<Tree> {
+export async function scanTree(
+  folder: string,
+  run: Run,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Tree> {
   try {
-    return await scan(folder, run, signal);
+    return await scan(folder, run, progress, signal);
   } catch (cause) {
     const code = errnoOf(cause);
     if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
@@ -51,7 +57,12 @@ export async function scanTree(folder: string, run: Run, signal: AbortSignal): P
   }
 }
 
-async function scan(folder: string, run: Run, signal: AbortSignal): Promise<Tree> {
+async function scan(
+  folder: string,
+  run: Run,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Tree> {
   const problems: string[] = [];
   const entries: Entry[] = [];
   const found: Found[] = [];
@@ -60,6 +71,8 @@ async function scan(folder: string, run: Run, signal: AbortSignal): Promise<Tree
     problems.push(`the tree has more than ${MAX_ENTRIES} entries`);
   refuse(problems);
 
+  progress.begin("reading");
+  for (const item of found) progress.expect(item.size);
   const sources = new Map<string, Source>();
   const hashed = await Promise.all(
     found.map((item) =>
@@ -67,6 +80,7 @@ async function scan(folder: string, run: Run, signal: AbortSignal): Promise<Tree
         signal.throwIfAborted();
         const file = join(folder, item.path);
         const { sha256, size } = await digestOf(readRange(file, 0, item.size));
+        progress.advance(size, item.path);
         return { ...item, file, sha256, size };
       }),
     ),

@@ -39,10 +39,17 @@ const add: Command = {
     version: "version; never published twice with another content",
     platform: "<os>-<arch> as Node names them, such as linux-arm64",
     deltas: "from how many of the previous releases to make deltas; 3 when not given",
+    level:
+      "of zstd for whole files, 1 to 19; when not given 19, and 12 for a tree of more than 1 GiB",
   },
   async run(args, shell, signal) {
     const [folder = ""] = args.positionals;
-    const wanted = { folder, ...releaseName(args), deltas: deltasOf(args.optional("deltas")) };
+    const wanted = {
+      folder,
+      ...releaseName(args),
+      deltas: deltasOf(args.optional("deltas")),
+      level: levelOf(args.optional("level")),
+    };
     const keyring = await openKeys(args, pathOf(args), shell);
     await using repository = await openLocked(args, shell, signal);
     const added = await addRelease(
@@ -80,6 +87,14 @@ function releaseName(args: Arguments): { app: string; version: string; platform:
     version: versionOf(args.required("version"), "--version"),
     platform: platformOf(args.required("platform")),
   };
+}
+
+function levelOf(input: string | undefined): number | undefined {
+  if (input === undefined) return undefined;
+  const allowed = integer(1, 19);
+  const value = allowed.parse(input);
+  if (value === undefined) throw usage(`--level must be ${allowed.allowed}`);
+  return value;
 }
 
 function deltasOf(input: string | undefined): number {
