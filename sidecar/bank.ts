@@ -5,14 +5,17 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { constants, zstdDecompressSync } from "node:zlib";
 import { decoderOf } from "#core/delta/codec.ts";
-import { decodeFull } from "#core/delta/full.ts";
+import { FULL_WINDOW_LOG, decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { Plan, Source } from "#core/plan.ts";
-import type { Blob, Content, Release } from "#core/release.ts";
+import type { Blob, Content, FullBlob, Release } from "#core/release.ts";
 import { parentOf } from "#core/tree-path.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { openUnsynced } from "./unsynced.ts";
+import type { Unsynced } from "./unsynced.ts";
 import type { Store } from "./store.ts";
 
 /** The files of the bank that is there already, by the digest of their content. */
@@ -78,6 +81,7 @@ export async function beginBank(
     [EXECUTABLE_MODE]: new Uint32Array(release.contents.length),
   };
   const done = new Uint8Array(release.entries.length);
+  const unsynced = openUnsynced();
   let completed = false;
   let written = 0;
   for (const entry of release.entries) {
@@ -108,7 +112,7 @@ export async function beginBank(
     if (twin !== undefined && (await disk.link(twin, path))) return undefined;
     const sibling = twin ?? placedPath(executable ? FILE_MODE : EXECUTABLE_MODE, contentNumber);
     if (sibling !== undefined) {
-      if (!(await copyFile(disk, sibling, path, mode, content, signal)))
+      if (!(await copyFile({ disk, path, mode, unsynced }, sibling, content, signal)))
         throw new EdgeSyncError("DISK_FAILED", `${sibling} reads back as something else`);
       return undefined;
     }
@@ -128,11 +132,11 @@ export async function beginBank(
     signal: AbortSignal,
   ): Promise<Trouble> {
     const { content } = source;
+    const place = { disk, path, mode, unsynced };
     switch (source.how) {
       case "keep": {
         const file = old.get(content.sha256);
-        const kept =
-          file !== undefined && (await keepFile(disk, file, path, mode, content, signal));
+        const kept = file !== undefined && (await keepFile(place, file, content, signal));
         return kept ? undefined : { damaged: content.sha256 };
       }
       case "delta": {
@@ -142,13 +146,13 @@ export async function beginBank(
         if (base === undefined || !(await hasDigest(disk, base.path, delta.base, signal)))
           return { damaged: delta.base };
         const expanded = expand(disk, base.path, source, read, signal);
-        const fits = await unlessInvalid(writeFile(disk, path, mode, content, expanded, signal));
+        const fits = await unlessInvalid(writeFile(place, content, expanded, signal));
         return fits ? undefined : { rejected: delta.sha256 };
       }
       case "full": {
         const { full, size } = content;
-        const bytes = size === 0 ? none() : decodeFull(full.encoding, read(full), size, signal);
-        if (await writeFile(disk, path, mode, content, bytes, signal)) return undefined;
+        const bytes = size === 0 ? none() : decode(full, size, read, signal);
+        if (await writeFile(place, content, bytes, signal)) return undefined;
         throw new EdgeSyncError(
           "DIGEST_MISMATCH",
           `the full blob ${content.full.sha256} does not give the file ${content.sha256}`,
@@ -171,6 +175,7 @@ export async function beginBank(
         else if ("damaged" in trouble) damaged.add(trouble.damaged);
         else rejected.add(trouble.rejected);
       }
+      await unsynced.sync();
       return { damaged: [...damaged], rejected: [...rejected] };
     },
     written: () => written,
@@ -185,6 +190,7 @@ export async function beginBank(
       completed = true;
     },
     async [Symbol.asyncDispose]() {
+      await unsynced[Symbol.asyncDispose]();
       if (completed || signal.aborted) return;
       try {
         await disk.removeTree(folder);
@@ -223,40 +229,44 @@ export async function verifyBank(
 
 /** False when the old file is not what it was; it is linked where that is possible, and copied where not. */
 async function keepFile(
-  disk: Disk,
+  place: FilePlace,
   file: OldFile,
-  path: string,
-  mode: number,
   content: Content,
   signal: AbortSignal,
 ): Promise<boolean> {
+  const { disk, path, mode } = place;
   const sameMode = file.executable === (mode === EXECUTABLE_MODE);
   if ((await disk.stat(file.path))?.size !== content.size) return false;
   if (!sameMode || !(await disk.link(file.path, path)))
-    return await copyFile(disk, file.path, path, mode, content, signal);
+    return await copyFile(place, file.path, content, signal);
   if (await hasDigest(disk, path, content.sha256, signal)) return true;
   await disk.remove(path);
   return false;
 }
 
 async function copyFile(
-  disk: Disk,
+  place: FilePlace,
   from: string,
-  path: string,
-  mode: number,
   content: Content,
   signal: AbortSignal,
 ): Promise<boolean> {
-  await using file = await disk.openRead(from);
+  await using file = await place.disk.openRead(from);
   if (file?.size !== content.size) return false;
-  return await writeFile(disk, path, mode, content, chunksOf(file, 0, file.size), signal);
+  return await writeFile(place, content, chunksOf(file, 0, file.size), signal);
 }
 
-/** Writes a new file durably, and says whether it came out as it should; if not, it is gone again. */
+/** Where a new file is to be. */
+export interface FilePlace {
+  readonly disk: Disk;
+  readonly path: string;
+  readonly mode: number;
+  /** Takes the file that has been written, to make it durable together with others. */
+  readonly unsynced: Pick<Unsynced, "take">;
+}
+
+/** Writes a new file, and says whether it came out as it should; if not, it is gone again. */
 export async function writeFile(
-  disk: Disk,
-  path: string,
-  mode: number,
+  { disk, path, mode, unsynced }: FilePlace,
   content: Blob,
   bytes: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
@@ -264,7 +274,8 @@ export async function writeFile(
   const hash = createHash("sha256");
   let size = 0;
   try {
-    await using file = await disk.create(path, 0o600);
+    await using cleanup = new AsyncDisposableStack();
+    const file = cleanup.use(await disk.create(path, 0o600));
     for await (const chunk of bytes) {
       signal.throwIfAborted();
       size += chunk.byteLength;
@@ -275,7 +286,8 @@ export async function writeFile(
     }
     if (size === content.size && hash.digest("hex") === content.sha256) {
       await file.chmod(mode);
-      await file.sync();
+      cleanup.move();
+      await unsynced.take(file, size);
       return true;
     }
   } catch (error) {
@@ -329,6 +341,34 @@ export async function unlessInvalid(written: Promise<boolean>): Promise<boolean>
     throw error;
   }
 }
+
+/** Bytes of a file that is decoded in one go, without the machinery of a stream. */
+const SMALL_FILE = 256 * 1024;
+
+async function* decode(
+  full: FullBlob,
+  size: number,
+  read: ReadBlob,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, void> {
+  if (size > SMALL_FILE || full.size > SMALL_FILE || full.encoding === "identity") {
+    yield* decodeFull(full.encoding, read(full), size, signal);
+    return;
+  }
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of read(full)) chunks.push(chunk);
+  let file: Buffer;
+  try {
+    file = zstdDecompressSync(Buffer.concat(chunks), { maxOutputLength: size, params: WINDOW });
+  } catch (cause) {
+    throw new EdgeSyncError("DIGEST_MISMATCH", `full blob ${full.sha256} cannot be decompressed`, {
+      cause,
+    });
+  }
+  yield file;
+}
+
+const WINDOW = { [constants.ZSTD_d_windowLogMax]: FULL_WINDOW_LOG };
 
 /** An empty file is not fetched, whatever its blob is called. */
 async function* none(): AsyncGenerator<Uint8Array, void, void> {}

@@ -11,6 +11,7 @@ import { hasDigest, unlessInvalid, writeFile } from "./bank.ts";
 import type { Downloads } from "./download.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { atOnce } from "./unsynced.ts";
 
 interface ManifestDeps {
   readonly disk: Disk;
@@ -75,7 +76,9 @@ async function fromDelta(
   const bytes = decoderOf(delta.codec)?.apply(old, downloads.read(delta), manifest.size, signal);
   return (
     bytes !== undefined &&
-    (await unlessInvalid(writeFile(disk, path, FILE_MODE, manifest, bytes, signal)))
+    (await unlessInvalid(
+      writeFile({ disk, path, mode: FILE_MODE, unsynced: atOnce }, manifest, bytes, signal),
+    ))
   );
 }
 
@@ -91,7 +94,9 @@ async function fromFull(
   if (full.encoding === "identity" && full.sha256 === manifest.sha256) return;
   await disk.remove(path);
   const bytes = decodeFull(full.encoding, downloads.read(full), size, signal);
-  if (!(await writeFile(disk, path, FILE_MODE, manifest, bytes, signal)))
+  if (
+    !(await writeFile({ disk, path, mode: FILE_MODE, unsynced: atOnce }, manifest, bytes, signal))
+  )
     throw new EdgeSyncError(
       "DIGEST_MISMATCH",
       `the full blob ${full.sha256} does not give the manifest ${manifest.sha256}`,
