@@ -23,8 +23,17 @@ import type { Source } from "./tree.ts";
 import type { Location, Made, Unfinished } from "./unfinished.ts";
 import type { Progress } from "./work.ts";
 
-/** A delta is kept only when it is smaller than this part of the compressed full blob. */
+/**
+ * A delta is kept only when it is smaller than this part of the compressed full blob, and saves more bytes than its digest and those
+ * around it take in the manifest.
+ */
 const WORTH = 0.9;
+const LISTING_BYTES = 80;
+
+/** Bytes from which on a delta is no good. */
+function limitOf(full: FullBlob): number {
+  return Math.min(full.size * WORTH, full.size - LISTING_BYTES);
+}
 
 export interface BlobMaker {
   /** The content of a source, with deltas from `bases` (digests of earlier contents); equal for equal arguments. */
@@ -175,7 +184,7 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     const earlier = known?.content.deltas.find(
       (item) => item.base === base && item.codec === CODEC,
     );
-    const useful = earlier !== undefined && earlier.size < full.size * WORTH;
+    const useful = earlier !== undefined && earlier.size < limitOf(full);
     if (known !== undefined && useful && (await has(earlier, known.release))) {
       progress.advance(source.size, source.path);
       return { ...earlier, places: [] };
@@ -194,11 +203,13 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     full: FullBlob,
     signal: AbortSignal,
   ): Promise<Made | null> {
+    // Not even an empty one would be worth it.
+    if (limitOf(full) <= LISTING_BYTES) return null;
     const old = await decodeBase(base, signal);
     const target = { ...fileOf(source), sha256: source.sha256 };
     const delta = await makeDelta(old, target, repository.temporary(), run, signal);
     await rm(old);
-    if (delta !== undefined && delta.size < full.size * WORTH)
+    if (delta !== undefined && delta.size < limitOf(full))
       return await keep(key, delta, "identity");
     if (delta !== undefined) await rm(delta.path);
     await unfinished.keepNothing(key);

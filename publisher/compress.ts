@@ -42,6 +42,8 @@ export async function compressInMemory(
 ): Promise<{ readonly plain: Buffer; readonly frame: Buffer; readonly of: string }> {
   const plain = await readFile(source.path);
   const frame = await compressSmall(plain, {
+    // Without it zstd makes tables for a file of any size, which takes it a hundred times as long as a small one.
+    pledgedSrcSize: plain.length,
     chunkSize: Math.max(1024, Math.min(256 * 1024, plain.length + 128)),
     params: parameters(plain.length, level),
   });

@@ -110,6 +110,8 @@ export interface Snapshot extends Common {
 export interface Timestamp extends Common {
   readonly _type: "timestamp";
   readonly meta: { readonly "snapshot.json": MetaFile };
+  /** See `core/news.ts`. */
+  readonly "x-edgesync-news"?: string;
   /** When this was signed: a lower bound of the time for sites without a clock that they can trust. */
   readonly "x-edgesync-issued": string;
 }
@@ -214,11 +216,17 @@ export function makeSnapshot(version: number, meta: Snapshot["meta"], now: numbe
   };
 }
 
-export function makeTimestamp(version: number, snapshot: MetaFile, now: number): Timestamp {
+export function makeTimestamp(
+  version: number,
+  snapshot: MetaFile,
+  now: number,
+  news?: string,
+): Timestamp {
   return {
     _type: "timestamp",
     ...common(version, "timestamp", now),
     meta: { "snapshot.json": snapshot },
+    ...(news !== undefined && { "x-edgesync-news": news }),
     "x-edgesync-issued": isoSeconds(now),
   };
 }

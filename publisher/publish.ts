@@ -18,6 +18,7 @@ import {
   withRole,
 } from "./metadata.ts";
 import type { Kind, MetaFile, Metadata, RoleKeys, TargetFile, Targets } from "./metadata.ts";
+import { newsOf } from "./news.ts";
 import { targetLocation, write } from "./repository.ts";
 import type { Repository } from "./repository.ts";
 
@@ -102,7 +103,7 @@ export async function publish(
     const next = nextTargets(top, { delegations }, "targets", now);
     changed.set("targets", await sign(next, signers.targets));
   }
-  await signAnew(repository, await keyring.load(), signers, changed, now);
+  await signAnew(repository, await keyring.load(), signers, changed, now, targets);
 }
 
 /** Signs anew what is in the last part of its life, as far as the keys are here. */
@@ -132,6 +133,7 @@ export async function signAnew(
   signers: Pick<Signers, "snapshot" | "timestamp">,
   changed: Map<string, Metadata<Targets>>,
   now: number,
+  targets: readonly NewTarget[] = [],
 ): Promise<readonly string[]> {
   const renewed = ["timestamp", "snapshot"];
   if (await renewRoot(repository, set, now)) renewed.push("root");
@@ -145,7 +147,7 @@ export async function signAnew(
     changed.set(name, await sign(nextTargets(file.signed, {}, kind, now), keys));
     renewed.push(name);
   }
-  const timestamp = await writeListed(repository, signers, changed, now);
+  const timestamp = await writeListed(repository, signers, changed, now, targets);
   // The step that counts: before it nothing has changed for clients, after it everything has.
   await write(repository, "metadata/timestamp.json", timestamp);
   return renewed;
@@ -161,8 +163,10 @@ export async function writeListed(
   signers: Pick<Signers, "snapshot" | "timestamp">,
   changed: ReadonlyMap<string, Metadata<Targets>>,
   now: number,
+  targets: readonly NewTarget[] = [],
 ): Promise<Buffer> {
   const meta: Record<string, MetaFile> = { ...repository.snapshot.signed.meta };
+  const files = new Map<string, Uint8Array>();
   // Delegated roles before the one that delegates to them, as clients would find them.
   const order = [...changed].toSorted(
     ([a], [b]) => Number(a === "targets") - Number(b === "targets"),
@@ -171,6 +175,7 @@ export async function writeListed(
     const bytes = readable(name, file);
     await write(repository, `metadata/${file.signed.version}.${name}.json`, bytes);
     meta[`${name}.json`] = metaFile(file.signed.version, bytes);
+    files.set(`metadata/${file.signed.version}.${name}.json`, bytes);
   }
   const version = repository.snapshot.signed.version + 1;
   const snapshot = readable(
@@ -178,10 +183,17 @@ export async function writeListed(
     await sign(makeSnapshot(version, meta, now), signers.snapshot),
   );
   await write(repository, `metadata/${version}.snapshot.json`, snapshot);
+  for (const { path, bytes } of targets)
+    files.set(targetLocation(path, hash("sha256", bytes)), bytes);
   const timestamp = makeTimestamp(
     repository.timestamp.signed.version + 1,
     metaFile(version, snapshot),
     now,
+    newsOf(repository, {
+      files: new Map([[`metadata/${version}.snapshot.json`, snapshot], ...files]),
+      meta,
+      changed,
+    }),
   );
   return readable("timestamp", await sign(timestamp, signers.timestamp));
 }

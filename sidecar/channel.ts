@@ -16,6 +16,7 @@ import type { Downloads } from "./download.ts";
 import { readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import { anywhere } from "./mirrors.ts";
+import { withNews } from "./news.ts";
 import type { Repository } from "./repository.ts";
 import type { Store } from "./store.ts";
 import type { TrustTime } from "./trust-time.ts";
@@ -72,7 +73,7 @@ async function lookOnce(
     throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${deps.root} does not exist`);
   const { store, clock } = deps;
   const trust = {
-    source: sourceOf(deps),
+    source: withNews(sourceOf(deps)),
     store: store.trust,
     initialRoot,
     now: clock.now(),
