@@ -317,7 +317,7 @@ describe("a site that follows a registry", () => {
     const folder = await credentials({ username: "robot", password: "secret" });
     let revoked = false;
     registry.intercept = ({ path, to }) => {
-      if (to === "registry" && !revoked && path.includes("snapshot")) {
+      if (to === "registry" && !revoked && path.includes("timestamp")) {
         revoked = true;
         registry.revoke();
       }

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { chmod, readdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { parseReleaseDocument } from "#core/release-document.ts";
 import { authority } from "../support/certificates.ts";
 import { realClock } from "../support/real-clock.ts";
 import { initRepository } from "../../publisher/init.ts";
@@ -266,7 +267,11 @@ describe("what is not to be trusted is not adopted, and what runs goes on", () =
   test("a tampered manifest", () =>
     refused(async (world) => {
       await world.publish("1.1.0", files("two"));
-      world.origin.fail(/^targets\/releases/, { fault: "flipped", at: 99 }, 1_000_000);
+      const folder = join(world.repository, "targets/releases/web/1.1.0");
+      const [name = ""] = readdirSync(folder);
+      const { manifest } = parseReleaseDocument(readFileSync(join(folder, name)));
+      const blob = new RegExp(manifest.full.sha256);
+      world.origin.fail(blob, { fault: "flipped", at: 99 }, 1_000_000);
     }, "DIGEST_MISMATCH"));
 
   test("metadata that another key signed", () =>
