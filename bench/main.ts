@@ -6,10 +6,12 @@
  *     startup   from spawn to the first 200: the sidecar's bundle, a bundle of its libraries only, and a bare Node server
  *     memory    the same three, idle, and the first two after 300 HTTPS requests that they made and 50 scrapes that they served
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
+ *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
  */
 import process from "node:process";
 import { fleet } from "./fleet.ts";
 import { memory } from "./memory.ts";
+import { publish } from "./publish.ts";
 import { startup } from "./startup.ts";
 import type { Measurement } from "./subjects.ts";
 
@@ -17,6 +19,7 @@ const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
   startup,
   memory,
   fleet,
+  publish,
 };
 
 const names = process.argv.slice(2);
