@@ -6,10 +6,11 @@ import { containerDecoder } from "./container.ts";
 import type { Decoder } from "./decoder.ts";
 import type { SegmentDecoder } from "./segment.ts";
 import { stored } from "./stored.ts";
+import { tensor } from "./tensor.ts";
 import { zstdSegments } from "./zstd-segments.ts";
 
 /** What the segments of a container may be made with. */
-export const segmentDecoders: readonly SegmentDecoder[] = [stored];
+export const segmentDecoders: readonly SegmentDecoder[] = [stored, tensor];
 
 const decoders: readonly Decoder[] = [
   zstdSegments,

@@ -70,7 +70,8 @@ async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
           [constants.ZSTD_c_strategy]: constants.ZSTD_fast,
           [constants.ZSTD_c_minMatch]: 7,
           [constants.ZSTD_c_hashLog]: 6,
-          [constants.ZSTD_c_windowLog]: windowLog(raw, 10),
+          // No more than a block: a decoder holds a window for each of a dozen such streams.
+          [constants.ZSTD_c_windowLog]: Math.min(17, windowLog(raw, 10)),
         };
   return { method: METHODS.zstd, bytes: await zstd(bytes, { params }), coding, raw };
 }
