@@ -1,6 +1,6 @@
 /** The differences between the elements of two tensors, chunk by chunk, as the encoder of the tensor codec looks at them. */
 
-/** Elements that are looked at together: a multiple of every unit up to 2^16. */
+/** Few enough for a processor's cache. */
 const CHUNK = 65_536;
 
 /** A piece that stands in one row in both files: offsets in the ranges that the segment is made from. Bytes. */
@@ -32,15 +32,16 @@ export interface Differ {
   ): void;
 }
 
-export function openDiffer(old: Uint8Array, target: Uint8Array): Differ {
-  const before = new Uint8Array(CHUNK * 4);
-  const after = new Uint8Array(CHUNK * 4);
-  const differences = { values: new Uint32Array(CHUNK), keys: new Uint16Array(CHUNK) };
+/** @param chunk elements that are looked at together */
+export function openDiffer(old: Uint8Array, target: Uint8Array, chunk: number = CHUNK): Differ {
+  const before = new Uint8Array(chunk * 4);
+  const after = new Uint8Array(chunk * 4);
+  const differences = { values: new Uint32Array(chunk), keys: new Uint16Array(chunk) };
   return {
     visit(region, from, to, visitor) {
       const width = WIDTHS[region.dtype];
-      for (let start = from; start < to; start += CHUNK) {
-        const count = Math.min(CHUNK, to - start);
+      for (let start = from; start < to; start += chunk) {
+        const count = Math.min(chunk, to - start);
         const [oldAt, newAt] = [region.old + start * width, region.target + start * width];
         before.set(old.subarray(oldAt, oldAt + count * width));
         after.set(target.subarray(newAt, newAt + count * width));

@@ -1,0 +1,197 @@
+/**
+ * Which parts of a new file the tensor codec should try, and against what of the old one. Tensors that both headers name are compared
+ * with each other wherever they stand. Without a header, as in ONNX files, each window is tried as each type and at each alignment, at the same
+ * place from the file's start and from its end.
+ */
+import { readBytes } from "./decoder.ts";
+import type { RandomAccess } from "./decoder.ts";
+import { WIDTHS, openDiffer } from "./tensor-differences.ts";
+import type { Dtype, Region } from "./tensor-differences.ts";
+import { tensorsOf } from "./tensor-layout.ts";
+import { entropy } from "./tensor-runs.ts";
+
+/** The most that a segment makes: what the encoder holds twice. Bytes. */
+const SEGMENT_BYTES = 64 * 2 ** 20;
+/** Between two regions of a segment: padding, small tensors of other types. More is another codec's work. */
+const MAX_BETWEEN = 4096;
+/** Bytes of which one choice is made. */
+const WINDOW = 256 * 1024;
+/** Of a window, that many bytes are looked at. */
+const SAMPLE = 16 * 1024;
+/** A window is only worth the trial when its differences are estimated at no more than this share of its bytes. */
+const PROMISING = 0.85;
+
+/** One segment for {@link encodeTensors}; the regions are relative to the two ranges. */
+export interface TensorSegment {
+  readonly old: { readonly offset: number; readonly size: number };
+  readonly target: { readonly offset: number; readonly size: number };
+  readonly regions: readonly Region[];
+}
+
+/** In the order of the new file, not overlapping; between them is what other codecs are for. */
+export async function planTensors(
+  old: RandomAccess,
+  target: RandomAccess,
+  signal: AbortSignal,
+): Promise<readonly TensorSegment[]> {
+  const named = await namedRegions(old, target);
+  return segmentsOf(named.length > 0 ? named : await guessedRegions(old, target, signal));
+}
+
+async function namedRegions(old: RandomAccess, target: RandomAccess): Promise<readonly Region[]> {
+  const tensors = await tensorsOf(target);
+  if (tensors.length === 0) return [];
+  const before = new Map((await tensorsOf(old)).map((tensor) => [tensor.name, tensor]));
+  const regions: Region[] = [];
+  let end = 0;
+  for (const { name, dtype, offset, size } of tensors) {
+    const other = before.get(name);
+    // A hostile or odd header may let tensors overlap.
+    if (other?.dtype !== dtype || other.size !== size || offset < end) continue;
+    end = offset + size;
+    append(regions, { old: other.offset, target: offset, size, dtype });
+  }
+  return regions;
+}
+
+/** Adds a region, to the last one when it goes on where that ends in both files. */
+function append(regions: Region[], region: Region): void {
+  const last = regions.at(-1);
+  if (
+    last?.dtype === region.dtype &&
+    last.old + last.size === region.old &&
+    last.target + last.size === region.target
+  )
+    regions[regions.length - 1] = { ...last, size: last.size + region.size };
+  else regions.push(region);
+}
+
+interface Choice {
+  readonly dtype: Dtype;
+  /** Old position minus new position. */
+  readonly shift: number;
+  /** Where elements begin, modulo their width. */
+  readonly phase: number;
+}
+
+async function guessedRegions(
+  old: RandomAccess,
+  target: RandomAccess,
+  signal: AbortSignal,
+): Promise<readonly Region[]> {
+  const choices = [...new Set([0, old.size - target.size])].flatMap((shift): Choice[] => [
+    ...[0, 1].map((phase) => ({ dtype: "bf16" as const, shift, phase })),
+    ...[0, 1, 2, 3].map((phase) => ({ dtype: "f32" as const, shift, phase })),
+  ]);
+  const regions: Region[] = [];
+  let choice: Choice | undefined;
+  for (let start = 0; start < target.size; start += WINDOW) {
+    signal.throwIfAborted();
+    const end = Math.min(start + WINDOW, target.size);
+    const chosen = await choose(choices, old, target, start, end);
+    // A window without changes says nothing: it belongs to what came before.
+    if (chosen !== "unchanged") choice = chosen;
+    if (choice === undefined) continue;
+    const { dtype, shift, phase } = choice;
+    const width = WIDTHS[dtype];
+    // As far as the old file goes.
+    const first = Math.max(start, -shift);
+    const from = first + modulo(phase - first, width);
+    const room = Math.min(end, old.size - shift) - from;
+    const size = Math.floor(room / width) * width;
+    if (size > 0) append(regions, { old: from + shift, target: from, size, dtype });
+  }
+  return regions;
+}
+
+/** The cheapest choice for a window, undefined when none is promising. */
+async function choose(
+  choices: readonly Choice[],
+  old: RandomAccess,
+  target: RandomAccess,
+  start: number,
+  end: number,
+): Promise<Choice | "unchanged" | undefined> {
+  const from = start + Math.max(0, ((end - start) >> 1) - (SAMPLE >> 1));
+  const size = Math.min(SAMPLE, end - from);
+  const sample = await readBytes(target, from, size);
+  const before = new Map<number, Buffer>();
+  for (const { shift } of choices)
+    if (!before.has(shift) && from + shift >= 0 && from + shift + size <= old.size)
+      before.set(shift, await readBytes(old, from + shift, size));
+  let best: { readonly choice: Choice; readonly bits: number } | undefined;
+  for (const choice of choices) {
+    const bytes = before.get(choice.shift);
+    if (bytes === undefined) continue;
+    if (bytes.equals(sample)) return "unchanged";
+    const width = WIDTHS[choice.dtype];
+    const skip = modulo(choice.phase - from, width);
+    const bits = costOf(bytes.subarray(skip), sample.subarray(skip), choice.dtype);
+    if (best === undefined || bits < best.bits) best = { choice, bits };
+  }
+  return best !== undefined && best.bits < 8 * size * PROMISING ? best.choice : undefined;
+}
+
+function modulo(value: number, width: number): number {
+  return ((value % width) + width) % width;
+}
+
+/** Bits, about, for the differences of a sample. */
+function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): number {
+  const size = Math.floor(after.length / WIDTHS[dtype]);
+  const region = { old: 0, target: 0, size: size * WIDTHS[dtype], dtype };
+  const lengths = Array.from({ length: 33 }, () => 0);
+  openDiffer(before, after, size).visit(region, 0, size, ({ values }, _start, count) => {
+    for (let index = 0; index < count; index++) {
+      const length = 32 - Math.clz32(values[index] ?? 0);
+      lengths[length] = (lengths[length] ?? 0) + 1;
+    }
+  });
+  return lengths.reduce(
+    (bits, count, length) => bits + count * Math.max(0, length - 1),
+    entropy(lengths),
+  );
+}
+
+/** Regions in order, cut and put together to segments that an encoder can hold. */
+function segmentsOf(regions: readonly Region[]): readonly TensorSegment[] {
+  const segments: TensorSegment[] = [];
+  let open: Region[] = [];
+  const close = (): void => {
+    const [first, last] = [open[0], open.at(-1)];
+    if (first === undefined || last === undefined) return;
+    const oldStart = Math.min(...open.map((region) => region.old));
+    const oldEnd = Math.max(...open.map((region) => region.old + region.size));
+    const start = first.target;
+    segments.push({
+      old: { offset: oldStart, size: oldEnd - oldStart },
+      target: { offset: start, size: last.target + last.size - start },
+      regions: open.map((region) => ({
+        ...region,
+        old: region.old - oldStart,
+        target: region.target - start,
+      })),
+    });
+    open = [];
+  };
+  for (const region of regions)
+    for (let done = 0; done < region.size;) {
+      const [first, last] = [open[0], open.at(-1)];
+      const part = { ...region, old: region.old + done, target: region.target + done };
+      const room = first === undefined ? SEGMENT_BYTES : first.target + SEGMENT_BYTES - part.target;
+      const width = WIDTHS[region.dtype];
+      const size = Math.min(region.size - done, Math.floor(room / width) * width);
+      const far =
+        last !== undefined &&
+        (part.target - last.target - last.size > MAX_BETWEEN ||
+          Math.abs(part.old - (first?.old ?? 0)) + size > 2 * SEGMENT_BYTES);
+      if (size <= 0 || far) {
+        close();
+        continue;
+      }
+      open.push({ ...part, size });
+      done += size;
+    }
+  close();
+  return segments;
+}
