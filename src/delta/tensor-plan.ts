@@ -21,6 +21,9 @@ const SAMPLE = 16 * 1024;
 /** A window is only worth the trial when its differences are estimated at no more than this share of its bytes. */
 const PROMISING = 0.85;
 
+/** A file without a header is only taken for weights when at least this share of it looks like them. */
+const LEAST_SHARE = 0.5;
+
 /** One segment for {@link encodeTensors}; the regions are relative to the two ranges. */
 export interface TensorSegment {
   readonly old: { readonly offset: number; readonly size: number };
@@ -101,7 +104,9 @@ async function guessedRegions(
     const size = Math.floor(room / width) * width;
     if (size > 0) append(regions, { old: from + shift, target: from, size, dtype });
   }
-  return regions;
+  const covered = regions.reduce((sum, { size }) => sum + size, 0);
+  // Here and there, other things look like weights; to cut a file there would cost more than it brings.
+  return covered < target.size * LEAST_SHARE ? [] : regions;
 }
 
 /** The cheapest choice for a window, undefined when none is promising. */
