@@ -3,22 +3,23 @@ import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { Readable, pipeline } from "node:stream";
 import { constants, createZstdCompress } from "node:zlib";
-import { decoderOf } from "#core/delta/codec.ts";
+import { CODEC, decoderOf } from "#core/delta/codec.ts";
 import { encodeDelta } from "#core/delta/encode.ts";
 import type { Run } from "#core/delta/encode.ts";
 import { FULL_WINDOW_LOG, decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import { openLanes } from "#core/lanes.ts";
 import type { Blob, Content, DeltaBlob, FullBlob, Release } from "#core/release.ts";
 import { digestOf, openRandom, readRange, spool } from "./files.ts";
 import type { Spooled } from "./files.ts";
 import { blobFile } from "./repository.ts";
+import { openMatching } from "./matching.ts";
 import type { Repository } from "./repository.ts";
 import type { Source } from "./tree.ts";
 import type { Progress } from "./work.ts";
 
 /** A delta is kept only when it is smaller than this part of the compressed full blob. */
 const WORTH = 0.9;
-const CODEC = "zstd-segments";
 
 /** Where the bytes of a blob are: a file of their own, or a part of a pack. */
 export interface Location {
@@ -51,6 +52,9 @@ export function openBlobMaker(
   const packed = packedParts(repository, earlier);
   const made = new Map<string, Location>();
   const bases = new Map<string, Promise<string>>();
+  const matching = openMatching();
+  // Each holds about ten bytes for each byte of its file, and uses every processor by itself.
+  const encoding = openLanes(1);
 
   async function locate(sha256: string): Promise<Location> {
     const known = made.get(sha256) ?? packed.get(sha256);
@@ -123,8 +127,12 @@ export function openBlobMaker(
     await using old = await openRandom(oldFile);
     await using target = await openRandom(source.file);
     if (old.size === 0 || target.size !== source.size) return undefined;
+    const advance = (bytes: number): void => progress.advance(bytes, source.path);
+    const crew = { run, match: matching.match, advance };
     try {
-      const delta = await spool(repository.temporary(), encodeDelta(old, target, run, signal));
+      const delta = await encoding(() =>
+        spool(repository.temporary(), encodeDelta(old, target, crew, signal)),
+      );
       // The proof: only a delta from which a decoder has made the file is offered.
       const bytes = readRange(delta.path, 0, delta.size);
       const decoder = decoderOf(CODEC);
@@ -136,8 +144,6 @@ export function openBlobMaker(
       // This pair cannot be encoded: the full blob does.
       if (codeOf(error) === "DELTA_INVALID") return undefined;
       throw error;
-    } finally {
-      progress.advance(source.size, source.path);
     }
   }
 

@@ -56,7 +56,10 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
   let positionals: readonly string[];
   try {
     const options = Object.fromEntries(
-      Object.keys(command.options).map((name) => [name, { type: "string" as const }]),
+      Object.keys(command.options).map((name) => [
+        name,
+        { type: "string" as const, ...(name === "output" && { short: "o" }) },
+      ]),
     );
     const json = { type: "boolean" as const };
     const help = { type: "boolean" as const, short: "h" };

@@ -6,6 +6,7 @@ import { isPlatform, isVersion } from "#core/release.ts";
 import { channelRef, integer, isAppName } from "#core/values.ts";
 import { setChannel } from "./channel.ts";
 import type { Arguments, Command, Shell } from "./command.ts";
+import { deltaCommands } from "./commands/delta.ts";
 import { initRepository } from "./init.ts";
 import { refuseKeysInside } from "./keys.ts";
 import type { Keyring } from "./keys.ts";
@@ -277,4 +278,5 @@ export const COMMANDS: readonly Command[] = [
   renewCommand,
   serveCommand,
   verify,
+  ...deltaCommands,
 ];

@@ -5,17 +5,18 @@
 import { containerDecoder } from "./container.ts";
 import type { Decoder } from "./decoder.ts";
 import type { SegmentDecoder } from "./segment.ts";
+import { executable } from "./executable.ts";
+import { plain } from "./plain.ts";
 import { stored } from "./stored.ts";
 import { tensor } from "./tensor.ts";
-import { zstdSegments } from "./zstd-segments.ts";
 
 /** What the segments of a container may be made with. */
-export const segmentDecoders: readonly SegmentDecoder[] = [stored, tensor];
+export const segmentDecoders: readonly SegmentDecoder[] = [stored, plain, executable, tensor];
 
-const decoders: readonly Decoder[] = [
-  zstdSegments,
-  containerDecoder("edgesync-1", segmentDecoders),
-];
+/** The codec that manifests name; which of the others made a segment, the delta says itself. */
+export const CODEC = "edgesync-1";
+
+const decoders: readonly Decoder[] = [containerDecoder(CODEC, segmentDecoders)];
 
 export const knownCodecs: readonly string[] = decoders.map((decoder) => decoder.name);
 

@@ -4,7 +4,7 @@
  * that the segment is right.
  */
 import { promisify } from "node:util";
-import { brotliCompress, constants, zstdCompress } from "node:zlib";
+import { brotliCompress, constants, zstdCompress, zstdCompressSync } from "node:zlib";
 import { CHUNK_BYTES, MAGIC, decodeSegment } from "./container.ts";
 import type { Chunks, SegmentHeader } from "./container.ts";
 import type { RandomAccess } from "./decoder.ts";
@@ -75,6 +75,19 @@ async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
         };
   return { method: METHODS.zstd, bytes: await zstd(bytes, { params }), coding, raw };
 }
+
+/**
+ * Codings worth a trial for bytes of any kind. Brotli's highest level is the smallest for all but long streams, for which its windows
+ * are too small to make up for a megabyte each second.
+ */
+export function codingsOf(bytes: Uint8Array): readonly Coding[] {
+  if (bytes.length <= SLOW_BYTES) return ["brotli"];
+  const sample = bytes.subarray(bytes.length >> 1, (bytes.length >> 1) + SAMPLE_BYTES);
+  return zstdCompressSync(sample).length > 0.98 * sample.length ? ["huffman"] : ["zstd"];
+}
+
+const SLOW_BYTES = 24 * 1024 * 1024;
+const SAMPLE_BYTES = 256 * 1024;
 
 /** The smallest window that holds all of it, within what the format allows. */
 function windowLog(bytes: number, least: number): number {

@@ -1,9 +1,8 @@
 /** The streams of copies; see copies.ts. */
 import type { Copies } from "./matcher.ts";
 import { openWriter, zigzag } from "./numbers.ts";
-import type { Coding, StreamContent } from "./segment.ts";
-
-const CODINGS: readonly Coding[] = ["brotli"];
+import { codingsOf } from "./container-writer.ts";
+import type { StreamContent } from "./segment.ts";
 
 /** @param old what the decoder's view will be, byte for byte */
 export function writeCopies(
@@ -42,6 +41,6 @@ export function writeCopies(
   }
   return [literals, lengths, sources, gaps, changes, bytes].map((writer) => ({
     bytes: writer.done(),
-    codings: CODINGS,
+    codings: codingsOf(writer.done()),
   }));
 }

@@ -2,10 +2,11 @@
 import { writeCopies } from "./copies-writer.ts";
 import type { OldView } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
-import { parseElf } from "./elf.ts";
+import { AARCH64, X86_64, parseElf } from "./elf.ts";
 import { ADDRESS_LIMIT, writeImage } from "./image.ts";
 import { describe } from "./image-of-elf.ts";
 import type { Executables, Features } from "./image-of-elf.ts";
+import type { Match } from "./match.ts";
 import type { Copies } from "./matcher.ts";
 import { openMoves } from "./moves.ts";
 import type { Moves, Shifts } from "./moves.ts";
@@ -16,9 +17,6 @@ import { openScanners, rebasedView } from "./rebase.ts";
 import type { Scanner } from "./rebase.ts";
 import type { StreamContent } from "./segment.ts";
 import { findPoints } from "./votes.ts";
-
-/** Finds copies between two byte strings, on as many threads as there are. */
-export type Match = (old: Uint8Array, target: Uint8Array, signal: AbortSignal) => Promise<Copies>;
 
 /** More rounds find more: the copies from a rebased file say better what has moved. */
 const ROUNDS = 2;
@@ -33,41 +31,93 @@ export async function encodeExecutable(
   old: Buffer,
   target: Buffer,
   first: Copies,
-  features: Features,
   match: Match,
   signal: AbortSignal,
 ): Promise<readonly StreamContent[] | undefined> {
   const [oldElf, newElf] = [parseElf(old), parseElf(target)];
   if (oldElf === undefined || newElf === undefined) return undefined;
-  const executables = describe(old, target, oldElf, newElf, features);
-  if (executables === undefined) return undefined;
-  const { image } = executables;
-  const scanners = await openScanners(image, inMemory(old), signal);
+  let chosen:
+    { readonly executables: Executables; readonly scanners: readonly Scanner[] } | undefined;
+  let least = Number.POSITIVE_INFINITY;
   const rebased = Buffer.from(new SharedArrayBuffer(old.length));
+  const prepare = async (features: Features): Promise<void> => {
+    const executables = describe(old, target, oldElf, newElf, features);
+    if (executables === undefined) return;
+    const scanners = await openScanners(executables.image, inMemory(old), signal);
+    const { moved, points } = findMoves(old, target, first, executables, scanners);
+    rebase(rebased, old, scanners, openMoves(moved, points, ADDRESS_LIMIT), executables);
+    const wrong = wrongBytes(rebased, target, first);
+    if (wrong < least) [least, chosen] = [wrong, { executables, scanners }];
+  };
+  for (const features of FEATURES[oldElf.machine] ?? []) {
+    signal.throwIfAborted();
+    await prepare(features);
+  }
+  if (chosen === undefined) return undefined;
+  const { executables, scanners } = chosen;
   let copies = first;
-  let moved = nothing;
-  let points = nothing;
+  let found = { moved: nothing, points: nothing };
   for (let round = 0; round < ROUNDS; round++) {
     signal.throwIfAborted();
-    moved = movesOfCopies(copies, executables);
-    const before = openMoves(moved, nothing, ADDRESS_LIMIT);
-    points = findPoints(old, target, copies, scanners, before, executables);
-    await rebase(rebased, old, scanners, openMoves(moved, points, ADDRESS_LIMIT), executables);
+    found = findMoves(old, target, copies, executables, scanners);
+    rebase(
+      rebased,
+      old,
+      scanners,
+      openMoves(found.moved, found.points, ADDRESS_LIMIT),
+      executables,
+    );
     copies = await match(rebased, target, signal);
   }
-  return [...writeCopies(rebased, target, copies), ...writeMoves(executables, moved, points)];
+  return [
+    ...writeCopies(rebased, target, copies),
+    ...writeMoves(executables, found.moved, found.points),
+  ];
+}
+
+/** What is tried for a machine: the one after which the fewest bytes are wrong is taken. */
+const FEATURES: Readonly<Record<number, readonly Features[]>> = {
+  [X86_64]: [
+    { absolute: false, conditional: false },
+    { absolute: true, conditional: false },
+  ],
+  [AARCH64]: [
+    { absolute: false, conditional: false },
+    { absolute: false, conditional: true },
+  ],
+};
+
+function findMoves(
+  old: Buffer,
+  target: Buffer,
+  copies: Copies,
+  executables: Executables,
+  scanners: readonly Scanner[],
+): { readonly moved: Shifts; readonly points: Shifts } {
+  const moved = movesOfCopies(copies, executables);
+  const before = openMoves(moved, nothing, ADDRESS_LIMIT);
+  return { moved, points: findPoints(old, target, copies, scanners, before, executables) };
+}
+
+function wrongBytes(old: Uint8Array, target: Uint8Array, copies: Copies): number {
+  let wrong = 0;
+  for (let index = 0; index < copies.length; index += 3) {
+    const [at = 0, from = 0, length = 0] = copies.subarray(index, index + 3);
+    for (let i = 0; i < length; i++) if (old[from + i] !== target[at + i]) wrong++;
+  }
+  return wrong;
 }
 
 const nothing: Shifts = { addresses: new Int32Array(0), shifts: new Int32Array(0) };
 
 /** The whole rebased file, made by the code that decoders make parts of it with. */
-async function rebase(
+function rebase(
   into: Buffer,
   old: Buffer,
   scanners: readonly Scanner[],
   moves: Moves,
   { image }: Executables,
-): Promise<void> {
+): void {
   const view: OldView = rebasedView(pagesInMemory(old), scanners, moves, image.newBase);
   for (let from = 0; from < old.length; from += STEP_BYTES)
     view.copy(into, from, from, Math.min(old.length, from + STEP_BYTES));

@@ -46,7 +46,7 @@ export function buildIndex(old: Uint8Array, { heads, links }: SeedIndex): void {
 }
 
 /** Copies, three numbers each: where in the new bytes, where in the old ones, how many. In order, not overlapping in the new bytes. */
-export type Copies = Int32Array;
+export type Copies = Int32Array<ArrayBuffer>;
 
 /** Copies for the new bytes between two positions. */
 export function findCopies(

@@ -5,6 +5,7 @@
 import { PAIR_BYTES, scanAarch64 } from "./aarch64.ts";
 import type { OldView } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
+import { unreachable } from "../errors.ts";
 import type { FieldSink, Stretch } from "./fields.ts";
 import { pageFlags } from "./image.ts";
 import type { Image, Region } from "./image.ts";
@@ -120,6 +121,8 @@ async function fieldsOf(
         if (start !== undefined) scanFunctions(stretch, start, bases, sink);
       };
     }
+    default:
+      return unreachable(name);
   }
 }
 

@@ -21,7 +21,10 @@ function blocksOf({ offset, size }: Region): { readonly first: number; readonly 
 }
 
 /** Takes record starts in ascending order. */
-function collectAnchors(region: Region): { readonly anchors: Anchors; add(start: number): void } {
+function collectAnchors(region: Region): {
+  readonly anchors: Anchors;
+  readonly add: (start: number) => void;
+} {
   const { first, count } = blocksOf(region);
   const anchors = new Int32Array(count).fill(-1);
   return {
