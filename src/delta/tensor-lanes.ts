@@ -43,10 +43,10 @@ export function openLanes(sources: readonly ByteSource[], needs: readonly number
         ended[lane] = true;
         break;
       }
-      const part = source.buffer.subarray(source.at, Math.min(source.end, source.at + limit - end));
-      arena.set(part, end);
-      end += part.length;
-      source.at += part.length;
+      const count = Math.min(source.end - source.at, limit - end);
+      source.buffer.copy(arena, end, source.at, source.at + count);
+      end += count;
+      source.at += count;
     }
     ends[lane] = end;
   }
@@ -55,9 +55,13 @@ export function openLanes(sources: readonly ByteSource[], needs: readonly number
     arena,
     at,
     async fill(signal) {
-      for (const [lane, source] of sources.entries())
-        if (ended[lane] !== true && (ends[lane] ?? 0) - (at[lane] ?? 0) < (needs[lane] ?? 0))
-          await refill(lane, source, signal);
+      // By index: an iterator would make garbage for each of thousands of steps.
+      for (let lane = 0; lane < at.length; lane++) {
+        if (ended[lane] === true || (ends[lane] ?? 0) - (at[lane] ?? 0) >= (needs[lane] ?? 0))
+          continue;
+        const source = sources[lane];
+        if (source !== undefined) await refill(lane, source, signal);
+      }
     },
     check() {
       for (let lane = 0; lane < at.length; lane++)
