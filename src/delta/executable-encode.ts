@@ -3,7 +3,7 @@ import { writeCopies } from "./copies-writer.ts";
 import type { OldView } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
 import { AARCH64, X86_64, parseElf } from "./elf.ts";
-import { ADDRESS_LIMIT, writeImage } from "./image.ts";
+import { addressEnd, writeImage } from "./image.ts";
 import { describe } from "./image-of-elf.ts";
 import type { Executables, Features } from "./image-of-elf.ts";
 import type { Match } from "./match.ts";
@@ -45,7 +45,13 @@ export async function encodeExecutable(
     if (executables === undefined) return;
     const scanners = await openScanners(executables.image, inMemory(old), signal);
     const { moved, points } = findMoves(old, target, first, executables, scanners);
-    rebase(rebased, old, scanners, openMoves(moved, points, ADDRESS_LIMIT), executables);
+    rebase(
+      rebased,
+      old,
+      scanners,
+      openMoves(moved, points, addressEnd(executables.image)),
+      executables,
+    );
     const wrong = wrongBytes(rebased, target, first);
     if (wrong < least) [least, chosen] = [wrong, { executables, scanners }];
   };
@@ -64,7 +70,7 @@ export async function encodeExecutable(
       rebased,
       old,
       scanners,
-      openMoves(found.moved, found.points, ADDRESS_LIMIT),
+      openMoves(found.moved, found.points, addressEnd(executables.image)),
       executables,
     );
     copies = await match(rebased, target, signal);
@@ -95,7 +101,7 @@ function findMoves(
   scanners: readonly Scanner[],
 ): { readonly moved: Shifts; readonly points: Shifts } {
   const moved = movesOfCopies(copies, executables);
-  const before = openMoves(moved, nothing, ADDRESS_LIMIT);
+  const before = openMoves(moved, nothing, addressEnd(executables.image));
   return { moved, points: findPoints(old, target, copies, scanners, before, executables) };
 }
 

@@ -3,7 +3,7 @@
  * address of it changes everywhere; the moves say so once, and the copies are then as good as if nothing had moved.
  */
 import { COPY_STREAMS, decodeCopies } from "./copies.ts";
-import { ADDRESS_LIMIT, readImage } from "./image.ts";
+import { addressEnd, readImage } from "./image.ts";
 import { invalid } from "./invalid.ts";
 import { openMoves, readShifts } from "./moves.ts";
 import { NUMBER_BYTES, readNumber } from "./numbers.ts";
@@ -29,7 +29,7 @@ export const executable: SegmentDecoder = {
     const moves = openMoves(
       await readShifts(await image(), starts, shifts),
       await readShifts(await image(), points, pointShifts),
-      ADDRESS_LIMIT,
+      addressEnd(shape),
     );
     const scanners = await openScanners(shape, old, signal);
     const view = rebasedView(openPages(old), scanners, moves, shape.newBase);

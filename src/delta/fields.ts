@@ -20,15 +20,17 @@ export interface FieldSink {
   page(at: number, second: number, address: number, target: number, scale: number): void;
 }
 
-/** Where fields may be: from the file, some of it. */
+/** Where fields may be: some of the file. One for each scanner, set anew for each block. */
 export interface Stretch {
-  readonly bytes: Buffer;
+  bytes: Buffer;
   /** Fields that begin from here on, as an index into `bytes`, */
-  readonly from: number;
+  from: number;
   /** and before here are looked for; */
-  readonly to: number;
+  to: number;
   /** none of them, nor what is read with it, goes beyond this. */
-  readonly limit: number;
+  limit: number;
+  /** Index of the region's first byte; may be before the bytes. */
+  origin: number;
   /** Of `bytes[0]`. */
-  readonly address: number;
+  address: number;
 }

@@ -137,3 +137,8 @@ export function pageFlags(areas: readonly Area[]): Uint8Array {
   }
   return flags;
 }
+
+/** No field means an address from here on; if one does, it is only slower. */
+export function addressEnd({ areas, regions }: Image): number {
+  return Math.max(0, ...[...areas, ...regions].map(({ address, size }) => address + size));
+}

@@ -6,7 +6,7 @@ import type { RandomAccess } from "./decoder.ts";
 import { invalid } from "./invalid.ts";
 
 export const PAGE_BYTES = 32 * 1024;
-const PAGES = 192;
+const PAGES = 96;
 /** Reads at a time: as many as Node's threads can have waiting, without making promises by the hundred. */
 const READS = 16;
 

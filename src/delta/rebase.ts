@@ -44,31 +44,28 @@ export async function openScanners(
   const flags = pageFlags(image.areas);
   const scanners: Scanner[] = [];
   for (const region of image.regions) {
+    const { offset, size, address } = region;
     const fields = await fieldsOf(region, image.oldBase, flags, file, signal);
+    const stretch: Stretch = { bytes: Buffer.alloc(0), from: 0, to: 0, limit: 0, origin: 0, address: 0 };
     scanners.push({
       region,
       scan(bytes, position, from, to, sink) {
-        const origin = region.offset - position;
-        fields(
-          {
-            bytes,
-            from: Math.max(from, region.offset) - position,
-            to: Math.min(to, region.offset + region.size) - position,
-            // Never what happens to be there behind the region or the block.
-            limit: Math.min(to + TAIL, region.offset + region.size) - position,
-            address: region.address - origin,
-          },
-          origin,
-          sink,
-        );
+        const end = offset + size;
+        stretch.bytes = bytes;
+        stretch.from = Math.max(from, offset) - position;
+        stretch.to = Math.min(to, end) - position;
+        // Never what happens to be there behind the region or the block.
+        stretch.limit = Math.min(to + TAIL, end) - position;
+        stretch.origin = offset - position;
+        stretch.address = address - stretch.origin;
+        fields(stretch, sink);
       },
     });
   }
   return scanners;
 }
 
-/** @param origin index of the region's first byte */
-type Fields = (stretch: Stretch, origin: number, sink: FieldSink) => void;
+type Fields = (stretch: Stretch, sink: FieldSink) => void;
 
 async function fieldsOf(
   region: Region,
@@ -83,30 +80,28 @@ async function fieldsOf(
   switch (name) {
     case "x86": {
       const operands = parameter(0) === 1 ? base : undefined;
-      return (stretch, origin, sink) =>
-        scanX86(earlier(stretch, origin, X86_LEAD), flags, operands, sink);
+      return (stretch, sink) => scanX86(earlier(stretch, X86_LEAD), flags, operands, sink);
     }
     case "aarch64":
-      return (stretch, origin, sink) =>
-        scanAarch64(earlier(stretch, origin, PAIR_BYTES), flags, parameter(0) === 1, sink);
+      return (stretch, sink) =>
+        scanAarch64(earlier(stretch, PAIR_BYTES), flags, parameter(0) === 1, sink);
     case "relocations":
-      return (stretch, origin, sink) =>
-        scanRelocations(stretch, origin, parameter(0), base, flags, sink);
+      return (stretch, sink) => scanRelocations(stretch, parameter(0), base, flags, sink);
     case "symbols":
-      return (stretch, origin, sink) => scanSymbols(stretch, origin, pair(0), base, flags, sink);
+      return (stretch, sink) => scanSymbols(stretch, pair(0), base, flags, sink);
     case "pointers":
-      return (stretch, origin, sink) => scanPointers(stretch, origin, base, flags, sink);
+      return (stretch, sink) => scanPointers(stretch, base, flags, sink);
     case "frameIndex":
-      return (stretch, origin, sink) => scanFrameIndex(stretch, origin, parameter(0), flags, sink);
+      return (stretch, sink) => scanFrameIndex(stretch, parameter(0), flags, sink);
     case "frames": {
       const anchors = await findFrames(file, region, signal);
-      return (stretch, origin, sink) => {
-        const start = firstRecord(anchors, region, stretch, origin);
+      return (stretch, sink) => {
+        const start = firstRecord(anchors, region, stretch);
         if (start !== undefined) scanFrames(stretch, start, flags, sink);
       };
     }
     case "goTable":
-      return (stretch, origin, sink) => scanFunctionTable(stretch, origin, pair(0), pair(2), sink);
+      return (stretch, sink) => scanFunctionTable(stretch, pair(0), pair(2), sink);
     case "goRecords": {
       const anchors = await findFunctions(file, region, signal);
       const bases = {
@@ -116,8 +111,8 @@ async function fieldsOf(
         units: pair(6),
         data: pair(8),
       };
-      return (stretch, origin, sink) => {
-        const start = firstRecord(anchors, region, stretch, origin);
+      return (stretch, sink) => {
+        const start = firstRecord(anchors, region, stretch);
         if (start !== undefined) scanFunctions(stretch, start, bases, sink);
       };
     }
@@ -126,15 +121,15 @@ async function fieldsOf(
   }
 }
 
-function earlier(stretch: Stretch, origin: number, lead: number): Stretch {
-  return { ...stretch, from: Math.max(stretch.from - lead, origin, 0) };
+function earlier(stretch: Stretch, lead: number): Stretch {
+  stretch.from = Math.max(stretch.from - lead, stretch.origin, 0);
+  return stretch;
 }
 
 function firstRecord(
   anchors: Anchors,
   region: Region,
-  { from }: Stretch,
-  origin: number,
+  { from, origin }: Stretch,
 ): number | undefined {
   const anchor = anchorOf(anchors, region, region.offset + from - origin);
   return anchor < 0 ? undefined : origin + anchor;

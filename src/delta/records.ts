@@ -199,8 +199,7 @@ export function scanFunctions(
 
 /** The table of functions: pairs of an offset of code and an offset of a record. */
 export function scanFunctionTable(
-  { bytes, from, to, limit }: Stretch,
-  origin: number,
+  { bytes, from, to, limit, origin }: Stretch,
   code: Base,
   records: Base,
   sink: FieldSink,

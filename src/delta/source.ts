@@ -9,7 +9,7 @@ import { invalid } from "./invalid.ts";
 /** The most that {@link ByteSource.ready} can be asked for. */
 export const READY_BYTES = 4096;
 /** Output of a decompressor at a time. */
-const PIECE_BYTES = 64 * 1024;
+const PIECE_BYTES = 32 * 1024;
 
 /** Methods as they stand in a segment's header. */
 export const METHODS = { stored: 0, brotli: 1, zstd: 2 } as const;

@@ -6,10 +6,23 @@ function aligned(from: number, origin: number, unit: number): number {
   return origin + Math.ceil((from - origin) / unit) * unit;
 }
 
+function readWord(bytes: Buffer, at: number): number {
+  return (
+    (bytes[at] ?? 0) |
+    ((bytes[at + 1] ?? 0) << 8) |
+    ((bytes[at + 2] ?? 0) << 16) |
+    ((bytes[at + 3] ?? 0) << 24)
+  );
+}
+
 /** A 64-bit address, counted from the base; -1 when it is none of the image's. */
 function readAddress(bytes: Buffer, at: number, base: number, flags: Uint8Array): number {
-  const target = bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32 - base;
-  return target >= 0 && (flags[Math.floor(target / 4096)] ?? 0) !== 0 ? target : -1;
+  const high = readWord(bytes, at + 4);
+  // Nearly all words that are no addresses end here.
+  if (high >>> 15 !== 0) return -1;
+  const target = (readWord(bytes, at) >>> 0) + high * 2 ** 32 - base;
+  if (target < 0 || target >= flags.length * 4096) return -1;
+  return (flags[target >>> 12] ?? 0) === 0 ? -1 : target;
 }
 
 /** Bytes of an entry of a relocation or symbol table. */
@@ -18,12 +31,10 @@ export const ENTRY_BYTES = 24;
 /**
  * Elf64_Rela: r_offset, r_info, r_addend.
  *
- * @param origin index of the table's first byte, may be before the stretch
  * @param type of relocations whose addend is an address
  */
 export function scanRelocations(
-  { bytes, from, to, limit }: Stretch,
-  origin: number,
+  { bytes, from, to, limit, origin }: Stretch,
   type: number,
   base: number,
   flags: Uint8Array,
@@ -45,8 +56,7 @@ export function scanRelocations(
  * @param names old and new address of the names
  */
 export function scanSymbols(
-  { bytes, from, to, limit }: Stretch,
-  origin: number,
+  { bytes, from, to, limit, origin }: Stretch,
   names: { readonly old: number; readonly new: number },
   base: number,
   flags: Uint8Array,
@@ -62,8 +72,7 @@ export function scanSymbols(
 }
 
 export function scanPointers(
-  { bytes, from, to, limit }: Stretch,
-  origin: number,
+  { bytes, from, to, limit, origin }: Stretch,
   base: number,
   flags: Uint8Array,
   sink: FieldSink,
@@ -81,8 +90,7 @@ export function scanPointers(
 
 /** Linux Standard Base, 10.6.2: pairs of 32 bits, both counting from the section, after a head of 12 bytes. */
 export function scanFrameIndex(
-  { bytes, from, to, limit, address }: Stretch,
-  origin: number,
+  { bytes, from, to, limit, origin, address }: Stretch,
   newBase: number,
   flags: Uint8Array,
   sink: FieldSink,
