@@ -16,11 +16,13 @@ const SEGMENT_BYTES = 64 * 2 ** 20;
 const MAX_BETWEEN = 4096;
 /** Bytes of which one choice is made. */
 const WINDOW = 256 * 1024;
-/** Of a window, that many bytes are looked at. */
+/** Of a window, that many bytes are looked at. A divisor of it. */
 const SAMPLE = 16 * 1024;
-/** A window is only worth the trial when its differences are estimated at no more than this share of its bytes. */
+/** A window is only worth the trial when the differences of elements take no more than this share of the changed elements. */
 const PROMISING = 0.85;
 
+/** Bytes at the start and at the end of a file that are no reason for a segment of their own. */
+const SLOP = 64;
 /** A file without a header is only taken for weights when at least this share of it looks like them. */
 const LEAST_SHARE = 0.5;
 
@@ -38,7 +40,8 @@ export async function planTensors(
   signal: AbortSignal,
 ): Promise<readonly TensorSegment[]> {
   const named = await namedRegions(old, target);
-  return segmentsOf(named.length > 0 ? named : await guessedRegions(old, target, signal));
+  const regions = named.length > 0 ? named : await guessedRegions(old, target, signal);
+  return segmentsOf(regions, target.size);
 }
 
 async function namedRegions(old: RandomAccess, target: RandomAccess): Promise<readonly Region[]> {
@@ -86,21 +89,24 @@ async function guessedRegions(
     ...[0, 1].map((phase) => ({ dtype: "bf16" as const, shift, phase })),
     ...[0, 1, 2, 3].map((phase) => ({ dtype: "f32" as const, shift, phase })),
   ]);
-  const regions: Region[] = [];
-  let choice: Choice | undefined;
+  const windows: Window[] = [];
   for (let start = 0; start < target.size; start += WINDOW) {
     signal.throwIfAborted();
-    const end = Math.min(start + WINDOW, target.size);
-    const chosen = await choose(choices, old, target, start, end);
-    // A window without changes says nothing: it belongs to what came before.
-    if (chosen !== "unchanged") choice = chosen;
-    if (choice === undefined) continue;
-    const { dtype, shift, phase } = choice;
+    windows.push(await choose(choices, old, target, start));
+  }
+  // A window without changes says nothing: it belongs to what came before it, or, at the start, behind it.
+  let choice = windows.find((window) => "choice" in window && window.choice !== undefined);
+  const regions: Region[] = [];
+  for (const [index, window] of windows.entries()) {
+    if ("choice" in window) choice = window;
+    if (choice === undefined || !("choice" in choice) || choice.choice === undefined) continue;
+    const { dtype, phase } = choice.choice;
+    const shift = "unchanged" in window ? window.unchanged : choice.choice.shift;
     const width = WIDTHS[dtype];
     // As far as the old file goes.
-    const first = Math.max(start, -shift);
+    const first = Math.max(index * WINDOW, -shift);
     const from = first + modulo(phase - first, width);
-    const room = Math.min(end, old.size - shift) - from;
+    const room = Math.min((index + 1) * WINDOW, target.size, old.size - shift) - from;
     const size = Math.floor(room / width) * width;
     if (size > 0) append(regions, { old: from + shift, target: from, size, dtype });
   }
@@ -109,39 +115,59 @@ async function guessedRegions(
   return covered < target.size * LEAST_SHARE ? [] : regions;
 }
 
-/** The cheapest choice for a window, undefined when none is promising. */
+/** The same as in the old file at some shift, or changed, and then perhaps best seen as weights. */
+type Window = { readonly unchanged: number } | { readonly choice: Choice | undefined };
+
+/** The cheapest choice for a window, if one is promising. */
 async function choose(
   choices: readonly Choice[],
   old: RandomAccess,
   target: RandomAccess,
   start: number,
-  end: number,
-): Promise<Choice | "unchanged" | undefined> {
-  const from = start + Math.max(0, ((end - start) >> 1) - (SAMPLE >> 1));
-  const size = Math.min(SAMPLE, end - from);
-  const sample = await readBytes(target, from, size);
+): Promise<Window> {
+  const size = Math.min(WINDOW, target.size - start);
+  const after = await readBytes(target, start, size);
   const before = new Map<number, Buffer>();
-  for (const { shift } of choices)
-    if (!before.has(shift) && from + shift >= 0 && from + shift + size <= old.size)
-      before.set(shift, await readBytes(old, from + shift, size));
-  let best: { readonly choice: Choice; readonly bits: number } | undefined;
+  for (const { shift } of choices) {
+    const first = Math.max(0, -shift - start);
+    const end = Math.min(size, old.size - shift - start);
+    if (before.has(shift) || end - first < size / 2) continue;
+    // What is outside of the old file counts as equal.
+    const bytes = Buffer.from(after);
+    await old.readInto(bytes.subarray(first, end), start + shift + first);
+    if (bytes.equals(after)) return { unchanged: shift };
+    before.set(shift, bytes);
+  }
+  let best: { readonly choice: Choice; readonly share: number } | undefined;
   for (const choice of choices) {
     const bytes = before.get(choice.shift);
     if (bytes === undefined) continue;
-    if (bytes.equals(sample)) return "unchanged";
     const width = WIDTHS[choice.dtype];
-    const skip = modulo(choice.phase - from, width);
-    const bits = costOf(bytes.subarray(skip), sample.subarray(skip), choice.dtype);
-    if (best === undefined || bits < best.bits) best = { choice, bits };
+    const from = firstChange(bytes, after);
+    const skip = from + modulo(choice.phase - start - from, width);
+    const share = costOf(
+      bytes.subarray(skip, from + SAMPLE),
+      after.subarray(skip, from + SAMPLE),
+      choice.dtype,
+    );
+    if (best === undefined || share < best.share) best = { choice, share };
   }
-  return best !== undefined && best.bits < 8 * size * PROMISING ? best.choice : undefined;
+  return { choice: best !== undefined && best.share < PROMISING ? best.choice : undefined };
+}
+
+/** Where the part of a window that is looked at begins: the first that differs. */
+function firstChange(before: Buffer, after: Buffer): number {
+  let from = 0;
+  while (before.subarray(from, from + SAMPLE).equals(after.subarray(from, from + SAMPLE)))
+    from += SAMPLE;
+  return from;
 }
 
 function modulo(value: number, width: number): number {
   return ((value % width) + width) % width;
 }
 
-/** Bits, about, for the differences of a sample. */
+/** About what share of the bits of the changed elements their differences take, with their places. */
 function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): number {
   const size = Math.floor(after.length / WIDTHS[dtype]);
   const region = { old: 0, target: 0, size: size * WIDTHS[dtype], dtype };
@@ -152,14 +178,16 @@ function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): number {
       lengths[length] = (lengths[length] ?? 0) + 1;
     }
   });
-  return lengths.reduce(
-    (bits, count, length) => bits + count * Math.max(0, length - 1),
+  const bits = lengths.reduce(
+    (sum, count, length) => sum + count * Math.max(0, length - 1),
     entropy(lengths),
   );
+  const changed = size - (lengths[0] ?? 0);
+  return changed === 0 ? Infinity : bits / (8 * WIDTHS[dtype] * changed);
 }
 
 /** Regions in order, cut and put together to segments that an encoder can hold. */
-function segmentsOf(regions: readonly Region[]): readonly TensorSegment[] {
+function segmentsOf(regions: readonly Region[], size: number): readonly TensorSegment[] {
   const segments: TensorSegment[] = [];
   let open: Region[] = [];
   const close = (): void => {
@@ -167,10 +195,11 @@ function segmentsOf(regions: readonly Region[]): readonly TensorSegment[] {
     if (first === undefined || last === undefined) return;
     const oldStart = Math.min(...open.map((region) => region.old));
     const oldEnd = Math.max(...open.map((region) => region.old + region.size));
-    const start = first.target;
+    const start = first.target <= SLOP ? 0 : first.target;
+    const end = last.target + last.size;
     segments.push({
       old: { offset: oldStart, size: oldEnd - oldStart },
-      target: { offset: start, size: last.target + last.size - start },
+      target: { offset: start, size: (size - end <= SLOP ? size : end) - start },
       regions: open.map((region) => ({
         ...region,
         old: region.old - oldStart,
