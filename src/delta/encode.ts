@@ -3,6 +3,7 @@
  * in memory; each segment is made with every codec that may fit, and the smallest is taken. Memory is about ten bytes for each byte
  * of the old range.
  */
+import { codeOf } from "../errors.ts";
 import { planSegments } from "./plan.ts";
 import type { Parted, PlannedSegment } from "./plan.ts";
 import {
@@ -58,16 +59,31 @@ export async function* encodeDelta(
   for (const planned of await planSegments(old, target, signal)) {
     const { offset, size } = planned.target;
     const bytes = await readShared(target, offset, size);
-    const candidates = await makeCandidates(planned, old, bytes, crew, signal);
-    const best = candidates.reduce((a, b) => (b.bytes < a.bytes ? b : a));
-    const segment: EncodedSegment = {
-      codec: best.decoder.name,
-      old: best.old,
-      size,
-      streams: best.streams,
-    };
-    yield* await writeSegment(segment, best.packed, best.decoder, old, comparison(bytes), signal);
+    yield* await makeSegment(planned, old, bytes, true, crew, signal);
     crew.advance(size);
+  }
+}
+
+/** @param executables false when they are taken for any other file */
+async function makeSegment(
+  planned: PlannedSegment,
+  old: RandomAccess,
+  target: Buffer,
+  executables: boolean,
+  crew: Crew,
+  signal: AbortSignal,
+): Promise<readonly Uint8Array[]> {
+  const candidates = await makeCandidates(planned, old, target, executables, crew, signal);
+  const best = candidates.reduce((a, b) => (b.bytes < a.bytes ? b : a));
+  const { decoder, packed } = best;
+  const { size } = planned.target;
+  const segment = { codec: decoder.name, old: best.old, size, streams: best.streams };
+  try {
+    return await writeSegment(segment, packed, decoder, old, comparison(target), signal);
+  } catch (error) {
+    // An executable whose headers lead beyond the format's limits is still a file.
+    if (codeOf(error) !== "DELTA_INVALID" || decoder !== executable) throw error;
+    return await makeSegment(planned, old, target, false, crew, signal);
   }
 }
 
@@ -75,6 +91,7 @@ async function makeCandidates(
   planned: PlannedSegment,
   old: RandomAccess,
   target: Buffer,
+  executables: boolean,
   { run, match }: Crew,
   signal: AbortSignal,
 ): Promise<readonly [Candidate, ...Candidate[]]> {
@@ -98,8 +115,10 @@ async function makeCandidates(
   const before = await readShared(old, range.offset, range.size);
   const copies = await match(before, target, signal);
   signal.throwIfAborted();
-  const executables = await encodeExecutable(before, target, copies, match, signal);
-  if (executables !== undefined) candidates.push(await pack(executable, range, executables));
+  const moved = executables
+    ? await encodeExecutable(before, target, copies, match, signal)
+    : undefined;
+  if (moved !== undefined) candidates.push(await pack(executable, range, moved));
   else {
     const streams = writeCopies(before, target, copies);
     const [best] = candidates;

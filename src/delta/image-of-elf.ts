@@ -2,7 +2,7 @@
 import { AARCH64, SECTION_FLAGS, SECTION_TYPES, X86_64 } from "./elf.ts";
 import type { Elf, ElfSection } from "./elf.ts";
 import { goRegions } from "./go.ts";
-import { ADDRESS_LIMIT } from "./image.ts";
+import { ADDRESS_LIMIT, MAX_REGIONS } from "./image.ts";
 import type { Image, Region } from "./image.ts";
 import type { Shifts } from "./moves.ts";
 
@@ -62,10 +62,13 @@ export function describe(
   }
   regions.push(...goRegions(oldBytes, newBytes, oldElf, newElf, oldLayout, newLayout));
   regions.sort((a, b) => a.offset - b.offset);
-  const apart = regions.filter(
-    ({ offset }, index) =>
-      index === 0 || offset >= (regions[index - 1]?.offset ?? 0) + (regions[index - 1]?.size ?? 0),
-  );
+  const usable: Region[] = [];
+  let end = 0;
+  for (const region of regions) {
+    if (region.offset < end || !isWithinLimits(region)) continue;
+    usable.push(region);
+    end = region.offset + region.size;
+  }
   const areas = oldElf.segments
     .filter(({ memorySize }) => memorySize > 0)
     .map(({ address, memorySize, executable }) => ({
@@ -74,11 +77,22 @@ export function describe(
       executable,
     }));
   return {
-    image: { oldBase: oldLayout.base, newBase: newLayout.base, areas, regions: apart },
+    image: {
+      oldBase: oldLayout.base,
+      newBase: newLayout.base,
+      areas,
+      regions: usable.slice(0, MAX_REGIONS),
+    },
     oldLayout,
     newLayout,
     sections: sectionShifts(oldElf, newElf, oldLayout, newLayout),
   };
+}
+
+/** Headers may say anything. */
+function isWithinLimits({ address, size, parameters }: Region): boolean {
+  const isAddress = (value: number): boolean => value >= 0 && value < ADDRESS_LIMIT;
+  return isAddress(address) && isAddress(address + size) && parameters.every(isAddress);
 }
 
 function layoutOf({ segments, sections }: Elf): Layout | undefined {
@@ -99,7 +113,8 @@ function layoutOf({ segments, sections }: Elf): Layout | undefined {
     mapped.push({ offset, size, address: free });
     free += Math.ceil(size / BASE_UNIT + 1) * BASE_UNIT;
   }
-  if (base > 2 ** 46 || free > ADDRESS_LIMIT) return undefined;
+  // Also when a size is not a number that can be.
+  if (!(base < 2 ** 46 && free < ADDRESS_LIMIT)) return undefined;
   return {
     base,
     mapped,
@@ -122,7 +137,7 @@ function regionOf(
   features: Features,
 ): Region | undefined {
   const { name, type, flags, offset, size } = section;
-  const place = { offset, size, address: Math.max(0, oldLayout.addressOf(section)) };
+  const place = { offset, size, address: oldLayout.addressOf(section) };
   const moved = newLayout.addressOf(other);
   const isX86 = oldElf.machine === X86_64;
   if ((flags & SECTION_FLAGS.executable) !== 0)
@@ -143,7 +158,7 @@ function regionOf(
     const parameters = [oldLayout.addressOf(from), newLayout.addressOf(to)];
     return parameters.some((address) => address < 0)
       ? undefined
-      : { name: "symbols", ...place, parameters };
+      : { name: "symbols", ...place, address: Math.max(0, place.address), parameters };
   }
   if ((flags & SECTION_FLAGS.allocated) === 0) return undefined;
   if (name === ".eh_frame_hdr") return { name: "frameIndex", ...place, parameters: [moved] };
@@ -162,7 +177,8 @@ function sectionShifts(oldElf: Elf, newElf: Elf, oldLayout: Layout, newLayout: L
     const other = newElf.sections.find(({ name }) => name === section.name);
     if (other === undefined) continue;
     const [from, to] = [oldLayout.addressOf(section), newLayout.addressOf(other)];
-    if (from >= 0 && to >= 0 && from < ADDRESS_LIMIT) pairs.push([from, to - from]);
+    if (Math.min(from, to) >= 0 && Math.max(from, to) < ADDRESS_LIMIT)
+      pairs.push([from, to - from]);
   }
   pairs.sort(([a], [b]) => a - b);
   return {

@@ -62,7 +62,7 @@ export const ADDRESS_LIMIT = 2 ** 31 - 2 ** 16;
 const BASE_LIMIT = 2 ** 47;
 const BASE_UNIT = 2 ** 16;
 const MAX_AREAS = 64;
-const MAX_REGIONS = 256;
+export const MAX_REGIONS = 256;
 
 export function writeImage({ oldBase, newBase, areas, regions }: Image): Buffer {
   const writer = openWriter();

@@ -46,7 +46,14 @@ export async function openScanners(
   for (const region of image.regions) {
     const { offset, size, address } = region;
     const fields = await fieldsOf(region, image.oldBase, flags, file, signal);
-    const stretch: Stretch = { bytes: Buffer.alloc(0), from: 0, to: 0, limit: 0, origin: 0, address: 0 };
+    const stretch: Stretch = {
+      bytes: Buffer.alloc(0),
+      from: 0,
+      to: 0,
+      limit: 0,
+      origin: 0,
+      address: 0,
+    };
     scanners.push({
       region,
       scan(bytes, position, from, to, sink) {

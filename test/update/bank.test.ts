@@ -77,7 +77,7 @@ async function build(
     release,
     installed: null,
     available: new Set(old.keys()),
-    codecs: new Set(["zstd-segments"]),
+    codecs: new Set(["edgesync-1"]),
     rejected: new Set(),
     fallback: { kind: "always" },
     first: false,
@@ -168,7 +168,7 @@ describe("a bank", () => {
       assert.ok(content !== undefined);
       const delta = {
         base: digest("old text"),
-        codec: "zstd-segments",
+        codec: "edgesync-1",
         sha256: digest(blob),
         size: 1,
       };
@@ -189,7 +189,7 @@ describe("a bank", () => {
     assert.ok(content !== undefined);
     const delta = {
       base: digest("old text"),
-      codec: "zstd-segments",
+      codec: "edgesync-1",
       sha256: digest("d"),
       size: 1,
     };
