@@ -1,14 +1,17 @@
 /**
- * The old file through a cache of pages. What the next piece of output needs is loaded at once, many reads side by side; after that
- * it is there without waiting. The memory is fixed, and a file that is read in order passes through it once.
+ * The old file through a cache of pages. What the next piece of output needs is loaded at once, neighbours with one read and many reads
+ * side by side; after that it is there without waiting. The memory is fixed, and a file that is read in order passes through it once.
  */
 import type { RandomAccess } from "./decoder.ts";
 import { invalid } from "./invalid.ts";
 
-export const PAGE_BYTES = 32 * 1024;
-const PAGES = 96;
-/** Reads at a time: as many as Node's threads can have waiting, without making promises by the hundred. */
-const READS = 16;
+/** Small, because copies of new code jump about: each jump costs a page. */
+const PAGE_BYTES = 4 * 1024;
+const PAGES = 1024;
+/** Pages of one read. */
+const RUN = 16;
+/** Reads at a time: as many as Node's threads can have waiting. */
+const READS = 8;
 
 export interface Pages {
   /** Bytes of the file. */
@@ -25,16 +28,11 @@ export function openPages(file: RandomAccess): Pages {
   const { size } = file;
   const count = Math.min(PAGES, Math.ceil(size / PAGE_BYTES));
   const memory = Buffer.allocUnsafeSlow(count * PAGE_BYTES);
+  const landing = Buffer.allocUnsafeSlow(Math.min(READS * RUN, count) * PAGE_BYTES);
   /** Slot of each page that is there, the one that was used longest ago first. */
   const slots = new Map<number, number>();
   const wanted = new Set<number>();
   const missing: number[] = [];
-
-  function read(page: number, slot: number): Promise<void> {
-    const from = page * PAGE_BYTES;
-    const length = Math.min(PAGE_BYTES, size - from);
-    return file.readInto(memory.subarray(slot * PAGE_BYTES, slot * PAGE_BYTES + length), from);
-  }
 
   /** A slot for a page; only pages that nobody wants now are given up. */
   function slotFor(): number {
@@ -45,6 +43,19 @@ export function openPages(file: RandomAccess): Pages {
         return slot;
       }
     throw invalid("a piece needs more of the old file than fits");
+  }
+
+  /** Reads pages that follow each other to a place in the landing, and puts them into slots. */
+  async function read(first: number, pages: number, place: number): Promise<void> {
+    const from = first * PAGE_BYTES;
+    const bytes = landing.subarray(place, place + Math.min(pages * PAGE_BYTES, size - from));
+    await file.readInto(bytes, from);
+    for (let page = first; page < first + pages; page++) {
+      const slot = slotFor();
+      slots.set(page, slot);
+      const at = place + (page - first) * PAGE_BYTES;
+      memory.set(landing.subarray(at, at + PAGE_BYTES), slot * PAGE_BYTES);
+    }
   }
 
   return {
@@ -66,15 +77,24 @@ export function openPages(file: RandomAccess): Pages {
       return true;
     },
     async load(signal) {
-      for (let at = 0; at < missing.length; at += READS) {
-        signal.throwIfAborted();
-        const reads = missing.slice(at, at + READS).map(async (page) => {
-          const slot = slotFor();
-          slots.set(page, slot);
-          await read(page, slot);
-        });
-        await Promise.all(reads);
+      missing.sort((a, b) => a - b);
+      let reads: Promise<void>[] = [];
+      let place = 0;
+      for (let index = 0; index < missing.length;) {
+        const first = missing[index] ?? 0;
+        let pages = 1;
+        while (pages < RUN && missing[index + pages] === first + pages) pages++;
+        if (place + pages * PAGE_BYTES > landing.length) {
+          signal.throwIfAborted();
+          await Promise.all(reads);
+          reads = [];
+          place = 0;
+        }
+        reads.push(read(first, pages, place));
+        place += pages * PAGE_BYTES;
+        index += pages;
       }
+      await Promise.all(reads);
       missing.length = 0;
       wanted.clear();
     },

@@ -92,7 +92,11 @@ function buffered(pull: Pull, close: () => void): ByteSource {
         rest = rest.subarray(part.length);
       }
     },
-    close,
+    close() {
+      close();
+      // Not left to the collector: a delta of many segments would let them come together.
+      if (buffer.buffer instanceof ArrayBuffer) buffer.buffer.transfer(0);
+    },
   };
   return source;
 }

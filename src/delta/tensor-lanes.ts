@@ -13,6 +13,8 @@ export interface Lanes {
   fill(signal: AbortSignal): Promise<void>;
   /** After a step. @throws EdgeSyncError DELTA_INVALID when it took more than there was */
   check(): void;
+  /** Gives the memory back. */
+  close(): void;
 }
 
 /** @param needs by stream, the most that a step takes */
@@ -24,7 +26,8 @@ export function openLanes(sources: readonly ByteSource[], needs: readonly number
     starts.push(bytes);
     bytes += 2 * need;
   }
-  const arena = new Uint8Array(bytes);
+  const memory = new ArrayBuffer(bytes);
+  const arena = new Uint8Array(memory);
   const at = Int32Array.from(starts);
   const ends = Int32Array.from(starts);
   const ended = sources.map(() => false);
@@ -66,6 +69,9 @@ export function openLanes(sources: readonly ByteSource[], needs: readonly number
     check() {
       for (let lane = 0; lane < at.length; lane++)
         if ((at[lane] ?? 0) > (ends[lane] ?? 0)) throw invalid("a stream ends too early");
+    },
+    close() {
+      memory.transfer(0);
     },
   };
 }

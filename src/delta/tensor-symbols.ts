@@ -36,6 +36,8 @@ export interface ElementReader {
     to: number,
     signal: AbortSignal,
   ): Promise<void>;
+  /** Gives the memory back. */
+  close(): void;
 }
 
 /** Where the loops read. */
@@ -83,6 +85,9 @@ export function openElements(
         else decodeHalves(cursor, classes, halves, start, end);
         lanes.check();
       }
+    },
+    close: () => {
+      lanes.close();
     },
   };
 }

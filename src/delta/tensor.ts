@@ -42,7 +42,12 @@ export const tensor: SegmentDecoder = {
     };
     const tables = await readTables(control, signal);
     const reader = openElements(tables, symbols, bits, escapes);
-    const piece = Buffer.from(new ArrayBuffer(PIECE_BYTES));
+    const memory = new ArrayBuffer(PIECE_BYTES);
+    const piece = Buffer.from(memory);
+    using cleanup = new DisposableStack();
+    // Not left to the collector: a delta of many segments would let them come together.
+    cleanup.defer(() => memory.transfer(0));
+    cleanup.defer(() => reader.close());
     let position = 0;
     for (let rest = size; rest > 0;) {
       await control.ready(1, signal);
