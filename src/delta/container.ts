@@ -108,9 +108,9 @@ export async function* decodeSegment(
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   using cleanup = new DisposableStack();
-  const sources = streams.map(({ method }, stream): ByteSource => {
+  const sources = streams.map(({ method, length }, stream): ByteSource => {
     const pull: Pull = (signal) => chunks.pull(stream, signal);
-    const source = openSource(method, pull);
+    const source = openSource(method, pull, length);
     cleanup.defer(() => source.close());
     return source;
   });

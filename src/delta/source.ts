@@ -35,12 +35,15 @@ export interface ByteSource {
 /** The next compressed bytes of a stream, or undefined at its end. They are copied before the next are asked for. */
 export type Pull = (signal: AbortSignal) => Promise<Uint8Array | undefined>;
 
-/** @throws EdgeSyncError DELTA_INVALID when the method is not known */
-export function openSource(method: number, pull: Pull): ByteSource {
-  if (method === METHODS.stored) return buffered(pull, () => undefined);
+/**
+ * @param length bytes that `pull` gives altogether; a stored stream needs no more room
+ * @throws EdgeSyncError DELTA_INVALID when the method is not known
+ */
+export function openSource(method: number, pull: Pull, length: number): ByteSource {
+  if (method === METHODS.stored) return buffered(pull, () => undefined, length);
   if (method === METHODS.brotli || method === METHODS.zstd) {
     const native = decompressed(method, pull);
-    return buffered(native.pull, native.close);
+    return buffered(native.pull, native.close, Number.POSITIVE_INFINITY);
   }
   throw invalid(`compression method ${method} is not known`);
 }
@@ -62,8 +65,8 @@ export async function readFully(
 }
 
 /** Pieces of any size, as one buffer that is always filled from its start. */
-function buffered(pull: Pull, close: () => void): ByteSource {
-  const buffer = Buffer.allocUnsafeSlow(READY_BYTES + PIECE_BYTES);
+function buffered(pull: Pull, close: () => void, length: number): ByteSource {
+  const buffer = Buffer.allocUnsafeSlow(Math.min(READY_BYTES + PIECE_BYTES, length));
   let rest: Uint8Array = Buffer.alloc(0);
   let ended = false;
   let end = 0;
