@@ -71,7 +71,7 @@ async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
           [constants.ZSTD_c_minMatch]: 7,
           [constants.ZSTD_c_hashLog]: 6,
           // No more than a block: a decoder holds a window for each of a dozen such streams.
-          [constants.ZSTD_c_windowLog]: Math.min(17, windowLog(raw, 10)),
+          [constants.ZSTD_c_windowLog]: Math.min(16, windowLog(raw, 10)),
         };
   return { method: METHODS.zstd, bytes: await zstd(bytes, { params }), coding, raw };
 }
