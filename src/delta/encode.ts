@@ -14,6 +14,7 @@ import {
   writeSegment,
 } from "./container-writer.ts";
 import type { Packed, Run } from "./container-writer.ts";
+import { chooseCopies } from "./choose.ts";
 import { writeCopies } from "./copies-writer.ts";
 import type { RandomAccess } from "./decoder.ts";
 import { encodeExecutable } from "./executable-encode.ts";
@@ -120,10 +121,13 @@ async function makeCandidates(
     : undefined;
   if (moved !== undefined) candidates.push(await pack(executable, range, moved));
   else {
-    const streams = writeCopies(before, target, copies);
+    const chosen = writeCopies(before, target, chooseCopies(before, target, copies));
     const [best] = candidates;
-    if (best === undefined || leastBytes(streams) < best.bytes)
-      candidates.push(await pack(plain, range, streams));
+    if (best === undefined || leastBytes(chosen) < best.bytes)
+      candidates.push(await pack(plain, range, chosen));
+    // What copies cost and save is guessed for long deltas; a short one is soon tried.
+    if (copies.length <= FEW_COPIES * 3)
+      candidates.push(await pack(plain, range, writeCopies(before, target, copies)));
     // Nothing of it is in the old range: then as it is, which decodes fastest.
     if (copies.length === 0)
       candidates.push(
@@ -135,6 +139,8 @@ async function makeCandidates(
     ? [await pack(stored, { offset: 0, size: 0 }, [{ bytes: target, codings: [] }])]
     : [first, ...others];
 }
+
+const FEW_COPIES = 1000;
 
 /** A guess from below: streams of copies are hardly ever compressed to a fourth. */
 function leastBytes(streams: readonly StreamContent[]): number {

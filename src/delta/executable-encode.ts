@@ -1,4 +1,5 @@
 /** Makes segments of the codec for executables; executable.ts says what they are. */
+import { chooseCopies } from "./choose.ts";
 import { writeCopies } from "./copies-writer.ts";
 import type { OldView } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
@@ -76,7 +77,7 @@ export async function encodeExecutable(
     copies = await match(rebased, target, signal);
   }
   return [
-    ...writeCopies(rebased, target, copies),
+    ...writeCopies(rebased, target, chooseCopies(rebased, target, copies)),
     ...writeMoves(executables, found.moved, found.points),
   ];
 }

@@ -15,6 +15,7 @@ interface Tables {
   readonly code: number;
   readonly names: number;
   readonly units: number;
+  readonly files: number;
   readonly tables: number;
   readonly records: number;
   /** 0 when unknown. */
@@ -41,7 +42,15 @@ export function goRegions(
   const first = table + oldBytes.readUInt32LE(section.offset + table + 4);
   if (first < table + tableBytes || first > section.size) return [];
   const data = from.data > 0 && to.data > 0 ? [from.data, to.data] : [0, 0];
-  return [
+  const regions: Region[] = [
+    {
+      // Of each compilation unit its files, by the offset of their names.
+      name: "offsets",
+      offset: section.offset + from.units - address,
+      size: from.files - from.units,
+      address: from.units,
+      parameters: [from.files, to.files],
+    },
     {
       name: "goTable",
       offset: section.offset + table,
@@ -67,6 +76,42 @@ export function goRegions(
       ],
     },
   ];
+  return [
+    ...regions.filter(({ size }) => size > 0),
+    ...typeRegions(oldElf, newElf, oldLayout, newLayout, [from.code, to.code]),
+  ];
+}
+
+/** Where Go's types stand, since 1.26 in a section of their own; the link section counts from its start. */
+const TYPE_SECTIONS = [".go.type", ".rodata"];
+
+function typeRegions(
+  oldElf: Elf,
+  newElf: Elf,
+  oldLayout: Layout,
+  newLayout: Layout,
+  code: readonly number[],
+): readonly Region[] {
+  const find = ({ sections }: Elf, name: string): ElfSection | undefined =>
+    sections.find((section) => section.name === name && section.size > 0);
+  for (const name of TYPE_SECTIONS) {
+    const [from, to] = [find(oldElf, name), find(newElf, name)];
+    if (from === undefined || to === undefined) continue;
+    const types = [oldLayout.addressOf(from), newLayout.addressOf(to)];
+    const links = find(oldElf, ".typelink");
+    const place = ({ offset, size, ...rest }: ElfSection) => ({
+      offset,
+      size,
+      address: oldLayout.addressOf({ offset, size, ...rest }),
+    });
+    return [
+      { name: "goTypes", ...place(from), parameters: [...code, ...types] },
+      ...(links === undefined
+        ? []
+        : [{ name: "offsets" as const, ...place(links), parameters: types }]),
+    ];
+  }
+  return [];
 }
 
 function tablesOf(bytes: Buffer, { sections }: Elf, layout: Layout): Tables | undefined {
@@ -79,7 +124,7 @@ function tablesOf(bytes: Buffer, { sections }: Elf, layout: Layout): Tables | un
   if (!MAGICS.includes(header.readUInt32LE(0)) || header[7] !== 8) return undefined;
   const word = (at: number): number => Number(header.readBigUInt64LE(at));
   const address = layout.addressOf(section);
-  const inside = [32, 40, 56, 64].every((at) => word(at) <= section.size);
+  const inside = [32, 40, 48, 56, 64].every((at) => word(at) <= section.size);
   if (!inside || word(8) * 8 > section.size) return undefined;
   // Newer versions leave the start of the code to the linker.
   const code = word(24) === 0 ? layout.addressOf(text) : word(24) - layout.base;
@@ -94,6 +139,7 @@ function tablesOf(bytes: Buffer, { sections }: Elf, layout: Layout): Tables | un
     code,
     names: address + word(32),
     units: address + word(40),
+    files: address + word(48),
     tables: address + word(56),
     records: address + word(64),
     data,

@@ -60,7 +60,13 @@ export function describe(
     const region = regionOf(section, other, { oldElf, newElf, oldLayout, newLayout }, features);
     if (region !== undefined) regions.push(region);
   }
-  regions.push(...goRegions(oldBytes, newBytes, oldElf, newElf, oldLayout, newLayout));
+  const go = goRegions(oldBytes, newBytes, oldElf, newElf, oldLayout, newLayout);
+  // What is known better takes the place of what was guessed.
+  for (const { offset } of go) {
+    const index = regions.findIndex((region) => region.offset === offset);
+    if (index >= 0) regions.splice(index, 1);
+  }
+  regions.push(...go);
   regions.sort((a, b) => a.offset - b.offset);
   const usable: Region[] = [];
   let end = 0;

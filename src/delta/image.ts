@@ -28,6 +28,10 @@ export const REGIONS = {
   goTable: { kind: 7, parameters: 4 },
   /** Go's function records; parameters: old and new addresses of code, names, pc tables, units, function data. */
   goRecords: { kind: 8, parameters: 10 },
+  /** Aligned words of 32 bits that count from an address; parameters: that address, old and new. */
+  offsets: { kind: 9, parameters: 2 },
+  /** Go's type data: pointers, and methods by offsets; parameters: old and new addresses of code, types. */
+  goTypes: { kind: 10, parameters: 4 },
 } as const;
 export type RegionName = keyof typeof REGIONS;
 

@@ -1,12 +1,12 @@
 /**
  * Finds copies: for each part of the new bytes a place in the old ones that is nearly the same. The rules are those of bsdiff (Colin
  * Percival, "Naive differences of executable code", 2003): follow the place of the last match as long as it explains half of the
- * bytes, and leave it when another explains enough more. Where bsdiff searches a suffix array, this looks up seeds of 12 bytes in a
+ * bytes, and leave it when another explains enough more. Where bsdiff searches a suffix array, this looks up seeds of 10 bytes in a
  * hash table of chains, which finds the same in a fifth of the time and half of the memory.
  */
 
 /** Bytes that must be equal for a place to be considered. */
-export const SEED_BYTES = 12;
+export const SEED_BYTES = 10;
 /** Places that are looked at for a seed: beyond that they are padding, or equally good. */
 const CHAIN = 64;
 /** So many equal bytes at the place of the last match, and no other place is looked for. */

@@ -7,6 +7,7 @@ import type { OldView } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
 import { unreachable } from "../errors.ts";
 import type { FieldSink, Stretch } from "./fields.ts";
+import { scanGoTypes, scanOffsets } from "./go-tables.ts";
 import { pageFlags } from "./image.ts";
 import type { Image, Region } from "./image.ts";
 import type { Moves } from "./moves.ts";
@@ -123,6 +124,10 @@ async function fieldsOf(
         if (start !== undefined) scanFunctions(stretch, start, bases, sink);
       };
     }
+    case "offsets":
+      return (stretch, sink) => scanOffsets(stretch, pair(0), sink);
+    case "goTypes":
+      return (stretch, sink) => scanGoTypes(stretch, pair(0), pair(2), base, flags, sink);
     default:
       return unreachable(name);
   }

@@ -6,7 +6,8 @@ function aligned(from: number, origin: number, unit: number): number {
   return origin + Math.ceil((from - origin) / unit) * unit;
 }
 
-function readWord(bytes: Buffer, at: number): number {
+/** Signed, little-endian. */
+export function readWord(bytes: Buffer, at: number): number {
   return (
     (bytes[at] ?? 0) |
     ((bytes[at + 1] ?? 0) << 8) |
@@ -16,7 +17,7 @@ function readWord(bytes: Buffer, at: number): number {
 }
 
 /** A 64-bit address, counted from the base; -1 when it is none of the image's. */
-function readAddress(bytes: Buffer, at: number, base: number, flags: Uint8Array): number {
+export function readAddress(bytes: Buffer, at: number, base: number, flags: Uint8Array): number {
   const high = readWord(bytes, at + 4);
   // Nearly all words that are no addresses end here.
   if (high >>> 15 !== 0) return -1;

@@ -4,6 +4,7 @@
  * what the decoder makes of it, and corrects it.
  */
 import type { FieldSink, Stretch } from "./fields.ts";
+import { readWord } from "./tables.ts";
 
 const NONE = 0;
 /** E8 CALL, E9 JMP. */
@@ -12,10 +13,10 @@ const CALL = 1;
 const RIP_RELATIVE = 2;
 /** 0F, before 80 to 8F: Jcc rel32. */
 const TWO_BYTES = 3;
-/** B8 to BF MOV, 68 PUSH: with an operand of 32 bits. */
+/** B8 to BF MOV, 68 PUSH, 3D CMP: with an operand of 32 bits. */
 const IMMEDIATE = 4;
-/** C7, before a ModRM byte for a register: MOV. */
-const MOVE = 5;
+/** C7 MOV, 81 CMP and others: a ModRM byte and what belongs to it, then 32 bits. */
+const MODRM_IMMEDIATE = 5;
 /** A ModRM byte with a SIB byte. */
 const SIB = 6;
 
@@ -28,8 +29,8 @@ for (let byte = 0; byte < 256; byte++) {
   else if (byte === 0x0f) relative = TWO_BYTES;
   let any = relative;
   if (relative === NONE) {
-    if ((byte & 0xf8) === 0xb8 || byte === 0x68) any = IMMEDIATE;
-    else if (byte === 0xc7) any = MOVE;
+    if ((byte & 0xf8) === 0xb8 || byte === 0x68 || byte === 0x3d) any = IMMEDIATE;
+    else if (byte === 0xc7 || byte === 0x81) any = MODRM_IMMEDIATE;
     else if ((byte & 0xc7) === 0x04) any = SIB;
   }
   RELATIVE_CLASSES[byte] = relative;
@@ -64,19 +65,34 @@ export function scanX86(
         continue;
       }
       field++;
-    } else if (kind === MOVE || kind === SIB) {
-      const next = bytes[field] ?? 0;
-      if (kind === MOVE ? (next & 0xf8) !== 0xc0 : (next & 7) !== 5) {
+    } else if (kind === SIB) {
+      field++;
+      // Another base: what follows is no operand, and the SIB byte no ModRM byte.
+      if (((bytes[at + 1] ?? 0) & 7) !== 5) {
+        at += 2;
+        continue;
+      }
+    } else if (kind === MODRM_IMMEDIATE) {
+      field = at + 1 + operandBytes(bytes[at + 1] ?? 0, bytes[at + 2] ?? 0);
+      if (field + 4 > limit) {
         at++;
         continue;
       }
-      field++;
+      // The operand before it may count from the instruction's end, which is behind both.
+      if (((bytes[at + 1] ?? 0) & 0xc7) === 0x05) {
+        const place = at + 2;
+        const target = (address + place + 8 + readWord(bytes, place)) | 0;
+        if ((flags[target >>> 12] ?? 0) !== 0) {
+          sink.relative(place, address + place, target, 8);
+          const direct = (readWord(bytes, field) >>> 0) - (base ?? 0);
+          if (direct >= 0 && (flags[Math.floor(direct / 4096)] ?? 0) !== 0)
+            sink.absolute(field, direct, false);
+          at = field + 4;
+          continue;
+        }
+      }
     }
-    const value =
-      (bytes[field] ?? 0) |
-      ((bytes[field + 1] ?? 0) << 8) |
-      ((bytes[field + 2] ?? 0) << 16) |
-      ((bytes[field + 3] ?? 0) << 24);
+    const value = readWord(bytes, field);
     if (kind <= TWO_BYTES) {
       const target = (address + field + 4 + value) | 0;
       const needed = kind === RIP_RELATIVE ? 1 : 2;
@@ -95,4 +111,15 @@ export function scanX86(
     }
     at++;
   }
+}
+
+/** Bytes of a ModRM byte and what belongs to it: SIB byte and displacement. */
+function operandBytes(modrm: number, sib: number): number {
+  const mode = modrm >> 6;
+  const register = modrm & 7;
+  if (mode === 3) return 1;
+  const withSib = register === 4 ? 2 : 1;
+  if (mode === 1) return withSib + 1;
+  if (mode === 2 || register === 5 || (register === 4 && (sib & 7) === 5)) return withSib + 4;
+  return withSib;
 }
