@@ -35,11 +35,11 @@ export function packStreams(
   run: Run,
 ): Promise<readonly Packed[]> {
   return Promise.all(
-    streams.map(async ({ bytes, codings }): Promise<Packed> => {
+    streams.map(async ({ bytes, codings, windowLog = LARGE_WINDOW }): Promise<Packed> => {
       let best: Packed = { method: METHODS.stored, bytes, coding: "stored", raw: bytes.length };
       if (bytes.length === 0) return best;
       for (const coding of codings) {
-        const packed = await run(() => pack(bytes, coding));
+        const packed = await run(() => pack(bytes, coding, windowLog));
         if (packed.bytes.length < best.bytes.length) best = packed;
       }
       return best;
@@ -47,12 +47,15 @@ export function packStreams(
   );
 }
 
-async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
+/** A decoder holds as much; beyond it, long streams of new code become 2 % smaller at most. */
+const LARGE_WINDOW = 21;
+
+async function pack(bytes: Uint8Array, coding: Coding, most: number): Promise<Packed> {
   const raw = bytes.length;
   if (coding === "brotli") {
     const params = {
       [constants.BROTLI_PARAM_QUALITY]: 11,
-      [constants.BROTLI_PARAM_LGWIN]: windowLog(raw, 16),
+      [constants.BROTLI_PARAM_LGWIN]: windowLog(raw, 16, most),
       [constants.BROTLI_PARAM_SIZE_HINT]: raw,
     };
     return { method: METHODS.brotli, bytes: await brotli(bytes, { params }), coding, raw };
@@ -62,7 +65,7 @@ async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
     coding === "zstd"
       ? {
           [constants.ZSTD_c_compressionLevel]: 19,
-          [constants.ZSTD_c_windowLog]: windowLog(raw, 10),
+          [constants.ZSTD_c_windowLog]: windowLog(raw, 10, most),
         }
       : {
           // The fast strategy with long matches only leaves literals, which zstd codes with Huffman's tables alone.
@@ -71,7 +74,7 @@ async function pack(bytes: Uint8Array, coding: Coding): Promise<Packed> {
           [constants.ZSTD_c_minMatch]: 7,
           [constants.ZSTD_c_hashLog]: 6,
           // No more than a block: a decoder holds a window for each of a dozen such streams.
-          [constants.ZSTD_c_windowLog]: Math.min(16, windowLog(raw, 10)),
+          [constants.ZSTD_c_windowLog]: Math.min(16, windowLog(raw, 10, most)),
         };
   return { method: METHODS.zstd, bytes: await zstd(bytes, { params }), coding, raw };
 }
@@ -90,8 +93,8 @@ const SLOW_BYTES = 24 * 1024 * 1024;
 const SAMPLE_BYTES = 256 * 1024;
 
 /** The smallest window that holds all of it, within what the format allows. */
-function windowLog(bytes: number, least: number): number {
-  return Math.min(MAX_WINDOW_LOG, Math.max(least, Math.ceil(Math.log2(bytes + 1))));
+function windowLog(bytes: number, least: number, most: number): number {
+  return Math.min(most, MAX_WINDOW_LOG, Math.max(least, Math.ceil(Math.log2(bytes + 1))));
 }
 
 export function writeHeader(oldSize: number, size: number): Buffer {

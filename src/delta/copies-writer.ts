@@ -4,6 +4,9 @@ import { openWriter, zigzag } from "./numbers.ts";
 import { codingsOf } from "./container-writer.ts";
 import type { StreamContent } from "./segment.ts";
 
+/** Numbers repeat what is near or nothing: a larger window makes them no smaller. */
+const NUMBERS_WINDOW = 18;
+
 /** @param old what the decoder's view will be, byte for byte */
 export function writeCopies(
   old: Uint8Array,
@@ -42,5 +45,6 @@ export function writeCopies(
   return [literals, lengths, sources, gaps, changes, bytes].map((writer) => ({
     bytes: writer.done(),
     codings: codingsOf(writer.done()),
+    ...(writer !== bytes && { windowLog: NUMBERS_WINDOW }),
   }));
 }

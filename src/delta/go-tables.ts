@@ -16,15 +16,17 @@ export function scanOffsets(
   }
 }
 
-/** Functions begin at multiples of this. */
+/** Functions and types begin at multiples of this. */
 const ALIGNMENT = 32;
-/** internal/abi/type.go, type Method: name, type, and the code of two entries, each by its offset. */
-export const METHOD_BYTES = 16;
+const METHOD_BYTES = 16;
+/** Stands for a type or an entry that the linker found unreachable. */
 const UNREACHABLE = -1;
 
 /**
- * Type data: pointers of 64 bits, and methods. A method is known by the code of its entries, which is aligned, or by both being
- * unreachable, with offsets of types before them.
+ * Type data (internal/abi/type.go). Without knowing where a type begins, these are known by their looks:
+ * - pointers of 64 bits; behind one may stand the offset of a name and that of a type, as the last words of a Type do;
+ * - a Method: offsets of its name, of its type and of two entries, which are aligned;
+ * - an Imethod: offsets of its name and of its type, which is aligned.
  */
 export function scanGoTypes(
   { bytes, from, to, limit, origin }: Stretch,
@@ -37,32 +39,46 @@ export function scanGoTypes(
   const isEntry = (value: number): boolean =>
     value === UNREACHABLE ||
     (value > 0 && value % ALIGNMENT === 0 && ((flags[(code.old + value) >>> 12] ?? 0) & 2) !== 0);
-  const isType = (value: number): boolean =>
+  const isName = (value: number): boolean =>
     value > 0 && value < 2 ** 28 && (flags[(types.old + value) >>> 12] ?? 0) === 1;
+  const isType = (value: number): boolean => value % ALIGNMENT === 0 && isName(value);
+  const offset = (at: number, value: number, base: Base): void => {
+    if (value > 0) sink.offset(at, base.old + value, base.new, 1);
+  };
   const lead = Math.max(from - METHOD_BYTES, origin, 0);
-  const first = origin + Math.ceil((lead - origin) / 4) * 4;
-  for (let at = first; at < to && at + 8 <= limit;) {
+  let afterPointer = false;
+  for (let at = origin + Math.ceil((lead - origin) / 4) * 4; at < to && at + 8 <= limit;) {
     if ((at - origin) % 8 === 0) {
       const pointer = readAddress(bytes, at, base, flags);
       if (pointer + base > 0 && pointer >= 0) {
         sink.absolute(at, pointer, true);
         at += 8;
+        afterPointer = true;
         continue;
       }
     }
-    if (at + METHOD_BYTES <= limit) {
-      const name = readWord(bytes, at);
-      const type = readWord(bytes, at + 4);
+    const name = readWord(bytes, at);
+    const type = readWord(bytes, at + 4);
+    if (isName(name)) {
       const [called, direct] = [readWord(bytes, at + 8), readWord(bytes, at + 12)];
-      if (isType(name) && (isType(type) || type === 0) && isEntry(called) && isEntry(direct)) {
-        sink.offset(at, types.old + name, types.new, 1);
-        if (type > 0) sink.offset(at + 4, types.old + type, types.new, 1);
-        if (called > 0) sink.offset(at + 8, code.old + called, code.new, 1);
-        if (direct > 0) sink.offset(at + 12, code.old + direct, code.new, 1);
+      const typed = type === UNREACHABLE || isType(type);
+      if (typed && at + METHOD_BYTES <= limit && isEntry(called) && isEntry(direct)) {
+        offset(at, name, types);
+        offset(at + 4, type, types);
+        offset(at + 8, called, code);
+        offset(at + 12, direct, code);
         at += METHOD_BYTES;
         continue;
       }
+      if (isType(type) || (afterPointer && type === 0)) {
+        offset(at, name, types);
+        offset(at + 4, type, types);
+        at += 8;
+        afterPointer = false;
+        continue;
+      }
     }
+    afterPointer = false;
     at += 4;
   }
 }

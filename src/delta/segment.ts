@@ -43,6 +43,8 @@ export type Coding = "stored" | "brotli" | "zstd" | "huffman";
 export interface StreamContent {
   readonly bytes: Uint8Array;
   readonly codings: readonly Coding[];
+  /** The largest window worth its memory, log2 of bytes: a decoder holds one for each stream. 21 when not given. */
+  readonly windowLog?: number;
 }
 
 export interface EncodedSegment {

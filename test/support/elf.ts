@@ -20,6 +20,8 @@ interface Section {
 }
 
 const PAGE = 4096;
+/** Bytes of code with one call and one use of a variable. */
+const BLOCK = 40;
 
 export function makeElf({ machine, functions, base }: Program): Buffer {
   const isX86 = machine === X86_64;
@@ -46,8 +48,8 @@ export function makeElf({ machine, functions, base }: Program): Buffer {
     const start = starts.get(seed) ?? 0;
     const chance = random(seed);
     const code = text.subarray(start, start + size(seed));
-    for (let at = 0; at + 16 <= code.length; at += 16) {
-      for (let i = 0; i < 16; i += 4) code.writeUInt32LE(chance() & 0x3f3f_3f3f, at + i);
+    for (let at = 0; at + BLOCK <= code.length; at += BLOCK) {
+      for (let i = 0; i < BLOCK; i += 4) code.writeUInt32LE(chance() & 0x3f3f_3f3f, at + i);
       // Functions of a lower number are called, or the first when a release does not have that one.
       const callee = chance() % seed;
       const other = starts.get(callee) ?? 0;
