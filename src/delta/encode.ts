@@ -24,6 +24,7 @@ import { plain } from "./plain.ts";
 import type { EncodedSegment, SegmentDecoder, StreamContent } from "./segment.ts";
 import { stored } from "./stored.ts";
 import { encodeTensors } from "./tensor-encoder.ts";
+import { copiesMayWin } from "./tensor-trial.ts";
 import { tensor } from "./tensor.ts";
 
 export type { Run } from "./container-writer.ts";
@@ -110,7 +111,11 @@ async function makeCandidates(
     const { old: range, regions } = planned.tensors;
     const before = await readShared(old, range.offset, range.size);
     const streams = encodeTensors(before, target, regions, signal);
-    if (streams !== undefined) candidates.push(await pack(tensor, range, streams));
+    if (streams !== undefined) {
+      const found = await pack(tensor, range, streams);
+      if (!(await copiesMayWin(before, target, regions, run, signal))) return [found];
+      candidates.push(found);
+    }
   }
   const range = planned.old;
   const before = await readShared(old, range.offset, range.size);

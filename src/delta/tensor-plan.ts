@@ -94,14 +94,17 @@ async function guessedRegions(
     signal.throwIfAborted();
     windows.push(await choose(choices, old, target, start));
   }
-  // A window without changes says nothing: it belongs to what came before it, or, at the start, behind it.
-  let choice = windows.find((window) => "choice" in window && window.choice !== undefined);
+  // A window that says nothing belongs to what came before it, or, at the start, behind it.
+  let choice = windows.find(isChosen)?.choice;
   const regions: Region[] = [];
   for (const [index, window] of windows.entries()) {
-    if ("choice" in window) choice = window;
-    if (choice === undefined || !("choice" in choice) || choice.choice === undefined) continue;
-    const { dtype, phase } = choice.choice;
-    const shift = "unchanged" in window ? window.unchanged : choice.choice.shift;
+    if (isChosen(window)) choice = window.choice;
+    // One with few changes only looks unpromising when what follows goes on as what was before.
+    else if ("choice" in window && choice !== undefined && choice !== following(windows, index))
+      choice = undefined;
+    if (choice === undefined) continue;
+    const { dtype, phase } = choice;
+    const shift = "unchanged" in window ? window.unchanged : choice.shift;
     const width = WIDTHS[dtype];
     // As far as the old file goes.
     const first = Math.max(index * WINDOW, -shift);
@@ -117,6 +120,14 @@ async function guessedRegions(
 
 /** The same as in the old file at some shift, or changed, and then perhaps best seen as weights. */
 type Window = { readonly unchanged: number } | { readonly choice: Choice | undefined };
+
+function isChosen(window: Window): window is { readonly choice: Choice } {
+  return "choice" in window && window.choice !== undefined;
+}
+
+function following(windows: readonly Window[], index: number): Choice | undefined {
+  return windows.slice(index).find(isChosen)?.choice;
+}
 
 /** The cheapest choice for a window, if one is promising. */
 async function choose(
@@ -138,19 +149,19 @@ async function choose(
     if (bytes.equals(after)) return { unchanged: shift };
     before.set(shift, bytes);
   }
-  let best: { readonly choice: Choice; readonly share: number } | undefined;
+  let best: (Cost & { readonly choice: Choice }) | undefined;
   for (const choice of choices) {
     const bytes = before.get(choice.shift);
     if (bytes === undefined) continue;
     const width = WIDTHS[choice.dtype];
     const from = firstChange(bytes, after);
     const skip = from + modulo(choice.phase - start - from, width);
-    const share = costOf(
+    const cost = costOf(
       bytes.subarray(skip, from + SAMPLE),
       after.subarray(skip, from + SAMPLE),
       choice.dtype,
     );
-    if (best === undefined || share < best.share) best = { choice, share };
+    if (best === undefined || cost.bits < best.bits) best = { choice, ...cost };
   }
   return { choice: best !== undefined && best.share < PROMISING ? best.choice : undefined };
 }
@@ -167,8 +178,14 @@ function modulo(value: number, width: number): number {
   return ((value % width) + width) % width;
 }
 
-/** About what share of the bits of the changed elements their differences take, with their places. */
-function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): number {
+interface Cost {
+  /** That the differences of a sample take, about, with their places. */
+  readonly bits: number;
+  /** The same as a share of the bits of the changed elements. */
+  readonly share: number;
+}
+
+function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): Cost {
   const size = Math.floor(after.length / WIDTHS[dtype]);
   const region = { old: 0, target: 0, size: size * WIDTHS[dtype], dtype };
   const lengths = Array.from({ length: 33 }, () => 0);
@@ -183,7 +200,7 @@ function costOf(before: Uint8Array, after: Uint8Array, dtype: Dtype): number {
     entropy(lengths),
   );
   const changed = size - (lengths[0] ?? 0);
-  return changed === 0 ? Infinity : bits / (8 * WIDTHS[dtype] * changed);
+  return { bits, share: changed === 0 ? Infinity : bits / (8 * WIDTHS[dtype] * changed) };
 }
 
 /** Regions in order, cut and put together to segments that an encoder can hold. */

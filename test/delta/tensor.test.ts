@@ -9,6 +9,7 @@ import type { Dtype, Region } from "#core/delta/tensor-differences.ts";
 import { encodeTensors } from "#core/delta/tensor-encoder.ts";
 import { tensorsOf } from "#core/delta/tensor-layout.ts";
 import { planTensors } from "#core/delta/tensor-plan.ts";
+import { copiesMayWin } from "#core/delta/tensor-trial.ts";
 import { chanceFrom } from "../../bench/delta/generated.ts";
 import { collect, deltaOf, inMemory, inPieces, never } from "../support/delta.ts";
 
@@ -376,5 +377,24 @@ describe("the plan for tensors", () => {
       segments.reduce((sum, segment) => sum + segment.target.size, 0),
       size,
     );
+  });
+});
+
+describe("a delta of weights", () => {
+  test("is made without a look at copies, which takes a hundred times as long", async () => {
+    const { old, target } = moved("bf16", 400_000, 1, 1e-2);
+    const run = <T>(work: () => Promise<T>): Promise<T> => work();
+    assert.equal(await copiesMayWin(old, target, [whole(target, "bf16")], run, never), false);
+  });
+
+  test("is not, when what is like weights is moved text after all", async () => {
+    const text = Buffer.from(
+      Array.from({ length: 40_000 }, (_, line) => `line ${line}\n`).join(""),
+    );
+    const target = Buffer.concat([Buffer.from("a new one\n"), text]);
+    const size = text.length - (text.length % 4);
+    const region = { old: 0, target: 0, size, dtype: "f32" } as const;
+    const run = <T>(work: () => Promise<T>): Promise<T> => work();
+    assert.equal(await copiesMayWin(text, target, [region], run, never), true);
   });
 });
