@@ -7,7 +7,7 @@ import { invalid } from "./invalid.ts";
 
 /** Small, because copies of new code jump about: each jump costs a page. */
 const PAGE_BYTES = 4 * 1024;
-const PAGES = 768;
+const PAGES = 512;
 /** Pages of one read. */
 const RUN = 16;
 /** Reads at a time: as many as Node's threads can have waiting. */
