@@ -1,6 +1,7 @@
 /** One corpus: every peer makes its delta (or has made it before) and applies it now, edgesync likewise. */
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { cacheFolder, exists } from "./cache.ts";
 import type { Corpus, Pair } from "./corpora.ts";
@@ -37,6 +38,8 @@ export interface Line {
   readonly verified?: boolean;
   /** Apply speed as a share of the speed of copy + SHA-256 of the same file in the same run, both with Node's start. */
   readonly copyShare?: number;
+  /** Processes that wanted a processor, of the last minute: speeds are only worth something when there are as many processors. */
+  readonly load?: number;
 }
 
 interface Delta {
@@ -142,6 +145,7 @@ export async function* measureCorpus(
         ...applying,
         applyNetMBps: round3(newBytes / 1e6 / Math.max(0.001, seconds - idle)),
         copyShare: round3(copy / seconds),
+        load: round3(loadavg()[0] ?? Number.NaN),
       };
     } catch (error) {
       signal.throwIfAborted();

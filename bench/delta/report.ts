@@ -25,7 +25,7 @@ export async function writeReport(results: Results, peers: readonly Peer[]): Pro
     "## Bytes",
     sizes(results, peers),
     "## Speed and memory",
-    `Taken on ${new Date().toISOString().slice(0, 10)}, on ${cpus().length} processors (${cpus()[0]?.model.trim() ?? "unknown"}) with Node ${process.versions.node}; the fastest of three. Times are those of whole processes, so small files show mostly how long a process takes to start; "net" is without Node's own start. "Of copy" is the speed as a share of that of a process that only copies the same file and hashes it. RSS of a Node process has about 40 MiB of Node's own program in it, which all such processes share; RssAnon is what it has for itself. MiB are 2^20 bytes, MB are 10^6.`,
+    `Taken on ${new Date().toISOString().slice(0, 10)}, on ${cpus().length} processors (${cpus()[0]?.model.trim() ?? "unknown"}) with Node ${process.versions.node}; the fastest of three. ${loadOf(results)}Times are those of whole processes, so small files show mostly how long a process takes to start; "net" is without Node's own start. "Of copy" is the speed as a share of that of a process that only copies the same file and hashes it. RSS of a Node process has about 40 MiB of Node's own program in it, which all such processes share; RssAnon is what it has for itself. MiB are 2^20 bytes, MB are 10^6.`,
     speeds(results),
     missing(results),
   ].filter((part) => part !== "");
@@ -36,6 +36,14 @@ export async function writeReport(results: Results, peers: readonly Peer[]): Pro
     return typeof ratio === "number" ? [{ label: about, ratio }] : [];
   });
   await writeFile(join(DOCS, "benchmarks.svg"), chart(bars));
+}
+
+/** A machine that was busy with other things must not pass for a slow one. */
+function loadOf(results: Results): string {
+  const loads = CORPORA.flatMap(({ name }) => own(results, name)?.load ?? []);
+  if (loads.length === 0 || Math.max(...loads) <= cpus().length) return "";
+  const [least, most] = [Math.min(...loads), Math.max(...loads)].map((load) => number(load));
+  return `**The machine was busy with other work**, its load between ${least} and ${most}, so the speeds here are too low and only sizes and memory are exact. `;
 }
 
 function own(results: Results, corpus: string): Line | undefined {
