@@ -18,7 +18,49 @@ const PAGE_BYTES = 4096;
 const BYTES_FOR_READ = 512;
 const READS_AHEAD = 4096;
 
-export function chooseCopies(old: Uint8Array, target: Uint8Array, copies: Copies): Copies {
+/** So many more wrong bytes than equal ones in a stretch, and it is better off as new bytes; as many equal ones end it. */
+const CUT_BYTES = 24;
+
+/**
+ * The same copies without the stretches in which little is right: a search that stays at its place over a part that was replaced does
+ * not notice.
+ */
+function cutCopies(old: Uint8Array, target: Uint8Array, copies: Copies): Copies {
+  const parts: number[] = [];
+  for (let index = 0; index < copies.length; index += 3) {
+    const at = copies[index] ?? 0;
+    const from = copies[index + 1] ?? 0;
+    const length = copies[index + 2] ?? 0;
+    let kept = 0;
+    // The stretch with the most wrong bytes that is open: where it begins, where it is worst.
+    let [begin, score, most, end] = [0, 0, 0, 0];
+    const cut = (): void => {
+      if (most >= CUT_BYTES) {
+        if (begin > kept) parts.push(at + kept, from + kept, begin - kept);
+        kept = end;
+      }
+    };
+    for (let i = 0; i < length; i++) {
+      if (old[from + i] !== target[at + i]) {
+        if (score === 0) begin = i;
+        score++;
+        if (score > most) [most, end] = [score, i + 1];
+      } else if (score > 0) {
+        score--;
+        if (score === 0 || score <= most - CUT_BYTES) {
+          cut();
+          [score, most] = [0, 0];
+        }
+      }
+    }
+    cut();
+    if (length > kept) parts.push(at + kept, from + kept, length - kept);
+  }
+  return Int32Array.from(parts);
+}
+
+export function chooseCopies(old: Uint8Array, target: Uint8Array, all: Copies): Copies {
+  const copies = cutCopies(old, target, all);
   const chosen = new Int32Array(copies.length);
   let used = 0;
   let distance = 0;
