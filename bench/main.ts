@@ -5,10 +5,12 @@
  *
  *     startup   from spawn to the first 200: the sidecar's bundle, a bundle of its libraries only, and a bare Node server
  *     memory    the same three, idle, and the first two after 300 HTTPS requests that they made and 50 scrapes that they served
+ *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
  */
 import process from "node:process";
+import { delta } from "./delta.ts";
 import { fleet } from "./fleet.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
@@ -24,8 +26,11 @@ const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
 
 const names = process.argv.slice(2);
 const unknown = names.filter((name) => !Object.hasOwn(BENCHES, name));
-if (unknown.length > 0) {
-  const known = Object.keys(BENCHES).join(", ");
+if (names[0] === "delta") {
+  for await (const line of delta(names.slice(1)))
+    process.stdout.write(`${JSON.stringify({ bench: "delta", ...line })}\n`);
+} else if (unknown.length > 0) {
+  const known = [...Object.keys(BENCHES), "delta"].join(", ");
   process.stderr.write(`bench: ${unknown.join(", ")} is not known; there are ${known}\n`);
   process.exitCode = 64;
 } else {

@@ -13,7 +13,8 @@ import {
   compressInMemory,
   isCompressible,
 } from "./compress.ts";
-import { CODEC, makeDelta } from "./deltas.ts";
+import { CODEC } from "#core/delta/codec.ts";
+import type { Deltas } from "./deltas.ts";
 import { readRange, spool } from "./files.ts";
 import type { Spooled } from "./files.ts";
 import { PACKED_BELOW } from "./packs.ts";
@@ -51,11 +52,12 @@ export interface BlobDeps {
   readonly level: number;
   readonly threads: number;
   readonly run: Run;
+  readonly deltas: Deltas;
   readonly progress: Progress;
 }
 
 export function openBlobMaker(deps: BlobDeps): BlobMaker {
-  const { repository, earlier, unfinished, level, threads, run, progress } = deps;
+  const { repository, earlier, unfinished, level, threads, run, deltas, progress } = deps;
   const locations = new Map<string, Location>();
   // Each takes all threads by itself.
   const oneLarge = openLanes(1);
@@ -191,8 +193,8 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     }
     const key = `delta ${source.sha256} ${base} ${CODEC} ${full.sha256}`;
     const found = unfinished.find(key);
+    if (found !== undefined) progress.advance(source.size, source.path);
     const made = found === undefined ? await newDelta(key, source, base, full, signal) : found;
-    progress.advance(source.size, source.path);
     return made === null ? undefined : { ...taken(made), base, codec: CODEC };
   }
 
@@ -204,10 +206,14 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     signal: AbortSignal,
   ): Promise<Made | null> {
     // Not even an empty one would be worth it.
-    if (limitOf(full) <= LISTING_BYTES) return null;
+    if (limitOf(full) <= LISTING_BYTES) {
+      progress.advance(source.size, source.path);
+      return null;
+    }
     const old = await decodeBase(base, signal);
     const target = { ...fileOf(source), sha256: source.sha256 };
-    const delta = await makeDelta(old, target, repository.temporary(), run, signal);
+    const advance = (bytes: number): void => progress.advance(bytes, source.path);
+    const delta = await deltas.make(old, target, repository.temporary(), advance, signal);
     await rm(old);
     if (delta !== undefined && delta.size < limitOf(full))
       return await keep(key, delta, "identity");
@@ -221,14 +227,14 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     async make(source, baseDigests, signal) {
       signal.throwIfAborted();
       const full = await makeFull(source, signal);
-      const deltas = await Promise.all(
+      const found = await Promise.all(
         baseDigests.map((base) => makeDeltaFrom(source, base, full, signal)),
       );
       return {
         sha256: source.sha256,
         size: source.size,
         full,
-        deltas: deltas.filter((delta) => delta !== undefined),
+        deltas: found.filter((delta) => delta !== undefined),
       };
     },
   };

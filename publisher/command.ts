@@ -72,7 +72,10 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
   try {
     const all = { ...command.options, ...command.lists };
     const options = Object.fromEntries(
-      Object.keys(all).map((name) => [name, { type: "string" as const, multiple: true }]),
+      Object.keys(all).map((name) => [
+        name,
+        { type: "string" as const, multiple: true, ...(name === "output" && { short: "o" }) },
+      ]),
     );
     const switches = Object.fromEntries(
       Object.keys(command.flags ?? {}).map((name) => [name, { type: "boolean" as const }]),

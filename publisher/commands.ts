@@ -3,6 +3,7 @@ import type { Command } from "./command.ts";
 import { bundleCommands } from "./commands/bundle.ts";
 import { channelCommands } from "./commands/channel.ts";
 import { completionCommand } from "./commands/completion.ts";
+import { deltaToolCommands } from "./commands/delta-tool.ts";
 import { deltaCommands } from "./commands/delta.ts";
 import { init } from "./commands/init.ts";
 import { keyCommands } from "./commands/keys.ts";
@@ -18,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
   ...releaseCommands,
   ...channelCommands,
   ...deltaCommands,
+  ...deltaToolCommands,
   ...upkeepCommands,
   ...ociCommands,
   ...repositoryCommands,

@@ -10,7 +10,8 @@ import { parseReleaseDocument } from "#core/release-document.ts";
 import type { Content, DeltaBlob, Pack, PlacedBlob, Release } from "#core/release.ts";
 import { appRole, listReleases } from "./catalog.ts";
 import type { Listed } from "./catalog.ts";
-import { makeDelta } from "./deltas.ts";
+import { openDeltas } from "./deltas.ts";
+import type { Deltas } from "./deltas.ts";
 import { place, readRange, spool } from "./files.ts";
 import type { Keyring } from "./keys.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
@@ -55,13 +56,14 @@ export async function buildDeltas(
   const { release: old, document } = await read(to);
   const bases: PublishedRelease[] = [];
   for (const listed of from) bases.push(await read(listed));
-  const build = openBuild(repository, old, progress, signal);
+  const run = openSlots();
+  await using deltas = openDeltas(run);
+  const build = openBuild(repository, old, deltas, progress, signal);
   const steps: { base: Release; made: number }[] = [];
   for (const { release } of bases) steps.push({ base: release, made: await build.from(release) });
   const before = bases.map(({ release }) => transferOf(old, release).bytes);
   let next = old;
   if (steps.some(({ made }) => made > 0)) {
-    const run = openSlots();
     const known = new Set(document.manifest.deltas.map(({ base }) => base));
     const earlier = new Map(bases.map((base) => [base.document.manifest.sha256, base]));
     for (const listed of listReleases(repository, to)) {
@@ -74,7 +76,7 @@ export async function buildDeltas(
       repository,
       { app, version, platform, tree, entries: old.entries, ...build.parts() },
       [...earlier.values()].map((item) => item.document.manifest),
-      run,
+      { run, deltas },
       signal,
     );
     next = written.release;
@@ -103,10 +105,10 @@ interface Build {
 function openBuild(
   repository: Repository,
   release: Release,
+  deltas: Deltas,
   progress: Progress,
   signal: AbortSignal,
 ): Build {
-  const run = openSlots();
   const packs: Pack[] = [...release.packs];
   /** New deltas by the digest of their content. */
   const added = new Map<string, DeltaBlob[]>();
@@ -124,8 +126,8 @@ function openBuild(
       const oldFile = await contentFile(repository, base, old, signal);
       const newFile = await contentFile(repository, release, content, signal);
       const target = { path: newFile, sha256: content.sha256, size: content.size };
-      const delta = await makeDelta(oldFile, target, repository.temporary(), run, signal);
-      progress.advance(content.size, content.sha256);
+      const advance = (bytes: number): void => progress.advance(bytes, content.sha256);
+      const delta = await deltas.make(oldFile, target, repository.temporary(), advance, signal);
       if (delta === undefined || delta.size >= content.full.size * WORTH) continue;
       const { sha256, size, codec } = delta;
       const blob: DeltaBlob = { sha256, size, places: [], base: old.sha256, codec };

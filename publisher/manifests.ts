@@ -9,7 +9,7 @@ import { parseReleaseDocument } from "#core/release-document.ts";
 import type { ManifestFile, ReleaseDocument } from "#core/release-document.ts";
 import type { Release, ReleaseParts } from "#core/release.ts";
 import { HIGHEST_LEVEL, compressFile } from "./compress.ts";
-import { makeDelta } from "./deltas.ts";
+import type { Deltas } from "./deltas.ts";
 import { place, readRange, spool } from "./files.ts";
 import { blobFile, readTarget } from "./repository.ts";
 import type { Repository, View } from "./repository.ts";
@@ -96,7 +96,7 @@ export async function writeManifest(
   repository: Repository,
   parts: ReleaseParts & { readonly tree: string },
   earlier: readonly ManifestFile[],
-  run: Run,
+  { run, deltas: maker }: { readonly run: Run; readonly deltas: Deltas },
   signal: AbortSignal,
 ): Promise<{ readonly release: Release; readonly manifest: ManifestFile }> {
   // As clients will read it; one that they would refuse is not published.
@@ -124,7 +124,7 @@ export async function writeManifest(
   const deltas: ManifestFile["deltas"][number][] = [];
   for (const base of size < WITHOUT_DELTAS ? [] : earlier) {
     const old = await spool(repository.temporary(), manifestBytes(repository, base, signal));
-    const delta = await makeDelta(old.path, file, repository.temporary(), run, signal);
+    const delta = await maker.make(old.path, file, repository.temporary(), () => undefined, signal);
     if (delta === undefined || delta.size >= full.size * WORTH) continue;
     deltas.push({ sha256: delta.sha256, size: delta.size, base: base.sha256, codec: delta.codec });
     await place(delta.path, blobFile(repository, delta.sha256));

@@ -11,6 +11,7 @@ import { appRole, listReleases } from "./catalog.ts";
 import { levelFor } from "./compress.ts";
 import type { Keyring } from "./keys.ts";
 import { refuseFull } from "./limits.ts";
+import { openDeltas } from "./deltas.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
 import type { PublishedRelease } from "./manifests.ts";
 import { isFile, neededFrom, packContents } from "./packs.ts";
@@ -80,6 +81,7 @@ export async function addRelease(
   const treeBytes = tree.sources.reduce((sum, source) => sum + source.size, 0);
   const level = wanted.level ?? levelFor(treeBytes);
   const threads = slots();
+  await using deltas = openDeltas(run);
   const blobs = openBlobMaker({
     repository,
     earlier: releases,
@@ -87,6 +89,7 @@ export async function addRelease(
     level,
     threads,
     run,
+    deltas,
     progress,
   });
   const basesOf = findBases(tree, bases);
@@ -111,7 +114,7 @@ export async function addRelease(
       packs,
     },
     earlier.slice(0, wanted.deltas).map((item) => item.document.manifest),
-    run,
+    { run, deltas },
     signal,
   );
   const sizes = bytesOf(contents, bases);

@@ -16,6 +16,8 @@ const PROGRAMS = {
   sidecar: "sidecar/main.ts",
   webhook: "webhook/main.ts",
   publisher: "publisher/main.ts",
+  // A thread of the publisher, which starts it by this name.
+  "match-worker": "publisher/match-worker.ts",
 } as const;
 type Program = keyof typeof PROGRAMS;
 

@@ -29,6 +29,8 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
   /** Where metadata are read in this look; undefined for the network. */
   let current: Bundle | undefined;
   const givenUp = new Set<Bundle>();
+  /** What the network had to say. */
+  let first: { readonly error: unknown } | undefined;
   /** By path, the bundle that gave the bytes that are being read. */
   const sources = new Map<string, Bundle>();
   /** Bytes that were good when the bundle was looked at and are not any more. */
@@ -86,7 +88,7 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
       found = undefined;
       current = undefined;
       givenUp.clear();
-      sources.clear();
+      first = undefined;
     },
     elsewhere(error, path) {
       const source = path === undefined ? undefined : sources.get(path);
@@ -94,14 +96,23 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
         const paths = bad.get(source) ?? new Set();
         bad.set(source, paths.add(path));
         sources.delete(path);
-        return true;
+        return;
       }
-      if (path !== undefined) return network.elsewhere(error, path);
-      if (current === undefined && network.elsewhere(error)) return true;
-      if (!(error instanceof EdgeSyncError)) return false;
-      if (current !== undefined) givenUp.add(current);
+      if (path !== undefined) {
+        network.elsewhere(error, path);
+        return;
+      }
+      if (current === undefined) {
+        try {
+          network.elsewhere(error);
+          return;
+        } catch (last) {
+          first ??= { error: last };
+        }
+      } else givenUp.add(current);
       current = list.find((bundle) => !givenUp.has(bundle));
-      return current !== undefined;
+      // What the network had to say says more than what was wrong with the last of the bundles.
+      if (current === undefined) throw first?.error ?? error;
     },
   };
 }

@@ -2,10 +2,21 @@
  * The seam between the update agent and the delta codecs: a manifest names a codec, and the agent uses the delta if this
  * table knows the name. Only decoders are reachable from here; encoders are the publisher's and never in the sidecar's bundle.
  */
+import { containerDecoder } from "./container.ts";
 import type { Decoder } from "./decoder.ts";
-import { zstdSegments } from "./zstd-segments.ts";
+import type { SegmentDecoder } from "./segment.ts";
+import { executable } from "./executable.ts";
+import { plain } from "./plain.ts";
+import { stored } from "./stored.ts";
+import { tensor } from "./tensor.ts";
 
-const decoders: readonly Decoder[] = [zstdSegments];
+/** What the segments of a container may be made with. */
+export const segmentDecoders: readonly SegmentDecoder[] = [stored, plain, executable, tensor];
+
+/** The codec that manifests name; which of the others made a segment, the delta says itself. */
+export const CODEC = "edgesync-1";
+
+const decoders: readonly Decoder[] = [containerDecoder(CODEC, segmentDecoders)];
 
 export const knownCodecs: readonly string[] = decoders.map((decoder) => decoder.name);
 

@@ -24,6 +24,7 @@ export interface Decoder {
   readonly name: string;
   /**
    * The new file, in order. Yields exactly `size` bytes or throws; what they are worth is decided by the caller, who hashes them.
+   * Each piece is valid until the next is asked for: its buffer is used again.
    *
    * @param size bytes of the new file, from the signed manifest
    * @throws EdgeSyncError DELTA_INVALID

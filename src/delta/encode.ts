@@ -1,130 +1,160 @@
 /**
- * Makes deltas; the publisher's side of `zstd-segments`. A delta is only worth something once a decoder has made the new file from
- * it, so whoever calls this decodes the result and compares the digest.
+ * Makes deltas. The new file is cut into segments where its content asks for another codec, or where both files together would not fit
+ * in memory; each segment is made with every codec that may fit, and the smallest is taken. Memory is about ten bytes for each byte
+ * of the old range.
  */
-import { promisify } from "node:util";
-import { constants, zstdCompress } from "node:zlib";
-import { EdgeSyncError } from "../errors.ts";
-import { readBytes } from "./decoder.ts";
-import type { RandomAccess } from "./decoder.ts";
-import { STEP, markOld } from "./window.ts";
+import { codeOf } from "../errors.ts";
+import { planSegments } from "./plan.ts";
+import type { Parted, PlannedSegment } from "./plan.ts";
 import {
-  HEADER_BYTES,
-  MAGIC,
-  MAX_FRAME,
-  SEGMENT_HEADER_BYTES,
-  VERSION,
-  WINDOW_LOG,
-} from "./zstd-segments.ts";
+  codingsOf,
+  comparison,
+  packStreams,
+  writeHeader,
+  writeSegment,
+} from "./container-writer.ts";
+import type { Packed, Run } from "./container-writer.ts";
+import { chooseCopies } from "./choose.ts";
+import { writeCopies } from "./copies-writer.ts";
+import type { RandomAccess } from "./decoder.ts";
+import { encodeExecutable } from "./executable-encode.ts";
+import { executable } from "./executable.ts";
+import type { Match } from "./match.ts";
+import { plain } from "./plain.ts";
+import type { EncodedSegment, SegmentDecoder, StreamContent } from "./segment.ts";
+import { stored } from "./stored.ts";
+import { encodeTensors } from "./tensor-encoder.ts";
+import { copiesMayWin } from "./tensor-trial.ts";
+import { tensor } from "./tensor.ts";
 
-const compress = promisify(zstdCompress);
+export type { Run } from "./container-writer.ts";
 
-/** Runs work when there is a processor for it. */
-export type Run = <T>(work: () => Promise<T>) => Promise<T>;
+/** What an encoder works with. */
+export interface Crew {
+  /** Runs compression when there is a processor for it. */
+  readonly run: Run;
+  readonly match: Match;
+  /** Told how many bytes of the new file are done. */
+  readonly advance: (bytes: number) => void;
+}
+
+interface Candidate {
+  readonly decoder: SegmentDecoder;
+  readonly old: EncodedSegment["old"];
+  readonly streams: readonly StreamContent[];
+  readonly packed: readonly Packed[];
+  readonly bytes: number;
+}
 
 /**
- * Well below what the format allows. On executables, 2 MiB with the right 4 MiB of the old file make deltas as small as larger pieces do,
- * in three quarters of the time, and both sides hold less at a time.
- */
-const ENCODER_SEGMENT = 2 * STEP;
-const ENCODER_WINDOW = 4 * STEP;
-
-/** zstd takes a dictionary that begins with this for one of its own format. */
-const DICTIONARY_MAGIC = 0xec30a437;
-
-/**
- * A delta from `old` to `target`, in order.
+ * A delta from `old` to `target`, in order; equal for equal arguments.
  *
- * @param run decides how many segments are compressed at a time; about 80 MiB each
- * @throws EdgeSyncError DELTA_INVALID when a segment cannot be encoded within the limits of the format
+ * @throws EdgeSyncError DELTA_INVALID when what was made does not decode to the target
  */
 export async function* encodeDelta(
-  old: RandomAccess,
-  target: RandomAccess,
-  run: Run,
+  old: Parted,
+  target: Parted,
+  crew: Crew,
   signal: AbortSignal,
-): AsyncIterable<Buffer> {
-  const header = Buffer.alloc(HEADER_BYTES);
-  header.write(MAGIC, 0, "latin1");
-  header.writeUInt32LE(VERSION, 4);
-  header.writeBigUInt64LE(BigInt(target.size), 8);
-  yield header;
-
-  const length = windowLength(old.size, target.size);
-  const marks = old.size > length ? await markOld(old, target, length, signal) : undefined;
-  const segment = async (start: number): Promise<readonly Buffer[]> => {
-    signal.throwIfAborted();
-    const end = Math.min(start + ENCODER_SEGMENT, target.size);
-    const offset = (await marks?.windowFor(start, end, signal)) ?? 0;
-    return await encodeSegment(old, target, { start, end, offset, length });
-  };
-
-  // Two rounds ahead of the reader: processors have work, and memory a bound.
-  const ahead: Promise<readonly Buffer[]>[] = [];
-  let next = 0;
-  const begin = (): void => {
-    const start = next;
-    next += ENCODER_SEGMENT;
-    const work = run(() => segment(start));
-    // Awaited in order below; until then a failure must not count as unhandled.
-    work.catch(() => undefined);
-    ahead.push(work);
-  };
-  while (next < target.size && ahead.length < 8) begin();
-  for (let work = ahead.shift(); work !== undefined; work = ahead.shift()) {
-    yield* await work;
-    if (next < target.size) begin();
+): AsyncIterable<Uint8Array> {
+  yield writeHeader(old.size, target.size);
+  for (const planned of await planSegments(old, target, signal)) {
+    const { offset, size } = planned.target;
+    const bytes = await readShared(target, offset, size);
+    yield* await makeSegment(planned, old, bytes, true, crew, signal);
+    crew.advance(size);
   }
 }
 
-/** Bytes of each window. To prepare one takes time, so it stands in proportion to a small target. */
-function windowLength(old: number, target: number): number {
-  const proportion = Math.ceil((16 * target) / STEP) * STEP;
-  return Math.min(old, ENCODER_WINDOW, Math.max(STEP, proportion));
-}
-
-interface Plan {
-  readonly start: number;
-  readonly end: number;
-  readonly offset: number;
-  readonly length: number;
-}
-
-async function encodeSegment(
+/** @param executables false when they are taken for any other file */
+async function makeSegment(
+  planned: PlannedSegment,
   old: RandomAccess,
-  target: RandomAccess,
-  { start, end, offset, length }: Plan,
-): Promise<readonly Buffer[]> {
-  const bytes = await readBytes(target, start, end - start);
-  let window = await readBytes(old, offset, length);
-  let from = offset;
-  if (window.length >= 4 && window.readUInt32LE(0) === DICTIONARY_MAGIC) {
-    window = window.subarray(1);
-    from += 1;
+  target: Buffer,
+  executables: boolean,
+  crew: Crew,
+  signal: AbortSignal,
+): Promise<readonly Uint8Array[]> {
+  const candidates = await makeCandidates(planned, old, target, executables, crew, signal);
+  const best = candidates.reduce((a, b) => (b.bytes < a.bytes ? b : a));
+  const { decoder, packed } = best;
+  const { size } = planned.target;
+  const segment = { codec: decoder.name, old: best.old, size, streams: best.streams };
+  try {
+    return await writeSegment(segment, packed, decoder, old, comparison(target), signal);
+  } catch (error) {
+    // An executable whose headers lead beyond the format's limits is still a file.
+    if (codeOf(error) !== "DELTA_INVALID" || decoder !== executable) throw error;
+    return await makeSegment(planned, old, target, false, crew, signal);
   }
-  const frame = await compress(bytes, {
-    ...(window.length > 0 && { dictionary: window }),
-    params: {
-      // Level 19 with a shorter search and one pass for statistics: on executables the size is the same within 0.1 %, in two thirds
-      // of the time.
-      [constants.ZSTD_c_compressionLevel]: 19,
-      [constants.ZSTD_c_strategy]: constants.ZSTD_btultra,
-      [constants.ZSTD_c_searchLog]: 5,
-      [constants.ZSTD_c_targetLength]: 128,
-      [constants.ZSTD_c_windowLog]: windowLog(bytes.length + window.length),
-    },
-  });
-  if (frame.length > MAX_FRAME)
-    throw new EdgeSyncError("DELTA_INVALID", "the segment does not compress at all");
-  const header = Buffer.alloc(SEGMENT_HEADER_BYTES);
-  header.writeUInt32LE(bytes.length, 0);
-  header.writeUInt32LE(frame.length, 4);
-  header.writeUInt32LE(window.length, 8);
-  header.writeBigUInt64LE(BigInt(from), 12);
-  return [header, frame];
 }
 
-/** The smallest window that reaches from the end of a segment to the beginning of its dictionary. */
-function windowLog(bytes: number): number {
-  return Math.min(WINDOW_LOG, Math.max(10, Math.ceil(Math.log2(bytes))));
+async function makeCandidates(
+  planned: PlannedSegment,
+  old: RandomAccess,
+  target: Buffer,
+  executables: boolean,
+  { run, match }: Crew,
+  signal: AbortSignal,
+): Promise<readonly [Candidate, ...Candidate[]]> {
+  const pack = async (
+    decoder: SegmentDecoder,
+    range: EncodedSegment["old"],
+    streams: readonly StreamContent[],
+  ): Promise<Candidate> => {
+    const packed = await packStreams(streams, run);
+    const bytes = packed.reduce((sum, stream) => sum + stream.bytes.length + 3, 0);
+    return { decoder, old: range, streams, packed, bytes };
+  };
+  const candidates: Candidate[] = [];
+  if (planned.tensors !== undefined) {
+    const { old: range, regions } = planned.tensors;
+    const before = await readShared(old, range.offset, range.size);
+    const streams = encodeTensors(before, target, regions, signal);
+    if (streams !== undefined) {
+      const found = await pack(tensor, range, streams);
+      if (!(await copiesMayWin(before, target, regions, run, signal))) return [found];
+      candidates.push(found);
+    }
+  }
+  const range = planned.old;
+  const before = await readShared(old, range.offset, range.size);
+  const copies = await match(before, target, signal);
+  signal.throwIfAborted();
+  const moved = executables
+    ? await encodeExecutable(before, target, copies, match, signal)
+    : undefined;
+  if (moved !== undefined) candidates.push(await pack(executable, range, moved));
+  else {
+    const chosen = writeCopies(before, target, chooseCopies(before, target, copies));
+    const [best] = candidates;
+    if (best === undefined || leastBytes(chosen) < best.bytes)
+      candidates.push(await pack(plain, range, chosen));
+    // What copies cost and save is guessed for long deltas; a short one is soon tried.
+    if (copies.length <= FEW_COPIES * 3)
+      candidates.push(await pack(plain, range, writeCopies(before, target, copies)));
+    // Nothing of it is in the old range: then as it is, which decodes fastest.
+    if (copies.length === 0)
+      candidates.push(
+        await pack(stored, { offset: 0, size: 0 }, [{ bytes: target, codings: codingsOf(target) }]),
+      );
+  }
+  const [first, ...others] = candidates;
+  return first === undefined
+    ? [await pack(stored, { offset: 0, size: 0 }, [{ bytes: target, codings: [] }])]
+    : [first, ...others];
+}
+
+const FEW_COPIES = 1000;
+
+/** A guess from below: streams of copies are hardly ever compressed to a fourth. */
+function leastBytes(streams: readonly StreamContent[]): number {
+  return streams.reduce((sum, { bytes }) => sum + bytes.length, 0) / 4;
+}
+
+/** A range in memory that threads share. */
+async function readShared(file: RandomAccess, offset: number, size: number): Promise<Buffer> {
+  const bytes = Buffer.from(new SharedArrayBuffer(size));
+  if (size > 0) await file.readInto(bytes, offset);
+  return bytes;
 }

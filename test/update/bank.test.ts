@@ -71,7 +71,7 @@ async function build(
     release,
     installed: null,
     available: old,
-    codecs: new Set(["zstd-segments"]),
+    codecs: new Set(["edgesync-1"]),
     rejected: new Set(),
     fallback: { kind: "always" },
     first: false,
@@ -163,7 +163,7 @@ describe("a bank", () => {
       const old = new Map([[digest("old text"), { path, executable: false }]]);
       const delta = {
         base: digest("old text"),
-        codec: "zstd-segments",
+        codec: "edgesync-1",
         sha256: digest(blob),
         size: 1,
       };
@@ -181,7 +181,7 @@ describe("a bank", () => {
     const old = new Map([[digest("old text"), { path, executable: false }]]);
     const delta = {
       base: digest("old text"),
-      codec: "zstd-segments",
+      codec: "edgesync-1",
       sha256: digest("d"),
       size: 1,
     };

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  readFile,
+  readdir,
+  readlink,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { X86_64 } from "#core/delta/elf.ts";
+import { makeElf } from "../support/elf.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+import { edgesync } from "./world.ts";
+
+const FUNCTIONS = Array.from({ length: 300 }, (_, index) => index + 50);
+const elf = (from: number): Buffer =>
+  makeElf({ machine: X86_64, base: 0, functions: FUNCTIONS.slice(from) });
+const text = (lines: number): string =>
+  Array.from({ length: lines }, (_, index) => `line ${index} ${(index * 7919) % 1000}\n`).join("");
+
+describe("edgesync delta", () => {
+  test("makes, describes and applies a delta between two files", async () => {
+    await using folder = await temporaryFolder();
+    const path = (name: string): string => join(folder.path, name);
+    await writeFile(path("old"), elf(0));
+    await writeFile(path("new"), elf(7));
+    const made = await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    assert.equal(made.status, 0, made.stderr);
+    const info = await edgesync(["delta", "info", path("delta"), "--json"]);
+    const { segments, newBytes } = JSON.parse(info.stdout) as {
+      segments: readonly { readonly codec: string }[];
+      newBytes: number;
+    };
+    assert.deepEqual([segments[0]?.codec, newBytes], ["executable", elf(7).length]);
+    const applied = await edgesync([
+      "delta",
+      "apply",
+      path("old"),
+      path("delta"),
+      "-o",
+      path("out"),
+    ]);
+    assert.equal(applied.status, 0, applied.stderr);
+    assert.deepEqual(await readFile(path("out")), elf(7));
+  });
+
+  test("does the same with folders, as one solid delta", async () => {
+    await using folder = await temporaryFolder();
+    const path = (...names: string[]): string => join(folder.path, ...names);
+    for (const [name, from, lines] of [
+      ["old", 0, 5000],
+      ["new", 9, 5100],
+    ] as const) {
+      await mkdir(path(name, "bin", "empty"), { recursive: true });
+      await writeFile(path(name, "bin", "tool"), elf(from));
+      await chmod(path(name, "bin", "tool"), 0o755);
+      await writeFile(path(name, "text"), text(lines));
+      await symlink("../text", path(name, "bin", "link"));
+    }
+    await writeFile(path("new", "copy"), text(5000));
+    const made = await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    assert.equal(made.status, 0, made.stderr);
+    assert.ok((await lstat(path("delta"))).size < 8000);
+    const applied = await edgesync([
+      "delta",
+      "apply",
+      path("old"),
+      path("delta"),
+      "-o",
+      path("out"),
+    ]);
+    assert.equal(applied.status, 0, applied.stderr);
+    assert.deepEqual(
+      (await readdir(path("out"), { recursive: true })).toSorted(),
+      (await readdir(path("new"), { recursive: true })).toSorted(),
+    );
+    assert.deepEqual(await readFile(path("out", "bin", "tool")), elf(9));
+    assert.equal((await lstat(path("out", "bin", "tool"))).mode & 0o111, 0o111);
+    assert.equal(await readFile(path("out", "copy"), "utf8"), text(5000));
+    assert.equal(await readlink(path("out", "bin", "link")), "../text");
+  });
+
+  test("leaves nothing behind when the old file is another, or the delta is damaged", async () => {
+    await using folder = await temporaryFolder();
+    const path = (name: string): string => join(folder.path, name);
+    await writeFile(path("old"), text(2000));
+    await writeFile(path("new"), text(2100));
+    await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    await writeFile(path("other"), text(2000).replace("line 7 ", "Line 7 "));
+    const other = await edgesync([
+      "delta",
+      "apply",
+      path("other"),
+      path("delta"),
+      "-o",
+      path("out"),
+    ]);
+    assert.match(other.stderr, /^edgesync: DIGEST_MISMATCH: /);
+    const bytes = await readFile(path("delta"));
+    for (const at of [0, 90, bytes.length - 3]) {
+      const damaged = Buffer.from(bytes);
+      damaged[at] = (damaged[at] ?? 0) ^ 0x55;
+      await writeFile(path("damaged"), damaged);
+      const ran = await edgesync([
+        "delta",
+        "apply",
+        path("old"),
+        path("damaged"),
+        "-o",
+        path("out"),
+      ]);
+      assert.match(ran.stderr, /^edgesync: (DELTA_INVALID|DIGEST_MISMATCH): /);
+    }
+    assert.deepEqual((await readdir(folder.path)).toSorted(), [
+      "damaged",
+      "delta",
+      "new",
+      "old",
+      "other",
+    ]);
+  });
+});
