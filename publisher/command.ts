@@ -94,11 +94,20 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
     ({ positionals } = parsed);
   } catch (cause) {
     const problem = cause instanceof Error ? cause.message : "the options cannot be read";
-    throw new EdgeSyncError("USAGE", `${command.name}: ${problem}`, { cause });
+    throw new EdgeSyncError("USAGE", `${command.name}: ${problem.replace(/\.$/, "")}`, { cause });
   }
   for (const name of Object.keys(command.options))
     if ((values.get(name) ?? []).length > 1)
       throw new EdgeSyncError("USAGE", `${command.name} takes --${name} once`);
+  // An unset variable of a script: as a path, an empty text would mean the working folder.
+  if (positionals.includes(""))
+    throw new EdgeSyncError(
+      "USAGE",
+      `${command.name}: an argument is empty; expected ${command.positionals.join(" ")}`,
+    );
+  for (const [name, given] of values)
+    if (given.includes(""))
+      throw new EdgeSyncError("USAGE", `${command.name}: --${name} is empty; expected a value`);
   const { json = false, help = false } = flags;
   const least = command.positionals.filter((place) => !place.startsWith("[")).length;
   const most = command.positionals.length;

@@ -226,13 +226,39 @@ export function requireKeys(set: KeySet, name: string, role: RoleKeys): readonly
  * @throws EdgeSyncError REPOSITORY_UNSAFE
  */
 export async function refuseKeysInside(repository: string, keys: string): Promise<void> {
-  const [outer, inner] = await Promise.all([realPath(repository), realPath(keys)]);
-  const way = relative(outer, inner);
-  if (way === "" || (way !== ".." && !way.startsWith(`..${sep}`)))
+  if (await isWithin(keys, repository))
     throw new EdgeSyncError(
       "REPOSITORY_UNSAFE",
       `the keys folder ${keys} is inside the repository ${repository}, which is served`,
     );
+}
+
+/**
+ * Refuses to publish the keys, or the repository itself, as what a release holds: the working folder, say, in which both lie.
+ *
+ * @throws EdgeSyncError TREE_INVALID
+ */
+export async function refuseToPublish(
+  folder: string,
+  repository: string,
+  keys: string,
+): Promise<void> {
+  for (const [what, path] of [
+    ["private keys", keys],
+    ["repository", repository],
+  ] as const)
+    if ((await isWithin(path, folder)) || (await isWithin(folder, path)))
+      throw new EdgeSyncError(
+        "TREE_INVALID",
+        `${folder} holds, or lies in, the folder of the ${what}, ${path}; expected a folder with nothing but the release`,
+      );
+}
+
+/** Whether a path is another one or lies in it, also by way of a symlink. */
+async function isWithin(path: string, folder: string): Promise<boolean> {
+  const [outer, inner] = await Promise.all([realPath(folder), realPath(path)]);
+  const way = relative(outer, inner);
+  return way === "" || (way !== ".." && !way.startsWith(`..${sep}`));
 }
 
 /** The real path of something of which the last parts need not exist yet. */

@@ -3,6 +3,7 @@ import { integer } from "#core/values.ts";
 import { findRelease, listReleases, namedByChannels, readRelease } from "../catalog.ts";
 import type { Listed } from "../catalog.ts";
 import type { Arguments, Command } from "../command.ts";
+import { refuseToPublish } from "../keys.ts";
 import { compareReleases, transferOf } from "../release-diff.ts";
 import type { PathChange } from "../release-diff.ts";
 import { removeReleases } from "../release-remove.ts";
@@ -51,6 +52,7 @@ const add: Command = {
       level: levelOf(args.optional("level")),
     };
     const keyring = await openKeys(args, pathOf(args), shell);
+    await refuseToPublish(folder, pathOf(args), keyring.folder);
     await using repository = await openLocked(args, shell, signal);
     const added = await addRelease(
       repository,

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { temporaryFolder } from "../support/temporary.ts";
 import { helpOf, optionRows, parseArguments } from "../../publisher/command.ts";
 import { COMMANDS } from "../../publisher/commands.ts";
+import { run } from "./shell.ts";
 import { edgesync, makePublisher, makeTree, prose } from "./world.ts";
 import type { Ran } from "./world.ts";
 
@@ -225,6 +226,10 @@ describe("the command line", () => {
       ["verify", "a", "--nope"],
       ["serve", "a", "--port", "http"],
       ["channel", "set", "web", "1", "--keys", "k", "--repository", "r"],
+      ["init", ""],
+      ["verify", ""],
+      ["sync", "out", "--repository", ""],
+      ["release", "add", "", "--app", "web", "--version", "1", "--platform", "linux-x64"],
       [
         "release",
         "add",
@@ -360,6 +365,29 @@ describe("a first try", () => {
       assert.equal(ran.status, 0, ran.stderr);
     }
     assert.deepEqual((await readdir(folder.path)).toSorted(), ["keys", "repository", "site"]);
+  });
+});
+
+describe("a release", () => {
+  test("is never made of the private keys or of the repository, nor of a folder around them", async () => {
+    await using publisher = await makePublisher();
+    const { folder, repository, keys } = publisher;
+    await makeTree(folder, { way: { link: "keys" } });
+    const name = ["--app", "web", "--version", "1", "--platform", "linux-x64"];
+    const where = ["--repository", repository, "--keys", keys];
+    for (const tree of [
+      keys,
+      folder,
+      join(folder, "way"),
+      repository,
+      join(repository, "metadata"),
+    ])
+      await assert.rejects(run(["release", "add", tree, ...name, ...where]), {
+        code: "TREE_INVALID",
+      });
+    assert.deepEqual((await run(["release", "list", "--repository", repository])).json, {
+      releases: [],
+    });
   });
 });
 
