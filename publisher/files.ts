@@ -1,7 +1,7 @@
 /** Files that are whole or absent, whatever happens to the machine. */
 import { createHash } from "node:crypto";
 import { mkdir, open, readFile, rename, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 
@@ -30,9 +30,11 @@ export async function syncFolder(path: string): Promise<void> {
 
 /** Makes a folder and those above it, durably. */
 export async function makeFolder(path: string): Promise<void> {
-  const first = await mkdir(path, { recursive: true });
+  // Absolute: above "." there is only "." again.
+  const whole = resolve(path);
+  const first = await mkdir(whole, { recursive: true });
   if (first === undefined) return;
-  for (let made = path; made.length >= first.length; made = dirname(made))
+  for (let made = whole; made.length >= first.length; made = dirname(made))
     await syncFolder(dirname(made));
 }
 

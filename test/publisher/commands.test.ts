@@ -368,6 +368,15 @@ describe("a first try", () => {
   });
 });
 
+describe("a folder in the working folder", () => {
+  test("may have a name of one letter", { timeout: 60_000 }, async () => {
+    await using folder = await temporaryFolder();
+    const ran = await edgesync(["init", "r", "--keys", "k"], { cwd: folder.path });
+    assert.equal(ran.status, 0, ran.stderr);
+    assert.deepEqual((await readdir(folder.path)).toSorted(), ["k", "r"]);
+  });
+});
+
 describe("a release", () => {
   test("is never made of the private keys or of the repository, nor of a folder around them", async () => {
     await using publisher = await makePublisher();
