@@ -3,7 +3,7 @@
  * to the same bytes; where this client refuses what tuf-js takes, the corruption says why.
  */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import * as fc from "fast-check";
 import { EdgeSyncError } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
-import { temporaryFolder } from "../support/temporary.ts";
+import { MEMORY, temporaryFolder } from "../support/temporary.ts";
 import { CORRUPTIONS } from "./corruptions.ts";
 import { FILES, PATHS, openRepository } from "./generated.ts";
 import type { Corruption, Repository, Shape, Step } from "./generated.ts";
@@ -162,9 +162,6 @@ async function compare(
   }
   return { verdicts, stricter: false };
 }
-
-/** tuf-js writes many small files; where there is one, a folder in memory spares the disk. */
-const MEMORY = existsSync("/dev/shm") ? "/dev/shm" : undefined;
 
 const PLAIN: Shape = {
   consistent: true,

@@ -8,7 +8,7 @@ import type { TimeMemory, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
 import { formatFloor, judgeTime, parseFloor, raised, worthSaving } from "#core/trust/time.ts";
 import type { Anchor } from "#core/trust/time.ts";
-import { LATER, NOW, TARGET, keysOf, makeKey, makeWorld, never, role, signedBy } from "./world.ts";
+import { LATER, NOW, TARGET, makeKey, makeWorld, never, signedBy } from "./world.ts";
 import type { World } from "./world.ts";
 
 const HOUR = 3_600_000;
@@ -55,19 +55,8 @@ function publishAt(world: World, version: number, issued: unknown, expires: numb
 
 /** Replaces the key of the timestamp by one that root names from its next version on. */
 function rotateTimestampKey(world: World, version: number): void {
-  const { keys } = world;
-  keys.timestamp = makeKey();
-  const { root, timestamp, snapshot, targets } = keys;
-  const signed = world.root(version, {
-    keys: keysOf(root, timestamp, snapshot, targets),
-    roles: {
-      root: role(1, root),
-      timestamp: role(1, timestamp),
-      snapshot: role(1, snapshot),
-      targets: role(1, targets),
-    },
-  });
-  world.files.set(`metadata/${version}.root.json`, signedBy(signed, root));
+  world.keys.timestamp = makeKey();
+  world.publishRoot(version);
 }
 
 describe("the time floor", () => {

@@ -78,7 +78,14 @@ export interface World {
   /** Writes a whole, good repository of these versions; `change` may then spoil what a role says before it is signed. */
   publish(versions?: Versions, change?: Change): void;
   root(version: number, change?: object): object;
+  /** Serves a root of this version with the keys as they are now, and with others where they are given, signed by `signers`. */
+  publishRoot(version: number, roles?: Roles, signers?: readonly TestKey[]): void;
 }
+
+export type TopRole = "root" | "timestamp" | "snapshot" | "targets";
+export type Roles = Partial<
+  Record<TopRole, { readonly threshold: number; readonly keys: readonly TestKey[] }>
+>;
 
 export type Change = Partial<
   Record<"timestamp" | "snapshot" | "targets" | "app", (signed: Record<string, unknown>) => object>
@@ -135,6 +142,19 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
     keys,
     requests,
     root,
+    publishRoot(version, roles = {}, signers = [keys.root]) {
+      const all = (["root", "timestamp", "snapshot", "targets"] as const).map((name) => {
+        const one = { threshold: 1, keys: [keys[name]] };
+        return [name, roles[name] ?? one] as const;
+      });
+      const signed = root(version, {
+        keys: keysOf(...all.flatMap(([, role]) => role.keys)),
+        roles: Object.fromEntries(
+          all.map(([name, { threshold, keys }]) => [name, role(threshold, ...keys)]),
+        ),
+      });
+      files.set(`metadata/${version}.root.json`, signedBy(signed, ...signers));
+    },
     deps: { source, store: storeOf(stored), initialRoot: first, now },
     publish({ timestamp = 1, snapshot = 1, targets = 1 } = {}, change = {}) {
       const put = (name: string, bytes: Buffer): Buffer => {
