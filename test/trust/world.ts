@@ -73,6 +73,10 @@ export interface World {
   readonly files: Map<string, Buffer>;
   readonly stored: Map<string, Uint8Array>;
   readonly keys: Record<"root" | "timestamp" | "snapshot" | "targets" | "app", TestKey>;
+  /** Who signs in the place of that one key. */
+  readonly signers: Partial<Record<keyof Change, readonly TestKey[]>>;
+  /** Who may sign for the app, where it is not its one key with a threshold of one. */
+  appRole?: { readonly threshold: number; readonly keys: readonly TestKey[] };
   readonly requests: string[];
   readonly deps: TrustDeps;
   /** Writes a whole, good repository of these versions; `change` may then spoil what a role says before it is signed. */
@@ -136,10 +140,11 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
     metadata: (name, limit) => read(`metadata/${name}`, limit),
     target: (path, limit) => read(`targets/${path}`, limit),
   };
-  return {
+  const world: World = {
     files,
     stored,
     keys,
+    signers: {},
     requests,
     root,
     publishRoot(version, roles = {}, signers = [keys.root]) {
@@ -157,12 +162,13 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
     },
     deps: { source, store: storeOf(stored), initialRoot: first, now },
     publish({ timestamp = 1, snapshot = 1, targets = 1 } = {}, change = {}) {
+      const { appRole = { threshold: 1, keys: [keys.app] } } = world;
       const put = (name: string, bytes: Buffer): Buffer => {
         files.set(`metadata/${name}`, bytes);
         return bytes;
       };
       const say = (name: keyof Change, signed: Record<string, unknown>): Buffer =>
-        signedBy(change[name]?.(signed) ?? signed, keys[name]);
+        signedBy(change[name]?.(signed) ?? signed, ...(world.signers[name] ?? [keys[name]]));
       const listed = { length: TARGET_BYTES.length, hashes: { sha256: sha256(TARGET_BYTES) } };
       const app = say("app", {
         _type: "targets",
@@ -172,7 +178,7 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
       });
       put(`${targets}.app.web.json`, app);
       const delegation = {
-        ...role(1, keys.app),
+        ...role(appRole.threshold, ...appRole.keys),
         name: "app.web",
         terminating: true,
         paths: ["releases/web/*/*"],
@@ -182,7 +188,7 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
         ...base,
         version: targets,
         targets: {},
-        delegations: { keys: keysOf(keys.app), roles: [delegation] },
+        delegations: { keys: keysOf(...appRole.keys), roles: [delegation] },
       });
       put(`${targets}.targets.json`, top);
       const list = say("snapshot", {
@@ -204,6 +210,7 @@ export function makeWorld(now: number = NOW, expires: string = LATER): World {
       files.set(`targets/releases/web/1/${sha256(TARGET_BYTES)}.linux-x64.json`, TARGET_BYTES);
     },
   };
+  return world;
 }
 
 export function storeOf(stored: Map<string, Uint8Array>): MetadataStore {
