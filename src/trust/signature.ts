@@ -5,8 +5,8 @@ import { EdgeSyncError } from "../errors.ts";
 import type { Envelope, Key, Keys, Role } from "./metadata.ts";
 
 /**
- * Passes when at least `role.threshold` different keys of the delegator have signed. Keys are counted by their public value, so
- * that one key under two ids counts once (TAP 12).
+ * Passes when at least `role.threshold` different keys of the delegator have signed. A key counts once, under however many ids it is
+ * listed and however it is written (TAP 12).
  *
  * @throws EdgeSyncError METADATA_UNTRUSTED
  */
@@ -20,8 +20,9 @@ export function verifySignatures(
   for (const id of role.keyids) {
     const key = delegator.keys.get(id);
     const signature = file.signatures.get(id);
-    if (key?.keyval.public === undefined || signature === undefined) continue;
-    if (hasSigned(key, file.canonical, signature)) signers.add(key.keyval.public);
+    if (key === undefined || signature === undefined) continue;
+    const signer = signerOf(key, file.canonical, signature);
+    if (signer !== undefined) signers.add(signer);
     if (signers.size >= role.threshold) return;
   }
   throw new EdgeSyncError(
@@ -30,37 +31,54 @@ export function verifySignatures(
   );
 }
 
-function hasSigned(key: Key, data: Buffer, signature: string): boolean {
-  if (!/^([0-9a-f]{2})+$/i.test(signature)) return false;
+/** What tells a key that has signed from others; `undefined` when it has not. */
+function signerOf(key: Key, data: Buffer, signature: string): string | undefined {
+  if (!/^([0-9a-f]{2})+$/i.test(signature)) return undefined;
   try {
-    return verifyWith(key, data, Buffer.from(signature, "hex"));
+    const scheme = schemeOf(key);
+    if (scheme === undefined) return undefined;
+    const { algorithm, publicKey, options } = scheme;
+    if (!verify(algorithm, data, { key: publicKey, ...options }, Buffer.from(signature, "hex")))
+      return undefined;
+    return publicKey.export({ type: "spki", format: "der" }).toString("base64");
   } catch {
-    // A key that cannot be decoded, or of a kind that is not known here, has signed nothing.
-    return false;
+    // A key that cannot be decoded has signed nothing.
+    return undefined;
   }
+}
+
+interface Scheme {
+  readonly algorithm: string | null;
+  readonly publicKey: KeyObject;
+  readonly options?: { readonly padding: number };
 }
 
 const PEM = "-----BEGIN PUBLIC KEY-----";
 
-/** Keys and schemes of the specification, section 4.2.1, with the spellings that are met in practice. */
-function verifyWith({ keytype, scheme, keyval }: Key, data: Buffer, signature: Buffer): boolean {
+const CURVES: Readonly<Record<string, { readonly curve: string; readonly algorithm: string }>> = {
+  "ecdsa-sha2-nistp256": { curve: "prime256v1", algorithm: "sha256" },
+  "ecdsa-sha2-nistp384": { curve: "secp384r1", algorithm: "sha384" },
+};
+
+/** Keys and schemes of the specification, section 4.2.1, with the spellings that are met in practice; `undefined` for any other. */
+function schemeOf({ keytype, scheme, keyval }: Key): Scheme | undefined {
   const text = keyval.public ?? "";
   if (keytype === "ed25519" && scheme === "ed25519") {
-    const key = text.startsWith(PEM) ? createPublicKey(text) : ed25519Key(text);
-    return key.asymmetricKeyType === "ed25519" && verify(null, data, key, signature);
+    const publicKey = text.startsWith(PEM) ? createPublicKey(text) : ed25519Key(text);
+    return publicKey.asymmetricKeyType === "ed25519" ? { algorithm: null, publicKey } : undefined;
   }
-  const key = createPublicKey(text);
-  if (keytype === "rsa" && /^rsassa-pss-sha(256|384|512)$/.test(scheme)) {
-    const rsa = { key, padding: constants.RSA_PKCS1_PSS_PADDING };
-    return (
-      key.asymmetricKeyType === "rsa" &&
-      verify(scheme.slice("rsassa-pss-".length), data, rsa, signature)
-    );
+  const publicKey = createPublicKey(text);
+  const hash = /^rsassa-pss-(sha(?:256|384|512))$/.exec(scheme)?.[1];
+  if (keytype === "rsa" && hash !== undefined) {
+    const options = { padding: constants.RSA_PKCS1_PSS_PADDING };
+    return publicKey.asymmetricKeyType === "rsa"
+      ? { algorithm: hash, publicKey, options }
+      : undefined;
   }
-  const curve = { "ecdsa-sha2-nistp256": "prime256v1", "ecdsa-sha2-nistp384": "secp384r1" }[scheme];
-  if (curve === undefined || (keytype !== "ecdsa" && keytype !== scheme)) return false;
-  if (key.asymmetricKeyDetails?.namedCurve !== curve) return false;
-  return verify(curve === "prime256v1" ? "sha256" : "sha384", data, key, signature);
+  const known = CURVES[scheme];
+  if (known === undefined || (keytype !== "ecdsa" && keytype !== scheme)) return undefined;
+  if (publicKey.asymmetricKeyDetails?.namedCurve !== known.curve) return undefined;
+  return { algorithm: known.algorithm, publicKey };
 }
 
 function ed25519Key(hex: string): KeyObject {

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { codeOf } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
 import {
+  EARLIER,
   NOW,
   TARGET,
   TARGET_BYTES,
@@ -67,6 +69,34 @@ describe("refresh", () => {
     world.requests.length = 0;
     await refresh(world.deps, never);
     assert.equal(world.requests[0], "metadata/41.root.json");
+  });
+
+  test("follows more roots than one look takes in several, and says so", async () => {
+    const world = makeWorld();
+    world.publish();
+    for (let version = 2; version <= 600; version++) world.publishRoot(version);
+    const versions: number[] = [];
+    const failures: string[] = [];
+    while (versions.length === 0) {
+      await refresh(world.deps, never).then(
+        ({ root }) => versions.push(root.version),
+        (error: unknown) => failures.push(codeOf(error)),
+      );
+      assert.ok(failures.length < 5);
+    }
+    assert.deepEqual([versions, failures], [[600], ["ORIGIN_UNAVAILABLE", "ORIGIN_UNAVAILABLE"]]);
+  });
+
+  test("passes through roots that have expired meanwhile, after a long absence", async () => {
+    const world = makeWorld();
+    for (let version = 2; version <= 9; version++)
+      world.files.set(
+        `metadata/${version}.root.json`,
+        signedBy(world.root(version, { expires: EARLIER }), world.keys.root),
+      );
+    world.publishRoot(10);
+    world.publish();
+    assert.equal((await refresh(world.deps, never)).root.version, 10);
   });
 
   test("falls back to the pinned root when the stored one is torn", async () => {
