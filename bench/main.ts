@@ -8,6 +8,7 @@
  *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
+ *     trust     a delegated role of 10,000 targets verified, and one of 2,000 beside tuf-js
  */
 import process from "node:process";
 import { delta } from "./delta.ts";
@@ -16,12 +17,14 @@ import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { startup } from "./startup.ts";
 import type { Measurement } from "./subjects.ts";
+import { trust } from "./trust.ts";
 
 const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
   startup,
   memory,
   fleet,
   publish,
+  trust,
 };
 
 const names = process.argv.slice(2);

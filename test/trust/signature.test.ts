@@ -13,7 +13,7 @@ interface Signer {
   readonly sign: (data: Buffer) => Buffer;
 }
 
-const pemOf = (key: KeyObject): string => key.export({ type: "spki", format: "pem" }).toString();
+const pemOf = (key: KeyObject): string => key.export({ type: "spki", format: "pem" });
 
 function ed25519(form: "hex" | "pem"): Signer {
   const { publicKey, privateKey } = generateKeyPairSync("ed25519");

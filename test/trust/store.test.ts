@@ -96,7 +96,7 @@ function assertHealed({ world }: History, files: ReadonlyMap<string, Buffer>): v
 interface Found {
   readonly disk: Disk;
   readonly folder: string;
-  files(): Promise<ReadonlyMap<string, Buffer>>;
+  readonly files: () => Promise<ReadonlyMap<string, Buffer>>;
 }
 
 /** @param open opens a copy of what was found */
@@ -169,9 +169,10 @@ async function cutEverywhere(history: History): Promise<number> {
     for (const image of found) {
       cases += 1;
       await assertHeals(history, async () => {
-        const { disk, afterPowerCut } = crashDisk(image);
-        const files = async (): Promise<ReadonlyMap<string, Buffer>> => filesIn(afterPowerCut()[0]);
-        return { disk, folder, files };
+        const copy = crashDisk(image);
+        const files = async (): Promise<ReadonlyMap<string, Buffer>> =>
+          filesIn(copy.afterPowerCut()[0]);
+        return { disk: copy.disk, folder, files };
       });
     }
     if (outcome === 4) return cases;
