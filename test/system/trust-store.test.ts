@@ -44,7 +44,7 @@ interface Served {
   readonly url: string;
   readonly world: World;
   /** What is served from now on is the new state. */
-  advance(): void;
+  readonly advance: () => void;
 }
 
 async function serve(cleanup: AsyncDisposableStack): Promise<Served> {
@@ -76,7 +76,7 @@ async function client(
   args: readonly string[],
   wrapper: readonly string[] = [],
 ): Promise<number | NodeJS.Signals | null> {
-  const [program = "", ...rest] = [...wrapper, process.execPath, COMMAND, "tuf-client"];
+  const [program, ...rest] = [...wrapper, process.execPath, COMMAND, "tuf-client"];
   // One thread for files: strace counts calls of each thread for itself.
   const env = { UV_THREADPOOL_SIZE: "1" };
   await using child = startProgram(program, [...rest, "--metadata-dir", folder, ...args], env);
