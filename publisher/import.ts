@@ -59,7 +59,7 @@ export interface ImportOptions {
 
 /**
  * @throws EdgeSyncError BUNDLE_INVALID, METADATA_UNTRUSTED and the other codes of `refresh`, DIGEST_MISMATCH, CONFIG_INVALID when nothing says which root
- * to trust, REPOSITORY_LOCKED, DISK_FULL, DISK_FAILED
+ * to trust, REPOSITORY_INVALID when the folder is a part of another repository, REPOSITORY_LOCKED, DISK_FULL, DISK_FAILED
  */
 export async function importBundle(
   bundle: string,
@@ -80,6 +80,14 @@ export async function importBundle(
   /** Metadata that verification has read. */
   const used = new Set<string>();
   const source = sourceOf(archive, places, used);
+  const first = `metadata/${parseRoot(initialRoot).signed.version}.root.json`;
+  const own = await readIfExists(join(folder, first));
+  // Its files would take the place of those of the same names.
+  if (own !== undefined && !own.equals(initialRoot))
+    throw new EdgeSyncError(
+      "REPOSITORY_INVALID",
+      `${folder} is a part of another repository: its ${first} is not the trust root given by --root`,
+    );
   const trust = { source, store: memoryStore(), initialRoot, now };
   const verified = await verifyBundle(places, trust, signal);
   async function* read(name: string): AsyncIterable<Uint8Array> {
@@ -120,8 +128,7 @@ export async function importBundle(
   const before = await readIfExists(join(folder, TIMESTAMP));
   const known = before === undefined ? 0 : parseTimestamp(before).signed.version;
   if (verified.version <= known) return { ...verified, bytes, taken: false };
-  const first = `metadata/${parseRoot(initialRoot).signed.version}.root.json`;
-  if ((await sizeIfExists(join(folder, first))) === undefined)
+  if (own === undefined)
     await place((await spool(temporary(), [initialRoot])).path, join(folder, first));
   // Nothing that nobody has vouched for: a root of a later number would lock out every client some day.
   used.delete(TIMESTAMP);

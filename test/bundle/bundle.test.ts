@@ -207,6 +207,22 @@ describe("edgesync import", () => {
     assert.equal(timestampOf(mirror).version, version);
   });
 
+  test("never mixes two repositories in one folder, whichever root is given", async () => {
+    await using world = await openWorld();
+    await using other = await openWorld();
+    await world.publish("1.0.0", files("one"));
+    for (const version of ["1.0.0", "1.1.0"]) await other.publish(version, files("two"));
+    await exported(world, "web.tar");
+    await exported(other, "web.tar");
+    const mine = ["web.tar", "--into", "mirror", "--root", world.root];
+    assert.equal((await command(world, "import", ...mine)).status, 0);
+    const theirs = [join(other.folder, "web.tar"), "--into", "mirror", "--root", other.root];
+    const ran = await command(world, "import", ...theirs);
+    assert.equal(ran.status, 66, ran.stderr);
+    assert.match(ran.stderr, /^edgesync: REPOSITORY_INVALID: mirror /);
+    assert.equal((await command(world, "import", ...mine)).status, 0);
+  });
+
   test("changes nothing for a bundle that is damaged, of another publisher, or only checked", async () => {
     await using world = await openWorld();
     await using other = await openWorld();
