@@ -1,5 +1,5 @@
 /**
- * The sidecar's trust as a command: the protocol of the public conformance suite of The Update Framework (docs/conformance.md). It is
+ * The sidecar's trust as a command: the protocol of the public conformance suite of The Update Framework (docs/trust.md). It is
  * not meant for people, and takes no part in an update; what it runs is what the sidecar runs: its store, its refresh, its targets.
  */
 import { join } from "node:path";
@@ -20,7 +20,7 @@ const USAGE = `edgesync tuf-client --metadata-dir DIR init ROOT
 edgesync tuf-client --metadata-dir DIR --metadata-url URL refresh
 edgesync tuf-client --metadata-dir DIR --metadata-url URL --target-dir DIR --target-base-url URL
                     --target-name PATH [--target-name PATH]... download
-  Speaks the protocol of the public TUF conformance suite (docs/conformance.md).
+  Speaks the protocol of the public TUF conformance suite (docs/trust.md).
 `;
 
 /** Milliseconds without a byte. */
