@@ -45,9 +45,11 @@ export function openTrustTime({ settings, clock, log, metrics }: TimeDeps): Trus
     timing: () => ({ skew, monotonic: clock.monotonic(), memory }),
     looked(set) {
       const { judged, expiries } = memory;
-      // Roles that are not there any more are of no concern; after a failure what was known before still is.
+      // Roles that the repository does not have any more are of no concern; after a failure what was known before still is.
       if (set !== undefined)
-        for (const role of expiries.keys()) if (!set.expiries().has(role)) expiries.delete(role);
+        for (const role of expiries.keys())
+          if (!set.expiries().has(role) && !set.snapshot.meta.has(`${role}.json`))
+            expiries.delete(role);
       metrics.clear("edgesync_sidecar_metadata_expiry_timestamp_seconds");
       for (const [role, expires] of expiries)
         metrics.set("edgesync_sidecar_metadata_expiry_timestamp_seconds", { role }, expires / 1000);

@@ -89,8 +89,16 @@ export const CORRUPTIONS: readonly Corruption[] = [
     signed: set("version", version),
     stricter: NOT_A_VERSION,
   })),
-  { name: "a later version than it should have", signed: at(["version"], (v) => Number(v) + 1) },
-  { name: "an earlier version", signed: at(["version"], (v) => Math.max(1, Number(v) - 1)) },
+  {
+    name: "a later version than it should have",
+    rollback: true,
+    signed: at(["version"], (v) => Number(v) + 1),
+  },
+  {
+    name: "an earlier version",
+    rollback: true,
+    signed: at(["version"], (v) => Math.max(1, Number(v) - 1)),
+  },
   { name: "a huge number", signed: set("x-other", 2 ** 60), stricter: NO_CANONICAL_FORM },
   { name: "half a surrogate pair", signed: set("x-other", "\ud800"), stricter: NO_CANONICAL_FORM },
 
@@ -99,17 +107,20 @@ export const CORRUPTIONS: readonly Corruption[] = [
   { name: "a table that is a list", only: ["snapshot"], signed: set("meta", []) },
   {
     name: "a role that vanishes",
+    rollback: true,
     only: ["snapshot"],
     signed: at(["meta"], (meta) => drop("c.json")(meta as Json)),
   },
   ...["targets.json", "a.json"].flatMap((file): Corruption[] => [
     {
       name: `an earlier version of ${file}`,
+      rollback: true,
       only: ["snapshot"],
       signed: at(["meta", file, "version"], (v) => Math.max(1, Number(v) - 1)),
     },
     {
       name: `a later version of ${file}`,
+      rollback: true,
       only: ["snapshot"],
       signed: at(["meta", file, "version"], (v) => Number(v) + 1),
     },
@@ -131,6 +142,7 @@ export const CORRUPTIONS: readonly Corruption[] = [
   ]),
   {
     name: "an earlier version of the snapshot",
+    rollback: true,
     only: ["timestamp"],
     signed: at(["meta", "snapshot.json", "version"], (v) => Math.max(1, Number(v) - 1)),
     stricter: NOT_AS_LISTED,
@@ -330,6 +342,7 @@ export const CORRUPTIONS: readonly Corruption[] = [
   },
   {
     name: "is the version before",
+    rollback: true,
     bytes: (bytes, { files }, file) => {
       const version = Number(JSON.parse(bytes.toString()).signed.version);
       return files.get(`metadata/${version - 1}.${file}.json`);

@@ -50,6 +50,8 @@ export interface Corruption {
   readonly only?: readonly Name[];
   /** Why this client may refuse what tuf-js takes. */
   readonly stricter?: string;
+  /** Whether versions go back by it, its own or those of what comes after it. */
+  readonly rollback?: true;
 }
 
 export interface Repository {

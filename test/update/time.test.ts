@@ -117,6 +117,9 @@ describe("expiry", () => {
     await site.until("the second release", committed("1.1.0"));
     await site.until("no error", ({ error }) => error === null);
     assert.deepEqual(site.agent.status().time.expired, []);
+    await site.looked();
+    for (const role of ["root", "targets", "channel.web.stable", "app.web"])
+      assert.ok((await site.metric(expires, { role })) > Date.now() / 1000, role);
   });
 
   test("waits for the allowance for skew, a day by default", async () => {
