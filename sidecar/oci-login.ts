@@ -13,11 +13,14 @@ import { readBody } from "./http.ts";
 import type { Http } from "./http.ts";
 import { discard } from "./origin.ts";
 import type { Authorization } from "./origin.ts";
+import { LEAST_PACE, keepPace } from "./pace.ts";
+import type { Pace } from "./pace.ts";
 import { basic } from "./proxy.ts";
 
 interface LoginDeps {
   readonly http: Http;
   readonly clock: Clock;
+  readonly pace?: Pace;
   readonly credentials?: Credentials;
 }
 
@@ -29,7 +32,7 @@ type Bearer = Extract<Challenge, { scheme: "bearer" }>;
 
 export function openLogin(
   { origin, registry, name }: OciAddress,
-  { http, clock, credentials }: LoginDeps,
+  { http, clock, pace = LEAST_PACE, credentials }: LoginDeps,
 ): Authorization {
   let challenge: Challenge | undefined;
   let held: { readonly value: string; readonly until: number } | undefined;
@@ -48,7 +51,13 @@ export function openLogin(
       credential?.kind === "basic"
         ? { authorization: basic(credential.username, credential.password) }
         : {};
-    const response = await http.request({ method: "GET", url: url.href, headers }, signal);
+    const answered = await http.request({ method: "GET", url: url.href, headers }, signal);
+    const behind = (): EdgeSyncError =>
+      new EdgeSyncError(
+        "ORIGIN_UNAVAILABLE",
+        `the login of ${registry} at ${shown} answers too slowly`,
+      );
+    const response = { ...answered, body: keepPace(answered.body, pace, clock, behind) };
     const { status } = response;
     if (status !== 200) {
       await discard(response, signal);

@@ -62,13 +62,28 @@ export function openOrigin(deps: OriginDeps, authorization?: Authorization): Ori
   const { http, clock, metrics } = deps;
   let quietUntil = 0;
 
+  /** Every body is watched, also one that is only passed over: an error that drips would hold a look back as well as a file. */
+  async function send(
+    url: string,
+    headers: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<HttpResponse> {
+    const response = await http.request({ method: "GET", url, headers }, signal);
+    const behind = (): EdgeSyncError => {
+      metrics.add("edgesync_sidecar_slow_retrievals_total", {});
+      return new EdgeSyncError("ORIGIN_UNAVAILABLE", `${nameOf(new URL(url))} comes too slowly`);
+    };
+    const body = keepPace(response.body, deps.pace ?? LEAST_PACE, clock, behind);
+    return { ...response, body };
+  }
+
   /** Asks the origin itself; once more when its credentials have become others. */
   async function ask(request: FileRequest, signal: AbortSignal): Promise<HttpResponse> {
     const { url, headers } = request;
     for (let attempt = 0; ; attempt++) {
       const sent = await authorization?.header(signal);
       const all = sent === undefined ? headers : { ...headers, authorization: sent };
-      const response = await http.request({ method: "GET", url, headers: { ...all } }, signal);
+      const response = await send(url, { ...all }, signal);
       if (response.status !== 401 || attempt > 0) return response;
       await discard(response, signal);
       if (authorization === undefined || !(await authorization.challenged(response, sent, signal)))
@@ -91,7 +106,7 @@ export function openOrigin(deps: OriginDeps, authorization?: Authorization): Ori
         at = destinationOf(response, at, request.pinned, count);
         const { headers = {} } = request;
         // Without credentials, also where it is the same server: it has said that it is another's file.
-        response = await http.request({ method: "GET", url: at.href, headers }, signal);
+        response = await send(at.href, headers, signal);
       }
       const { status } = response;
       if (!ANSWERS.has(status)) {
@@ -99,18 +114,8 @@ export function openOrigin(deps: OriginDeps, authorization?: Authorization): Ori
         hold(response);
         throw refusal(status, nameOf(at));
       }
-      if (status === 404 || status === 410 || status === 416) {
-        await discard(response, signal);
-        return response;
-      }
-      const behind = (): EdgeSyncError => {
-        metrics.add("edgesync_sidecar_slow_retrievals_total", {});
-        return new EdgeSyncError("ORIGIN_UNAVAILABLE", `${nameOf(at)} comes too slowly`);
-      };
-      return {
-        ...response,
-        body: keepPace(response.body, deps.pace ?? LEAST_PACE, clock, behind),
-      };
+      if (status === 404 || status === 410 || status === 416) await discard(response, signal);
+      return response;
     },
     holdMs: () => Math.max(0, quietUntil - clock.monotonic()),
   };

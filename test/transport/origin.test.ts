@@ -238,9 +238,9 @@ describe("credentials", () => {
 
 describe("a server that drips", () => {
   const drip =
-    (every: number, piece: string, times: number): Answer =>
+    (every: number, piece: string, times: number, status = 200): Answer =>
     (_, response) => {
-      response.writeHead(200);
+      response.writeHead(status);
       let left = times;
       const timer = setInterval(() => {
         if (left-- > 0) response.write(piece);
@@ -271,6 +271,17 @@ describe("a server that drips", () => {
     await assert.rejects(asked, { code: "ORIGIN_UNAVAILABLE" });
     assert.equal(await slow(), before + 2);
   });
+
+  for (const status of [404, 500])
+    test(`does not hold anybody back with an answer ${status} either`, async () => {
+      const before = await slow();
+      await using origin = await server(drip(20, "x", 1_000, status));
+      const repository = repositoryAt(origin.url, { pace: { bytes: 50, windowMs: 200 } });
+      const asked = repository.metadata("2.root.json", 1_000, undefined, never);
+      if (status === 404) assert.equal(await asked, undefined);
+      else await assert.rejects(asked, { code: "ORIGIN_UNAVAILABLE" });
+      assert.equal(await slow(), before + 1);
+    });
 
   test("is waited for when it is no slower than that", async () => {
     await using origin = await server(drip(10, "0123456789", 60));
