@@ -133,16 +133,22 @@ async function openBundle(
   /** Files that have been found to have their digest, or not to have it. */
   const checked = new Map<string, boolean>();
 
+  const gone = (place: Place): EdgeSyncError =>
+    new EdgeSyncError("ORIGIN_UNAVAILABLE", `${place.path} has gone`);
+  /** Not to be taken for a failure of the payload volume. */
+  const unreadable = (place: Place, cause: unknown): unknown =>
+    codeOf(cause) === "DISK_FAILED"
+      ? new EdgeSyncError("ORIGIN_UNAVAILABLE", `${place.path} cannot be read`, { cause })
+      : cause;
+
   /** @throws EdgeSyncError ORIGIN_UNAVAILABLE when the volume has gone or cannot be read */
   async function reading<T>(place: Place, read: (file: ReadableFile) => Promise<T>): Promise<T> {
     try {
       await using file = await disk.openRead(place.path);
-      if (file === undefined || file.size < place.offset + place.size)
-        throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${place.path} has gone`);
+      if (file === undefined || file.size < place.offset + place.size) throw gone(place);
       return await read(file);
-    } catch (cause) {
-      if (codeOf(cause) !== "DISK_FAILED") throw cause;
-      throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${place.path} cannot be read`, { cause });
+    } catch (error) {
+      throw unreadable(place, error);
     }
   }
 
@@ -163,9 +169,13 @@ async function openBundle(
   }
 
   async function* bodyOf(place: Place, offset: number, end: number): AsyncIterable<Uint8Array> {
-    await using file = await disk.openRead(place.path);
-    if (file === undefined) throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${place.path} has gone`);
-    yield* chunksOf(file, place.offset + offset, end - offset);
+    try {
+      await using file = await disk.openRead(place.path);
+      if (file === undefined) throw gone(place);
+      yield* chunksOf(file, place.offset + offset, end - offset);
+    } catch (error) {
+      throw unreadable(place, error);
+    }
   }
 
   async function metadata(name: string, limit: number): Promise<Uint8Array | undefined> {

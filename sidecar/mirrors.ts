@@ -21,7 +21,7 @@ interface MirrorsDeps {
 }
 
 /** What may be the address's fault, and not this site's. */
-const ITS_FAULT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+export const ITS_FAULT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "ORIGIN_UNAVAILABLE",
   "ORIGIN_REFUSED",
   "TLS_UNTRUSTED",
@@ -34,7 +34,10 @@ const ITS_FAULT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "RELEASE_NOT_FOUND",
 ]);
 /** Of these the address is convicted when all bytes came from it. */
-const LIES: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["DIGEST_MISMATCH", "RESPONSE_TOO_LARGE"]);
+export const LIES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "DIGEST_MISMATCH",
+  "RESPONSE_TOO_LARGE",
+]);
 
 /** Paths of which something is remembered. */
 const MAX_PATHS = 256;

@@ -2,11 +2,12 @@
  * A repository that is also read from bundles on a volume. Metadata come from the network while it answers, because it knows more; files that
  * are named by their digest come from a bundle whenever one has them, because that costs the link nothing.
  */
-import { EdgeSyncError } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { Log } from "#core/telemetry.ts";
 import { openBundles } from "./bundle.ts";
 import type { Bundle, Bundles } from "./bundle.ts";
 import type { Disk } from "./durable.ts";
+import { ITS_FAULT, LIES } from "./mirrors.ts";
 import type { Answer, Repository } from "./repository.ts";
 
 /** @param folder where bundles may appear; without one the repository is as it was */
@@ -31,10 +32,12 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
   const givenUp = new Set<Bundle>();
   /** What the network had to say. */
   let first: { readonly error: unknown } | undefined;
-  /** By path, the bundle that gave the bytes that are being read. */
-  const sources = new Map<string, Bundle>();
+  /** By path, the bundle that gave the bytes that are being read, and whether all of them. */
+  const sources = new Map<string, { readonly bundle: Bundle; readonly all: boolean }>();
   /** Bytes that were good when the bundle was looked at and are not any more. */
   const bad = new Map<Bundle, Set<string>>();
+  /** Files that could not be read in this look: the volume may be back by the next. */
+  const unread = new Map<Bundle, Set<string>>();
   let announced: string | undefined;
 
   async function look(signal: AbortSignal): Promise<readonly Bundle[]> {
@@ -68,11 +71,11 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
     async open(path, offset, end, signal): Promise<Answer> {
       sources.delete(path);
       for (const bundle of await look(signal)) {
-        if (bad.get(bundle)?.has(path) === true) continue;
+        if ([bad, unread].some((those) => those.get(bundle)?.has(path) === true)) continue;
         try {
           const answer = await bundle.open(path, offset, end, signal);
           if (answer.answer === "absent") continue;
-          sources.set(path, bundle);
+          sources.set(path, { bundle, all: offset === 0 || end !== undefined });
           return answer;
         } catch (error) {
           signal.throwIfAborted();
@@ -88,14 +91,23 @@ function withBundles(network: Repository, bundles: Bundles, log: Log): Repositor
       found = undefined;
       current = undefined;
       givenUp.clear();
+      unread.clear();
+      // What is not on the volume any more is not blamed any more either.
+      for (const bundle of bad.keys()) if (!list.includes(bundle)) bad.delete(bundle);
       first = undefined;
     },
     elsewhere(error, path) {
       const source = path === undefined ? undefined : sources.get(path);
       if (path !== undefined && source !== undefined) {
-        const paths = bad.get(source) ?? new Set();
-        bad.set(source, paths.add(path));
+        // An abort, or a payload volume that is full, says nothing about the bundle.
+        if (!ITS_FAULT.has(codeOf(error))) throw error;
         sources.delete(path);
+        const { bundle, all } = source;
+        const lie = LIES.has(codeOf(error));
+        // Whose bytes were bad cannot be told where they went on behind others: once more, from the beginning.
+        if (lie && !all) return;
+        const blamed = lie ? bad : unread;
+        blamed.set(bundle, (blamed.get(bundle) ?? new Set()).add(path));
         return;
       }
       if (path !== undefined) {

@@ -4,6 +4,9 @@ import { copyFileSync, existsSync, readFileSync, readdirSync, statSync } from "n
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { EdgeSyncError } from "#core/errors.ts";
+import { nodeDisk } from "../../sidecar/durable.ts";
+import type { Disk } from "../../sidecar/durable.ts";
 import { edgesync } from "../publisher/world.ts";
 import type { Ran } from "../publisher/world.ts";
 import { committed, openSite } from "../update/support/site.ts";
@@ -35,10 +38,15 @@ async function exported(world: World, output: string, ...more: string[]): Promis
 }
 
 /** A site with a stick and without a network. */
-async function cutOff(world: World, stick: string, url: string = NOWHERE): Promise<Site> {
+async function cutOff(
+  world: World,
+  stick: string,
+  url: string = NOWHERE,
+  disk: Disk = nodeDisk,
+): Promise<Site> {
   await mkdir(stick, { recursive: true });
   const payload = join(world.folder, "site");
-  return await openSite({ payload, url, root: world.root, settings: { importDir: stick } });
+  return await openSite({ payload, url, root: world.root, disk, settings: { importDir: stick } });
 }
 
 function markOf(payload: string): string {
@@ -121,7 +129,37 @@ describe("a site that no network reaches", () => {
     await using site = await cutOff(world, stick);
     await site.until("the release", committed("1.0.0"));
   });
+
+  test("goes on with a bundle after its own disk was full for a while", async () => {
+    await using world = await openWorld();
+    await world.publish("1.0.0", files("one"));
+    const stick = join(world.folder, "stick");
+    await mkdir(stick);
+    await exported(world, join(stick, "web.tar"));
+    await using site = await cutOff(world, stick, NOWHERE, fullAtFirst());
+    await site.until("the release", committed("1.0.0"));
+  });
 });
+
+/** A disk on which each download meets one write for which there is no room. */
+function fullAtFirst(): Disk {
+  const failed = new Set<string>();
+  return {
+    ...nodeDisk,
+    async append(path, mode) {
+      const file = await nodeDisk.append(path, mode);
+      return {
+        ...file,
+        async write(bytes) {
+          const before = failed.size;
+          if (failed.add(path).size > before)
+            throw new EdgeSyncError("DISK_FULL", "no room for now");
+          await file.write(bytes);
+        },
+      };
+    },
+  };
+}
 
 describe("a site with a network and a stick", () => {
   test("asks the network what is new, and takes the bytes from the stick", async () => {
