@@ -7,13 +7,13 @@ import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
 import { join } from "node:path";
 import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { sizeOf, spanOf } from "#core/plan.ts";
 import type { BlobKind, Fetch, Part } from "#core/plan.ts";
 import { blobPath } from "#core/release.ts";
 import type { Blob } from "#core/release.ts";
 import type { SidecarMetrics } from "#core/telemetry.ts";
-import { chunksOf, hashStretch } from "./durable.ts";
+import { chunksOf, hashStretch, readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
 import { anywhere } from "./mirrors.ts";
 import type { Repository } from "./repository.ts";
@@ -35,6 +35,8 @@ export interface Downloads {
   present(fetch: Fetch, signal: AbortSignal): Promise<number>;
   /** Removes everything but what has one of these digests. */
   keepOnly(digests: ReadonlySet<string>): Promise<void>;
+  /** What was fetched did not do: the next fetch looks at every byte on disk again, which heals what has been damaged there since. */
+  doubt(): void;
 }
 
 interface DownloadDeps {
@@ -87,7 +89,13 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     let outcome: "complete" | "absent";
     {
       await using file = await disk.append(partial, 0o600);
-      await hashFile(disk, partial, file.size, hash, signal);
+      try {
+        await hashFile(disk, partial, file.size, hash, signal);
+      } catch (error) {
+        // What cannot be read cannot be gone on from: the next attempt begins anew.
+        if (codeOf(error) === "DISK_FAILED") await disk.remove(partial);
+        throw error;
+      }
       try {
         outcome = await receive({ path, blob, kind, hash, have: file.size, file }, signal);
       } finally {
@@ -98,6 +106,8 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     if (outcome === "absent") return false;
     if (hash.digest("hex") !== sha256) {
       await disk.remove(partial);
+      // All of it was here already, damaged meanwhile: no address is to blame.
+      if (known === size) return await bringOnce(path, blob, kind, signal);
       throw new EdgeSyncError("DIGEST_MISMATCH", `${path} does not have its signed digest`);
     }
     verified.add(sha256);
@@ -207,7 +217,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
   }
 
   async function keepPart(part: Part, content: Uint8Array): Promise<void> {
-    if (createHash("sha256").update(content).digest("hex") !== part.sha256)
+    if (digestOf(content) !== part.sha256)
       throw new EdgeSyncError("DIGEST_MISMATCH", `part ${part.sha256} does not have its digest`);
     const path = join(folder, part.sha256);
     await disk.remove(path);
@@ -241,8 +251,12 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     bring: (blob, signal) => bringBlob(blob, "metadata", signal),
     async file(path, blob, signal) {
       if (!(await bring(path, blob, "metadata", signal))) return undefined;
-      await using file = await disk.openRead(join(folder, blob.sha256));
-      return await file?.read(0, blob.size);
+      const bytes = await readSmallFile(disk, join(folder, blob.sha256), blob.size);
+      if (bytes !== undefined && digestOf(bytes) === blob.sha256) return bytes;
+      // Damaged since it was verified, which may have been many looks ago.
+      verified.delete(blob.sha256);
+      if (!(await bring(path, blob, "metadata", signal))) return undefined;
+      return await readSmallFile(disk, join(folder, blob.sha256), blob.size);
     },
     async *read({ sha256, size }) {
       const place = places.get(sha256);
@@ -259,6 +273,10 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       for (const part of fetch.parts) if (await hasPart(part, signal)) present += part.size;
       return present;
     },
+    doubt() {
+      verified.clear();
+      places.clear();
+    },
     async keepOnly(digests) {
       for (const { name } of await disk.list(folder)) {
         if (digests.has(name)) continue;
@@ -270,6 +288,10 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       }
     },
   };
+}
+
+function digestOf(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /** Cuts a stream that begins at `offset` into the parts that lie in it. */

@@ -2,7 +2,8 @@
 import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
 import { knownCodecs } from "#core/delta/codec.ts";
-import { EdgeSyncError } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";
 import type { Fetch, Plan } from "#core/plan.ts";
 import { RELEASE_DOCUMENT_LIMIT, parseReleaseDocument } from "#core/release-document.ts";
@@ -39,6 +40,29 @@ export interface InstallDeps {
  * @throws EdgeSyncError with what stands in the way; downloads are kept, so that the next attempt goes on from there
  */
 export async function install(
+  target: Target,
+  from: Bank | null,
+  deps: InstallDeps,
+  signal: AbortSignal,
+): Promise<Bank> {
+  try {
+    return await installOnce(target, from, deps, signal);
+  } catch (error) {
+    if (DOUBTFUL.has(codeOf(error))) deps.downloads.doubt();
+    throw error;
+  }
+}
+
+/** What a download can be the cause of that has been damaged on the disk after it was verified. */
+const DOUBTFUL: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "DELTA_INVALID",
+  "DIGEST_MISMATCH",
+  "DISK_FAILED",
+  "FALLBACK_REFUSED",
+  "RELEASE_INVALID",
+]);
+
+async function installOnce(
   target: Target,
   from: Bank | null,
   deps: InstallDeps,

@@ -109,6 +109,27 @@ describe("a download", () => {
     assert.deepEqual(await contentOf(downloads, bench.blob), BLOB);
   });
 
+  test("that was damaged on the disk since is fetched again once it is doubted", async () => {
+    await using bench = await openBench();
+    const downloads = bench.open();
+    await downloads.fetch(whole(bench.blob), signal);
+    const torn = Buffer.from(BLOB);
+    torn[5] = (torn[5] ?? 0) ^ 1;
+    await writeFile(bench.partial, torn);
+    downloads.doubt();
+    await downloads.fetch(whole(bench.blob), signal);
+    assert.deepEqual(await contentOf(downloads, bench.blob), BLOB);
+  });
+
+  test("of a target that was damaged on the disk since is made anew at once", async () => {
+    await using bench = await openBench();
+    const downloads = bench.open();
+    const path = `blobs/sha256/${bench.blob.sha256}`;
+    await downloads.file(path, bench.blob, signal);
+    await writeFile(bench.partial, Buffer.alloc(BLOB.length));
+    assert.deepEqual(await downloads.file(path, bench.blob, signal), BLOB);
+  });
+
   test("goes on where it was when the server does not serve ranges", async () => {
     await using bench = await openBench();
     bench.origin.fail(/^blobs/, { fault: "reset", after: 500_000 });
