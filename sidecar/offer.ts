@@ -54,9 +54,10 @@ export async function askFor(
   };
   if (course.version === null) return offer(course.wanted, false);
   const wanted = course.version;
-  if (has === null || has === wanted) return offer(wanted, true);
+  if (has === wanted) return offer(wanted, true);
   const orders = new Map<string, number | undefined>();
-  for (const version of [has, wanted, document.minimum]) {
+  // Also for a first installation, which has nothing to compare: the role that lists releases is then known from an address that has it.
+  for (const version of has === null ? [wanted] : [has, wanted, document.minimum]) {
     if (version === undefined) continue;
     const path = manifestPath(followed.app, version, platform);
     orders.set(version, await orderOf(path, trusted, deps.repository, signal));

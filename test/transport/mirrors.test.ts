@@ -9,7 +9,7 @@ import type { Fault, Origin } from "../support/origin.ts";
 import { closedPort, httpServer } from "../support/server.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import type { Site, SiteOptions } from "../update/support/site.ts";
-import { noise, openWorld } from "../update/support/world.ts";
+import { PLATFORM, noise, openWorld } from "../update/support/world.ts";
 import type { World } from "../update/support/world.ts";
 
 const ca = authority();
@@ -138,6 +138,27 @@ describe("a site with mirrors", () => {
       const failed = site.log.filter(({ message }) => message.startsWith("update failed"));
       assert.deepEqual(failed, [], "within one look");
     });
+
+  test("installs for the first time though the first address lacks the list of releases", async () => {
+    await using world = await openWorld(localhost);
+    await world.publish("1.0.0", files("1.0.0"));
+    // Takes the room that the list of releases would have in the news of the timestamp.
+    const releases = [{ platform: PLATFORM, version: "1.0.0" }];
+    const document = { schema: 1, app: "web", channel: "stable", sequence: 2, releases } as const;
+    const large = { ...document, note: noise(12, 4_600).toString("base64") };
+    await world.forgeChannel(large);
+    await using mirror = await openOrigin(world.repository, localhost);
+    await using lacking = await openOrigin(world.repository, localhost);
+    const status = { fault: "status", status: 404 } as const;
+    lacking.fail(/^metadata\/\d+\.app\.web\.json$/, status, 1_000_000);
+    await using site = await siteOf(world, [lacking.url, mirror.url]);
+    await site.until("the release", committed("1.0.0"));
+    const asked = lacking.requests.map(({ path }) => path);
+    assert.ok(
+      asked.some((path) => path.endsWith(".app.web.json")),
+      asked.join(),
+    );
+  });
 
   /** The one large file. */
   async function large(): Promise<RegExp> {
