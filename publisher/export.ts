@@ -3,7 +3,7 @@
  * reaches. It has the layout of the repository, so that whatever reads one reads the other.
  */
 import { rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { channelPath, versionFor } from "#core/channel-document.ts";
 import { knownCodecs } from "#core/delta/codec.ts";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -62,6 +62,8 @@ export async function exportBundle(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Exported> {
+  // Before anything is signed.
+  await refuseNoFile(output);
   const channels = await channelsOf(repository, wanted);
   const versions = versionsOf(channels, wanted);
   const releases = await Promise.all(
@@ -109,6 +111,19 @@ export async function exportBundle(
     ...written,
     expires: firstExpiry(repository, channels, wanted.app, own.expires),
   };
+}
+
+/** @throws EdgeSyncError USAGE */
+async function refuseNoFile(output: string): Promise<void> {
+  const folder = await stat(dirname(output)).catch(() => undefined);
+  if (folder?.isDirectory() !== true)
+    throw new EdgeSyncError(
+      "USAGE",
+      `--output: ${dirname(output)} is not a folder; expected one that exists`,
+    );
+  const found = await stat(output).catch(() => undefined);
+  if (found?.isFile() === false)
+    throw new EdgeSyncError("USAGE", `--output: ${output} is not a file; expected a file's name`);
 }
 
 async function channelsOf(

@@ -1,7 +1,9 @@
 /** Files that are whole or absent, whatever happens to the machine. */
 import { createHash } from "node:crypto";
-import { mkdir, open, readFile, rename, stat } from "node:fs/promises";
+import { constants } from "node:fs";
+import { mkdir, open, rename, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import type { FileHandle } from "node:fs/promises";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 
@@ -12,6 +14,16 @@ export function errnoOf(error: unknown): string | undefined {
     : undefined;
 }
 
+/** What ordinary mistakes with paths look like to a file system. */
+const MISTAKES: Readonly<Record<string, string>> = {
+  ENOENT: "does not exist; expected a file or folder there",
+  ENOTDIR: "is not a folder, or lies below a file; expected a folder",
+  EEXIST: "exists; expected nothing, or a folder, there",
+  EISDIR: "is a folder; expected a file",
+  ENAMETOOLONG: "has a name that is too long; expected one that the file system allows",
+  ELOOP: "is a symlink that leads back to itself; expected a file or folder",
+};
+
 /** The error to throw for one that a file system reported: DISK_FULL, DISK_FAILED, or anything else as it is. */
 export function diskError(error: unknown, path: string): unknown {
   const code = errnoOf(error);
@@ -19,6 +31,9 @@ export function diskError(error: unknown, path: string): unknown {
     return new EdgeSyncError("DISK_FULL", `no room for ${path}`, { cause: error });
   if (code === "EIO" || code === "EROFS" || code === "EACCES" || code === "EPERM")
     return new EdgeSyncError("DISK_FAILED", `cannot use ${path} (${code})`, { cause: error });
+  const mistake = code === undefined ? undefined : MISTAKES[code];
+  if (mistake !== undefined)
+    return new EdgeSyncError("DISK_FAILED", `${path} ${mistake}`, { cause: error });
   return error;
 }
 
@@ -79,13 +94,50 @@ export async function place(spooled: string, path: string): Promise<void> {
   }
 }
 
+/**
+ * Opens a regular file, and does not wait for somebody to write into a FIFO.
+ *
+ * @throws EdgeSyncError REPOSITORY_INVALID when it is something else
+ */
+async function openRegular(path: string): Promise<FileHandle> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw new EdgeSyncError("REPOSITORY_INVALID", `${path} is not a file; expected a regular one`);
+}
+
+/** @throws EdgeSyncError REPOSITORY_INVALID when it is no regular file */
 export async function readIfExists(path: string): Promise<Buffer | undefined> {
   try {
-    return await readFile(path);
+    await using file = await openRegular(path);
+    return await file.readFile();
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return undefined;
+    if (isAbsent(error)) return undefined;
     throw error;
   }
+}
+
+function isAbsent(error: unknown): boolean {
+  const code = errnoOf(error);
+  return code === "ENOENT" || code === "ENOTDIR";
+}
+
+/**
+ * Refuses what is there and is no folder.
+ *
+ * @param what the path is for
+ * @throws EdgeSyncError USAGE
+ */
+export async function refuseNoFolder(path: string, what: string): Promise<void> {
+  const found = await stat(path).catch((error: unknown) => {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    if (errnoOf(error) !== "ENOTDIR") throw diskError(error, path);
+    throw new EdgeSyncError("USAGE", `${path} lies below a file; expected ${what}`, {
+      cause: error,
+    });
+  });
+  if (found?.isDirectory() === false)
+    throw new EdgeSyncError("USAGE", `${path} is not a folder; expected ${what}`);
 }
 
 /** Bytes of a file; `undefined` when there is none. */
@@ -93,7 +145,7 @@ export async function sizeIfExists(path: string): Promise<number | undefined> {
   try {
     return (await stat(path)).size;
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return undefined;
+    if (isAbsent(error)) return undefined;
     throw error;
   }
 }
@@ -104,7 +156,7 @@ export async function* readRange(
   offset: number,
   length: number,
 ): AsyncIterable<Uint8Array> {
-  await using file = await open(path, "r");
+  await using file = await openRegular(path);
   for (let done = 0; done < length;) {
     const buffer = Buffer.allocUnsafe(Math.min(256 * 1024, length - done));
     const { bytesRead } = await file.read(buffer, 0, buffer.length, offset + done);

@@ -6,7 +6,7 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import { refuseIncomplete, signCeremony } from "./ceremony.ts";
-import { makeFolder, place, readIfExists, spool } from "./files.ts";
+import { makeFolder, place, readIfExists, refuseNoFolder, spool } from "./files.ts";
 import { keyNamed, refuseKeysInside, requireKeys } from "./keys.ts";
 import type { KeySet, Keyring } from "./keys.ts";
 import { LOCK_NAME, lockRepository } from "./lock.ts";
@@ -68,6 +68,12 @@ export async function beginRepository(
   plan: Plan,
   now: number,
 ): Promise<Metadata<Root> | undefined> {
+  for (const role of TOP_ROLES) {
+    const given = plan.keys[role];
+    const count = given === undefined ? 1 : idsOf(given).length;
+    refuseThreshold(role, count, plan.thresholds[role] ?? 1);
+  }
+  await refuseNoFolder(path, "a folder for the repository, which may be new");
   await refuseKeysInside(path, keyring.folder);
   await makeFolder(path);
   await using cleanup = new AsyncDisposableStack();
@@ -98,21 +104,24 @@ export async function beginRepository(
       keyNamed(set, role) ?? (await keyring.create(role, plan.type)),
     ];
     for (const key of chosen) keys.set(key.id, key);
-    roles[role] = roleOf(role, chosen, plan.thresholds[role] ?? 1);
+    roles[role] = { keyids: idsOf(chosen), threshold: plan.thresholds[role] ?? 1 };
   }
   const table = Object.fromEntries([...keys].map(([id, { key }]) => [id, key]));
   // The loop has filled every one.
   return { signed: makeRoot(table, roles as Root["roles"], now), signatures: [] };
 }
 
-function roleOf(name: string, keys: readonly PublicKey[], threshold: number): RoleKeys {
-  const keyids = [...new Set(keys.map(({ id }) => id))];
-  if (threshold > keyids.length)
+function idsOf(keys: readonly PublicKey[]): readonly string[] {
+  return [...new Set(keys.map(({ id }) => id))];
+}
+
+/** Before anything is made: what is left of a refused `init` would be in the way of the next one. */
+function refuseThreshold(role: TopRole, keys: number, threshold: number): void {
+  if (threshold > keys)
     throw new EdgeSyncError(
       "USAGE",
-      `role ${name} would need the signatures of ${threshold} of ${keyids.length} keys`,
+      `role ${role} would need the signatures of ${threshold} of ${keys} keys; expected --key for each of them`,
     );
-  return { keyids, threshold };
 }
 
 /**

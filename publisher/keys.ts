@@ -267,7 +267,9 @@ async function realPath(path: string): Promise<string> {
   try {
     return await realpath(absolute);
   } catch (error) {
-    if (errnoOf(error) !== "ENOENT" || dirname(absolute) === absolute) throw error;
+    const code = errnoOf(error);
+    if ((code !== "ENOENT" && code !== "ENOTDIR") || dirname(absolute) === absolute)
+      throw diskError(error, absolute);
     return join(await realPath(dirname(absolute)), basename(absolute));
   }
 }

@@ -1,10 +1,12 @@
 /** Finds private keys where none may be: in a folder that is served. */
+import { hash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import { isPrivateDer } from "./der.ts";
-import { errnoOf, readRange } from "./files.ts";
+import { diskError, digestOf, errnoOf, readIfExists, readRange } from "./files.ts";
+import type { Source } from "./tree.ts";
 
 /**
  * A PEM block of any kind of private key (RFC 7468, and OpenSSL's and OpenSSH's spellings). The line of base64 after it tells a
@@ -14,8 +16,7 @@ const MARKER =
   /-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----\s{1,2}((Proc-Type|DEK-Info): [^\n]{1,200}\s{1,2})*\s{0,2}[A-Za-z0-9+/=]{32}/;
 /** More than a match can be long, so that none is missed between two reads. */
 const OVERLAP = 1024;
-/** The content of releases: what is in there was meant to be published. */
-const PAYLOAD = /^blobs\/sha256\/[0-9a-f]{64}$/;
+const BLOB = /^blobs\/sha256\/([0-9a-f]{64})$/;
 
 /**
  * Paths of files that hold a private key: dot-files too, and what is behind symlinks, since most web servers follow them.
@@ -38,12 +39,30 @@ export async function findPrivateKeys(
       const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
       const kind = entry.isSymbolicLink() ? await kindOf(join(root, path)) : entry;
       if (kind?.isDirectory() === true) await visit(path);
-      else if (kind?.isFile() === true && !PAYLOAD.test(path) && (await holdsKey(join(root, path))))
+      else if (
+        kind?.isFile() === true &&
+        !(await isPayload(root, path)) &&
+        (await holdsKey(join(root, path)))
+      )
         found.push(path);
     }
   };
   await visit("");
   return found.toSorted();
+}
+
+/** Whether it is content of releases, which was meant to be published: not everything that only has the name of a blob is one. */
+async function isPayload(root: string, path: string): Promise<boolean> {
+  const [, digest] = BLOB.exec(path) ?? [];
+  if (digest === undefined) return false;
+  const file = join(root, path);
+  try {
+    return (await digestOf(readRange(file, 0, (await stat(file)).size))).sha256 === digest;
+  } catch (error) {
+    // Removed meanwhile.
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
 }
 
 async function holdsKey(path: string): Promise<boolean> {
@@ -83,4 +102,29 @@ export async function refusePrivateKeys(root: string, signal: AbortSignal): Prom
       "REPOSITORY_UNSAFE",
       `${root} holds a private key: ${found.join(", ")}`,
     );
+}
+
+/**
+ * Refuses to publish a key of the keyring in use, wherever the tree holds a copy of it.
+ *
+ * @param keys folder of private keys
+ * @throws EdgeSyncError TREE_INVALID
+ */
+export async function refuseKeysInTree(sources: readonly Source[], keys: string): Promise<void> {
+  const names = await readdir(keys).catch((error: unknown) => {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw diskError(error, keys);
+  });
+  const digests = new Map<string, string>();
+  for (const name of names.filter((item) => item.endsWith(".pem"))) {
+    const path = join(keys, name);
+    if (!(await stat(path).catch(() => undefined))?.isFile() || !(await holdsKey(path))) continue;
+    const bytes = await readIfExists(path);
+    if (bytes !== undefined) digests.set(hash("sha256", bytes), name);
+  }
+  const found = sources.flatMap(({ path, sha256 }) => {
+    const name = digests.get(sha256);
+    return name === undefined ? [] : [`${path} is the private key ${name} of ${keys}`];
+  });
+  if (found.length > 0) throw new EdgeSyncError("TREE_INVALID", found.join("; "));
 }

@@ -15,6 +15,7 @@ import { openDeltas } from "./deltas.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
 import type { PublishedRelease } from "./manifests.ts";
 import { isFile, neededFrom, packContents } from "./packs.ts";
+import { refuseKeysInTree } from "./private-keys.ts";
 import { findSigners, publish } from "./publish.ts";
 import type { Repository } from "./repository.ts";
 import { scanTree } from "./tree.ts";
@@ -61,6 +62,7 @@ export async function addRelease(
   const path = manifestPath(app, version, platform);
   const run = openSlots();
   const tree = await scanTree(wanted.folder, run, progress, signal);
+  await refuseKeysInTree(tree.sources, keyring.folder);
   const published = listReleases(repository, { app, platform });
   if (published.some((item) => item.path === path)) {
     const { release, document } = await readPublished(repository, role, path, signal);

@@ -5,11 +5,12 @@
 import { join, relative, resolve, sep } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import { parseRoot, parseTimestamp } from "#core/trust/metadata.ts";
-import { makeFolder, place, readIfExists, readRange, spool } from "./files.ts";
+import { makeFolder, place, readIfExists, readRange, refuseNoFolder, spool } from "./files.ts";
 import { inOrder, removeGarbage } from "./gc.ts";
 import type { GarbageFile } from "./gc.ts";
 import { isSignedFor, readRoot, toBytes } from "./metadata.ts";
 import type { Root } from "./metadata.ts";
+import { refusePrivateKeys } from "./private-keys.ts";
 import { STEPS, listOwn, reach, sizeOf } from "./reach.ts";
 import type { Reached, Step } from "./reach.ts";
 import { closeWork, openWork } from "./repository.ts";
@@ -119,6 +120,7 @@ export async function syncRepository(
   deletion: { readonly now: number; readonly graceMs: number } | undefined,
   signal: AbortSignal,
 ): Promise<Synced> {
+  await refuseNoFolder(destination, "a folder to copy to, which may be new");
   refuseNested(repository.path, destination);
   await makeFolder(destination);
   const there = await refuseOther(repository, destination);
@@ -126,6 +128,8 @@ export async function syncRepository(
   const temporary = await openWork(destination);
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => closeWork(destination));
+  // The first time it may be any folder, and what is in it will be served.
+  if (there === undefined) await refusePrivateKeys(destination, signal);
   let [copied, copiedBytes] = [0, 0];
   for (const file of files) {
     signal.throwIfAborted();

@@ -1,5 +1,5 @@
 /** A folder as the entries of a release. */
-import { lstat, readdir, readlink } from "node:fs/promises";
+import { lstat, readdir, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
@@ -47,6 +47,12 @@ export async function scanTree(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Tree> {
+  const found = await stat(folder).catch(() => undefined);
+  if (found?.isDirectory() !== true)
+    throw new EdgeSyncError(
+      "TREE_INVALID",
+      `${folder} ${found === undefined ? "cannot be found" : "is not a folder"}; expected a folder with the files of the release`,
+    );
   try {
     return await scan(folder, run, progress, signal);
   } catch (cause) {

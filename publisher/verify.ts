@@ -19,7 +19,7 @@ import type { Blob, Content, Release } from "#core/release.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import type { MetadataSource, MetadataStore, TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchTarget, loadRole } from "#core/trust/target.ts";
-import { digestOf, readIfExists, readRange } from "./files.ts";
+import { diskError, digestOf, readIfExists, readRange } from "./files.ts";
 import { readManifest } from "./manifests.ts";
 import { findPrivateKeys } from "./private-keys.ts";
 import { blobFile } from "./repository.ts";
@@ -61,8 +61,9 @@ export async function verifyRepository(
       await work();
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof EdgeSyncError)) throw error;
-      problems.push({ code: codeOf(error), message: `${what}: ${error.message}` });
+      const known = diskError(error, path);
+      if (!(known instanceof EdgeSyncError)) throw error;
+      problems.push({ code: codeOf(known), message: `${what}: ${known.message}` });
     }
   };
 

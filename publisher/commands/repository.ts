@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { ERRORS, EdgeSyncError } from "#core/errors.ts";
 import { integer } from "#core/values.ts";
 import type { Command } from "../command.ts";
+import { readIfExists } from "../files.ts";
 import { refusePrivateKeys } from "../private-keys.ts";
 import { serve } from "../serve.ts";
 import { verifyRepository } from "../verify.ts";
@@ -67,6 +68,12 @@ async function readOption(option: string, path: string): Promise<Buffer> {
   }
 }
 
+async function readExisting(path: string): Promise<Buffer> {
+  const bytes = await readIfExists(path);
+  if (bytes === undefined) throw new EdgeSyncError("REPOSITORY_INVALID", `there is no ${path}`);
+  return bytes;
+}
+
 const verify: Command = {
   name: "verify",
   summary: "Walks a repository as a client would, and checks every channel, manifest and blob.",
@@ -75,8 +82,11 @@ const verify: Command = {
   options: { root: "trust root that sites have; the repository's first one when not given" },
   async run(args, shell, signal) {
     const [path = REPOSITORY] = args.positionals;
-    const rootFile = args.optional("root") ?? join(path, "metadata", "1.root.json");
-    const root = await readFile(rootFile).catch((cause: unknown) => {
+    const given = args.optional("root");
+    const rootFile = given ?? join(path, "metadata", "1.root.json");
+    // One that is given may come out of a pipe.
+    const reading = given === undefined ? readExisting(rootFile) : readFile(rootFile);
+    const root = await reading.catch((cause: unknown) => {
       throw new EdgeSyncError("REPOSITORY_INVALID", `the trust root ${rootFile} cannot be read`, {
         cause,
       });

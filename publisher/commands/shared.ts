@@ -3,6 +3,7 @@ import { isPlatform, isVersion } from "#core/document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { duration, isAppName } from "#core/values.ts";
 import type { Arguments, Shell } from "../command.ts";
+import { refuseNoFolder } from "../files.ts";
 import { refuseKeysInside } from "../keys.ts";
 import type { Keyring } from "../keys.ts";
 import type { Waiting } from "../lock.ts";
@@ -105,6 +106,7 @@ export async function openKeys(
     args.optional("keys") ?? KEYS_FOLDER,
     args.optional("passphrase-file"),
   );
+  await refuseNoFolder(keyring.folder, "the folder of private keys");
   await refuseKeysInside(repository, keyring.folder);
   return keyring;
 }
