@@ -34,14 +34,16 @@ export async function readBundle(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<string, Pick<TarEntry, "offset" | "size">>> {
   const places = new Map<string, Pick<TarEntry, "offset" | "size">>();
+  let count = 0;
   for await (const { name, offset, size } of tarEntries(archive, signal)) {
-    const file = bundleFile(name);
-    if (file === undefined) continue;
-    if (places.size >= BUNDLE_FILES_LIMIT)
+    // Also what does not belong in one: an archive of something else must not hold up a look for hours.
+    if (++count > BUNDLE_FILES_LIMIT)
       throw new EdgeSyncError(
         "BUNDLE_INVALID",
         `the bundle holds more than ${BUNDLE_FILES_LIMIT} files`,
       );
+    const file = bundleFile(name);
+    if (file === undefined) continue;
     places.set(file.name, { offset, size });
   }
   return places;
