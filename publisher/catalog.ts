@@ -19,6 +19,17 @@ export function channelRole({ app, channel }: ChannelRef): string {
   return `channel.${app}.${channel}`;
 }
 
+/** @throws EdgeSyncError RELEASE_NOT_FOUND when nothing was ever published for the app */
+export function refuseUnknown({ roles }: Pick<View, "roles">, app: string): void {
+  const names = [...roles.keys()];
+  if (names.some((name) => name === appRole(app) || name.startsWith(`channel.${app}.`))) return;
+  const apps = names.filter((name) => name.startsWith("app.")).map((name) => name.slice(4));
+  throw new EdgeSyncError(
+    "RELEASE_NOT_FOUND",
+    `the repository has no app ${app}; expected ${apps.length === 0 ? "one that `release add` has made" : apps.join(", ")}`,
+  );
+}
+
 /** A release as the role of its app lists it. */
 export interface Listed {
   readonly app: string;

@@ -130,6 +130,12 @@ function findCommand(args: readonly string[]): { command: Command; rest: readonl
     if (words.every((word, index) => args[index] === word))
       return { command, rest: args.slice(words.length) };
   }
+  const group = COMMANDS.filter((command) => command.name.startsWith(`${args[0]} `));
+  if (group.length > 0) {
+    const names = group.map((command) => command.name).join(", ");
+    const given = args[1] === undefined ? "needs another word" : `has no ${args[1]}`;
+    throw new EdgeSyncError("USAGE", `${args[0]} ${given}; expected ${names}`);
+  }
   const known = COMMANDS.map((command) => command.name).join(", ");
   throw new EdgeSyncError(
     "USAGE",

@@ -10,6 +10,7 @@ import {
   REPOSITORY_OPTION,
   WAIT,
   appOf,
+  countOf,
   durationOf,
   openKeys,
   openLocked,
@@ -71,7 +72,7 @@ const exportCommand: Command = {
     const until = new Date(done.expires).toISOString();
     return {
       lines: [
-        `${output}: ${app} ${done.versions.join(", ")} for ${platform}, channels ${done.channels.join(", ")}; ${done.files} files, ${done.bytes} bytes; good until ${until}`,
+        `${output}: ${app} ${done.versions.join(", ")} for ${platform}, channels ${done.channels.join(", ")}; ${countOf(done.files, "file")}, ${countOf(done.bytes, "byte")}; good until ${until}`,
       ],
       json: { output, app, platform, ...done, expires: until },
     };

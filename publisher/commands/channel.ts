@@ -16,7 +16,7 @@ import {
 import type { Before, Minimum, Schedule } from "../channel-change.ts";
 import { changeChannel, lookAt } from "../channel.ts";
 import type { Look } from "../channel.ts";
-import { findChannel, listChannels } from "../catalog.ts";
+import { findChannel, listChannels, refuseUnknown } from "../catalog.ts";
 import type { ListedChannel } from "../catalog.ts";
 import type { Arguments, Command, Result, Shell } from "../command.ts";
 import type { View } from "../repository.ts";
@@ -170,6 +170,8 @@ const promote: Command = {
   async run(args, shell, signal) {
     const [from, to] = args.positionals;
     const [source, channel] = [reference(from), reference(to)];
+    if (source.app === channel.app && source.channel === channel.channel)
+      throw usage(`${from} cannot be promoted to itself; expected two channels`);
     const [minimum, schedule] = [minimumOf(args), scheduleOf(args, shell.now())];
     return await change(args, shell, signal, channel, async (_, repository) => {
       const other = await lookAt(repository, source);
@@ -299,6 +301,7 @@ const list: Command = {
     const [name] = args.positionals;
     const app = name === undefined ? undefined : appOf(name);
     const repository = await openToRead(args);
+    if (app !== undefined) refuseUnknown(repository, app);
     const channels = await listChannels(repository, app);
     const rows = channels.map(({ reference: channel, document }) => ({
       name: channelRef.format(channel),

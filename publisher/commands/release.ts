@@ -1,6 +1,12 @@
 /** Commands for the releases of an app. */
 import { integer } from "#core/values.ts";
-import { findRelease, listReleases, namedByChannels, readRelease } from "../catalog.ts";
+import {
+  findRelease,
+  listReleases,
+  namedByChannels,
+  readRelease,
+  refuseUnknown,
+} from "../catalog.ts";
 import type { Listed } from "../catalog.ts";
 import type { Arguments, Command } from "../command.ts";
 import { refuseToPublish } from "../keys.ts";
@@ -14,6 +20,7 @@ import {
   REPOSITORY_OPTION,
   WAIT,
   appOf,
+  countOf,
   openKeys,
   openLocked,
   openToRead,
@@ -118,6 +125,7 @@ const list: Command = {
     const app = name === undefined ? undefined : appOf(name);
     const platform = input === undefined ? undefined : platformOf(input);
     const repository = await openToRead(args);
+    if (app !== undefined) refuseUnknown(repository, app);
     const releases = listReleases(repository, { app, platform });
     const named = new Map<string, ReadonlyMap<string, readonly string[]>>();
     for (const item of new Set(releases.map((release) => release.app)))
@@ -175,10 +183,10 @@ const show: Command = {
         `${app} ${version} ${platform}`,
         `  tree       ${release.tree}`,
         `  entries    ${release.entries.length}, contents ${release.contents.length}, ${bytes} bytes`,
-        `  first time ${first.bytes} bytes in ${first.requests} requests`,
+        `  first time ${countOf(first.bytes, "byte")} in ${countOf(first.requests, "request")}`,
         ...bases.map(
           (base) =>
-            `  from ${base.from}  ${base.bytes} bytes in ${base.requests} requests${base.full === 0 ? "" : `, ${base.full} files whole`}`,
+            `  from ${base.from}  ${countOf(base.bytes, "byte")} in ${countOf(base.requests, "request")}${base.full === 0 ? "" : `, ${countOf(base.full, "file")} whole`}`,
         ),
         `  channels   ${channels.length === 0 ? "none" : channels.join(", ")}`,
       ],
@@ -249,7 +257,7 @@ const diff: Command = {
       lines: [
         ...changes.map(lineOf),
         `${count("added")} added, ${count("removed")} removed, ${count("changed")} changed, ${same} the same`,
-        `an update transfers ${bytes} bytes in ${requests} requests (${share.toFixed(1)} % of the ${fullBytes} bytes of a first installation): ${contents.delta} contents by delta, ${contents.full} whole`,
+        `an update transfers ${countOf(bytes, "byte")} in ${countOf(requests, "request")} (${share.toFixed(1)} % of the ${fullBytes} bytes of a first installation): ${countOf(contents.delta, "content")} by delta, ${contents.full} whole`,
       ],
       json: { app, platform: next.platform, from, to, changes, same, transfer },
     };

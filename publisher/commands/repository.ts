@@ -8,7 +8,7 @@ import { readIfExists } from "../files.ts";
 import { refusePrivateKeys } from "../private-keys.ts";
 import { serve } from "../serve.ts";
 import { verifyRepository } from "../verify.ts";
-import { REPOSITORY, usage } from "./shared.ts";
+import { REPOSITORY_OPTION, countOf, placeOf, usage } from "./shared.ts";
 
 const serveCommand: Command = {
   name: "serve",
@@ -17,13 +17,14 @@ const serveCommand: Command = {
   example: "edgesync serve ./repository --port 8443 --tls-cert server.crt --tls-key server.key",
   positionals: ["[<repository>]"],
   options: {
+    ...REPOSITORY_OPTION,
     host: "address to listen on; 127.0.0.1 when not given",
     port: "port to listen on, 0 for any; 8080 when not given",
     "tls-cert": "PEM certificate chain; with --tls-key, serves HTTPS",
     "tls-key": "PEM private key, outside the repository",
   },
   async run(args, shell, signal) {
-    const [root = REPOSITORY] = args.positionals;
+    const root = placeOf(args);
     await refusePrivateKeys(root, signal).catch((error: unknown) => {
       throw notAFolder(error, root);
     });
@@ -79,9 +80,12 @@ const verify: Command = {
   summary: "Walks a repository as a client would, and checks every channel, manifest and blob.",
   example: "edgesync verify ./repository --root ./root.json",
   positionals: ["[<repository>]"],
-  options: { root: "trust root that sites have; the repository's first one when not given" },
+  options: {
+    ...REPOSITORY_OPTION,
+    root: "trust root that sites have; the repository's first one when not given",
+  },
   async run(args, shell, signal) {
-    const [path = REPOSITORY] = args.positionals;
+    const path = placeOf(args);
     const given = args.optional("root");
     const rootFile = given ?? join(path, "metadata", "1.root.json");
     // One that is given may come out of a pipe.
@@ -99,13 +103,13 @@ const verify: Command = {
     );
     const [first] = problems;
     const until = expires === undefined ? null : new Date(expires).toISOString();
-    const summary = `${counts.channels} channels, ${counts.releases} releases, ${counts.blobs} blobs (${counts.bytes} bytes)`;
+    const summary = `${countOf(counts.channels, "channel")}, ${countOf(counts.releases, "release")}, ${countOf(counts.blobs, "blob")} (${countOf(counts.bytes, "byte")})`;
     return {
       lines: [
         ...problems.map(({ code, message }) => `${code}: ${message}`),
         first === undefined
           ? `good: ${summary}; the first signature expires at ${until}`
-          : `${problems.length} problems in ${summary}`,
+          : `${countOf(problems.length, "problem")} in ${summary}`,
       ],
       json: { good: first === undefined, ...counts, expires: until, problems },
       ...(first !== undefined && { exit: ERRORS[first.code].exit }),

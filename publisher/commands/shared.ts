@@ -1,4 +1,5 @@
 /** What the commands have in common: where things lie when nothing is said, and how keys are opened. */
+import { resolve } from "node:path";
 import { isPlatform, isVersion } from "#core/document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { duration, isAppName } from "#core/values.ts";
@@ -46,6 +47,24 @@ export async function openToRead(args: Arguments): Promise<View> {
 
 export function pathOf(args: Arguments): string {
   return args.optional("repository") ?? REPOSITORY;
+}
+
+/**
+ * The repository of a command that takes it as an argument, or as the others do.
+ *
+ * @throws EdgeSyncError USAGE when both are given and differ
+ */
+export function placeOf(args: Arguments): string {
+  const [given] = args.positionals;
+  const option = args.optional("repository");
+  if (given !== undefined && option !== undefined && resolve(given) !== resolve(option))
+    throw usage(`the repository is given as ${given} and as --repository ${option}; expected one`);
+  return given ?? option ?? REPOSITORY;
+}
+
+/** A number of things: `1 file`, `2 files`. */
+export function countOf(count: number, thing: string): string {
+  return `${count} ${thing}${count === 1 ? "" : "s"}`;
 }
 
 export function waitOf(args: Arguments, signal: AbortSignal): Waiting | undefined {

@@ -12,13 +12,14 @@ import { orderedFiles, syncRepository } from "../sync.ts";
 import { REGISTRY_OPTIONS, pushTo } from "./oci.ts";
 import {
   KEYS,
-  REPOSITORY,
   REPOSITORY_OPTION,
   WAIT,
+  countOf,
   durationOf,
   openKeys,
   openLocked,
   openToRead,
+  placeOf,
   usage,
   waitOf,
 } from "./shared.ts";
@@ -35,12 +36,13 @@ const refresh: Command = {
   example: "edgesync refresh ./repository --keys ./keys --wait 10m",
   positionals: ["[<repository>]"],
   options: {
+    ...REPOSITORY_OPTION,
     ...KEYS,
     ...WAIT,
     within: "how long before an expiry to complain, such as 14d, instead",
   },
   async run(args, shell, signal) {
-    const [path = REPOSITORY] = args.positionals;
+    const path = placeOf(args);
     const within = args.optional("within");
     const withinMs = within === undefined ? undefined : durationOf("within", within);
     const keyring = await openKeys(args, path, shell);
@@ -90,10 +92,10 @@ const gc: Command = {
   example: "edgesync gc ./repository --dry-run",
   examples: ["edgesync gc ./repository --grace 30d"],
   positionals: ["[<repository>]"],
-  options: { ...WAIT, grace: `how long; ${GRACE} when not given` },
+  options: { ...REPOSITORY_OPTION, ...WAIT, grace: `how long; ${GRACE} when not given` },
   flags: { "dry-run": "say what would be removed, and remove nothing" },
   async run(args, shell, signal) {
-    const [path = REPOSITORY] = args.positionals;
+    const path = placeOf(args);
     const graceMs = durationOf("grace", args.optional("grace") ?? GRACE);
     const dryRun = args.flag("dry-run");
     await using repository = await openRepository(path, shell.now(), waitOf(args, signal));
@@ -107,10 +109,10 @@ const gc: Command = {
     return {
       lines: [
         ...files.map((file) => `${dryRun ? "would remove" : "removed"} ${file.path}`),
-        `${dryRun ? "would remove" : "removed"} ${files.length} files, ${bytes} bytes; kept ${kept.files} files, ${kept.bytes} bytes`,
+        `${dryRun ? "would remove" : "removed"} ${countOf(files.length, "file")}, ${countOf(bytes, "byte")}; kept ${countOf(kept.files, "file")}, ${countOf(kept.bytes, "byte")}`,
         ...(snapshots.length === 0
           ? []
-          : [`${snapshots.length} replaced snapshots are kept for readers for now`]),
+          : [`kept for readers for now: ${countOf(snapshots.length, "replaced snapshot")}`]),
         ...(others.length === 0
           ? []
           : [`not of a repository, left alone: ${others.slice(0, 10).join(", ")}`]),
@@ -163,11 +165,11 @@ const sync: Command = {
     const { copied, copiedBytes, same, deleted, doomed } = synced;
     return {
       lines: [
-        `copied ${copied} files, ${copiedBytes} bytes; ${same} were there`,
+        `copied ${countOf(copied, "file")}, ${countOf(copiedBytes, "byte")}; ${same} were there`,
         ...(deletion === undefined
           ? []
           : [
-              `deleted ${deleted.length} files${doomed === 0 ? "" : `; ${doomed} more when they have been missing for long enough`}`,
+              `deleted ${countOf(deleted.length, "file")}${doomed === 0 ? "" : `; ${doomed} more when they have been missing for long enough`}`,
             ]),
       ],
       json: { folder, copied, copiedBytes, same, deleted, doomed },

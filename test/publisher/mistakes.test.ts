@@ -155,3 +155,41 @@ describe("init with a threshold that its keys do not reach", () => {
     await run(line);
   });
 });
+
+describe("what a command is told", () => {
+  test("may name the repository as an argument or as the option, and not two of them", async () => {
+    await using publisher = await makePublisher();
+    const { repository, keys } = publisher;
+    const lines = [["verify"], ["gc"], ["refresh", "--keys", keys]];
+    for (const line of lines) {
+      await run([...line, "--repository", repository]);
+      await run([...line, repository, "--repository", `${repository}/`]);
+    }
+    for (const line of [...lines, ["serve"]])
+      await assert.rejects(run([...line, repository, "--repository", keys]), { code: "USAGE" });
+  });
+
+  test("is refused where a channel is promoted to itself, or an app does not exist", async () => {
+    await using publisher = await makePublisher();
+    await publisher.add("1", { file: "one" });
+    const { repository } = publisher;
+    await assert.rejects(
+      run(["channel", "promote", "web/stable", "web/stable", ...here(publisher)]),
+      { code: "USAGE" },
+    );
+    for (const group of ["release", "channel"]) {
+      await assert.rejects(run([group, "list", "nope", "--repository", repository]), {
+        code: "RELEASE_NOT_FOUND",
+        message: /nope.*web/,
+      });
+      await run([group, "list", "web", "--repository", repository]);
+    }
+  });
+
+  test("is answered with the commands of its group when a word is missing", async () => {
+    const ran = await edgesync(["release"]);
+    assert.equal(ran.status, 64);
+    assert.match(ran.stderr, /release add, release list/);
+    assert.doesNotMatch(ran.stderr, /channel list/);
+  });
+});
