@@ -36,7 +36,7 @@ export async function prepareNext(
 /**
  * Puts in place what {@link prepareNext} has prepared. The lock must be held.
  *
- * @returns whether there was anything
+ * @returns whether there was one
  */
 export async function completeNext({ path, temporary }: Folder): Promise<boolean> {
   const root = await readIfExists(join(path, NEXT_NAME, "root.json"));
