@@ -46,6 +46,8 @@ describe("a clock that is wrong", () => {
     );
     assert.ok(Math.abs(Date.parse(status.time.now ?? "") - Date.now()) < 60_000);
     assert.equal(status.time.floor?.slice(0, 4), String(new Date().getUTCFullYear()));
+    // The metrics follow at the end of the look that found it out.
+    await site.looked();
     const reason = "clock_behind";
     assert.equal(await site.metric("edgesync_sidecar_clock_suspect", { reason }), 1);
     const floor = await site.metric("edgesync_sidecar_time_floor_timestamp_seconds");
@@ -65,6 +67,7 @@ describe("a clock that is wrong", () => {
     await site.until("the suspicion", ({ time }) => time.clockSuspect === "clock_ahead");
     await world.publish("1.1.0", files("two"));
     await site.until("the second release", committed("1.1.0"));
+    await site.looked();
     const reason = "clock_ahead";
     assert.equal(await site.metric("edgesync_sidecar_clock_suspect", { reason }), 1);
     offset = 0;
