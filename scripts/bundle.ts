@@ -24,8 +24,8 @@ type Program = keyof typeof PROGRAMS;
 /** On thousands of small machines: an admission library in a sidecar costs each of them tens of megabytes. */
 const FORBIDDEN_IN_SIDECAR = ["express", "@kubernetes/client-node", "node-forge", "yaml"];
 
-/** Bytes, minified: about 1.3 times what it was when this was last raised. Raise it with a reason. */
-const SIDECAR_BUDGET = 360_000;
+/** Bytes, minified: what windows, hooks, leases, shared claims and several payloads need, with a tenth to spare. Raise it with a reason. */
+const SIDECAR_BUDGET = 440_000;
 
 export interface Bundle {
   readonly program: Program;

@@ -2,7 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "#core/clock.ts";
-import { SIDECAR_METRICS, createMetrics } from "#core/telemetry.ts";
+import { SIDECAR_METRICS } from "#core/metrics.ts";
+import { createMetrics } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { openHttp } from "../../sidecar/http.ts";
 import { openUpdateAgent } from "../../sidecar/update-agent.ts";

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { fromEnv } from "#core/settings.ts";
-import { SIDECAR_METRICS, createMetrics } from "#core/telemetry.ts";
+import { SIDECAR_METRICS } from "#core/metrics.ts";
+import { createMetrics } from "#core/telemetry.ts";
 import { openHttp } from "../../sidecar/http.ts";
 import { openSecretsAgent } from "../../sidecar/secrets-agent.ts";
 import { realClock } from "../support/real-clock.ts";

@@ -1,0 +1,115 @@
+/** Annotations that say which credentials a pod gets, and from where. */
+import * as v from "../values.ts";
+import type { Row } from "./row.ts";
+
+export const SECRETS = {
+  "vault-address": {
+    section: "Secrets",
+    help: "Address of Vault or OpenBao; the operator's list must allow it.",
+    value: v.serverUrl,
+    otherwise: "the cluster's default",
+    sidecar: true,
+  },
+  "vault-ca": {
+    section: "Secrets",
+    help: "ConfigMap whose key ca.crt holds the certificates that Vault's must chain to.",
+    value: v.objectName,
+    otherwise: "the public authorities that Node knows",
+    sidecar: false,
+  },
+  "vault-auth": {
+    section: "Secrets",
+    help: "The auth method of the login; jwt is for sites whose API server Vault cannot reach.",
+    value: v.oneOf("kubernetes", "jwt"),
+    default: "kubernetes",
+    sidecar: true,
+  },
+  "vault-mount": {
+    section: "Secrets",
+    help: "Path at which the auth method is mounted.",
+    value: v.vaultName,
+    otherwise: "the method's name",
+    sidecar: true,
+  },
+  "vault-role": {
+    section: "Secrets",
+    help: "Role of the login.",
+    value: v.vaultName,
+    otherwise: "the pod's service account",
+    sidecar: true,
+  },
+  "vault-audience": {
+    section: "Secrets",
+    help: "Audience of the sidecar's service-account token; required for jwt, and left out for kubernetes, whose TokenReview fails on a foreign one.",
+    value: v.audience,
+    otherwise: "the API server's own",
+    sidecar: false,
+  },
+  "vault-namespace": {
+    section: "Secrets",
+    help: "Vault namespace of all requests.",
+    value: v.vaultName,
+    otherwise: "the root namespace",
+    sidecar: true,
+  },
+  "secrets-path": {
+    section: "Secrets",
+    help: "Where the secret files are mounted in the application's containers.",
+    value: v.absolutePath,
+    default: "/run/secrets/edgesync",
+    sidecar: false,
+  },
+  "secrets-containers": {
+    section: "Secrets",
+    help: "The containers that mount the secret files, read-only.",
+    value: v.containerNames,
+    otherwise: "the main container",
+    sidecar: false,
+  },
+  "secrets-size": {
+    section: "Secrets",
+    help: "Size of the memory volume for secrets; two versions of the set must fit.",
+    value: v.bytes("64Ki", "64Mi"),
+    default: "8Mi",
+    sidecar: false,
+  },
+  "secrets-refresh-interval": {
+    section: "Secrets",
+    help: "Time between two reads of a secret that has no lease; each is moved by up to a tenth at random.",
+    value: v.duration("1s", "24h"),
+    default: "5m",
+    sidecar: true,
+  },
+} as const satisfies Record<string, Row<never> | Row<unknown>>;
+
+/** Families: `edgesync.dev/<family>.<name>`, one name for each secret. `secret` declares it; the others refine it. */
+export const SECRET_ANNOTATIONS = {
+  secret: {
+    section: "Secrets",
+    help: "What to ask Vault for: a path, and parameters for a path that is written.",
+    value: v.secretRequest,
+    otherwise: "required for each name",
+    sidecar: true,
+  },
+  format: {
+    section: "Secrets",
+    help: "Form of the secret's file: all fields as json or env, or one field as it is.",
+    value: v.secretFormat,
+    default: "json",
+    sidecar: true,
+  },
+  file: {
+    section: "Secrets",
+    help: "Name of the secret's file.",
+    value: v.fileName,
+    otherwise: "the secret's name",
+    sidecar: true,
+  },
+  mode: {
+    section: "Secrets",
+    help: "Mode of the secret's file.",
+    value: v.fileMode,
+    otherwise: "0440 where the pod states the main container's group, else 0444",
+    sidecar: true,
+  },
+} as const satisfies Record<string, Row<never> | Row<unknown>>;

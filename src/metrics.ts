@@ -1,0 +1,154 @@
+/**
+ * Every metric, once: the programs register them from these tables and `docs/metrics.md` is made from them. Base units,
+ * `_total` on counters, labels only from closed sets.
+ */
+
+export interface Metric {
+  readonly type: "counter" | "gauge" | "histogram";
+  readonly help: string;
+  readonly labels?: readonly string[];
+  /** Upper bounds, for histograms. */
+  readonly buckets?: readonly number[];
+}
+
+export const WEBHOOK_METRICS = {
+  edgesync_webhook_reviews_total: {
+    type: "counter",
+    help: "Admission reviews answered, by outcome (injected, skipped, denied, failed) and reason.",
+    labels: ["outcome", "reason"],
+  },
+  edgesync_webhook_review_duration_seconds: {
+    type: "histogram",
+    help: "Time from a review's arrival to its answer.",
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
+  },
+  edgesync_webhook_certificate_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the serving certificate expires.",
+  },
+} as const satisfies Record<string, Metric>;
+
+export const SIDECAR_METRICS = {
+  edgesync_sidecar_polls_total: {
+    type: "counter",
+    help: "Looks at the channel, by outcome (unchanged, changed, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_last_poll_success_timestamp_seconds: {
+    type: "gauge",
+    help: "When the channel was last read and verified.",
+  },
+  edgesync_sidecar_metadata_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the verified metadata of a role expires, or has expired.",
+    labels: ["role"],
+  },
+  edgesync_sidecar_clock_suspect: {
+    type: "gauge",
+    help: "1 while the node's clock is suspected, by reason (clock_behind, clock_ahead).",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_time_floor_timestamp_seconds: {
+    type: "gauge",
+    help: "The time that it cannot be before, by the newest signed statement.",
+  },
+  edgesync_sidecar_download_bytes_total: {
+    type: "counter",
+    help: "Bytes fetched from the repository, by kind (metadata, delta, full).",
+    labels: ["kind"],
+  },
+  edgesync_sidecar_failovers_total: {
+    type: "counter",
+    help: "Addresses of the repository given up for the next one, by error code.",
+    labels: ["code"],
+  },
+  edgesync_sidecar_slow_retrievals_total: {
+    type: "counter",
+    help: "Downloads given up because less than the least rate came (64 bytes a second over a minute).",
+  },
+  edgesync_sidecar_saved_bytes_total: {
+    type: "counter",
+    help: "Bytes not fetched because of deltas and kept files, against the compressed full files.",
+  },
+  edgesync_sidecar_update_phase: {
+    type: "gauge",
+    help: "1 for the phase of the update machine, 0 for the others.",
+    labels: ["phase"],
+  },
+  edgesync_sidecar_release_info: {
+    type: "gauge",
+    help: "1 for the release that current names.",
+    labels: ["app", "channel", "version"],
+  },
+  edgesync_sidecar_channel_sequence: {
+    type: "gauge",
+    help: "Highest sequence number seen in the channel.",
+  },
+  edgesync_sidecar_rollout_waiting: {
+    type: "gauge",
+    help: "1 while the site does not yet install what its channel points to, by reason (rollout_not_yet, rollout_not_included, rollout_paused); 0 otherwise.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_rollout_number: {
+    type: "gauge",
+    help: "The site's number in the roll-out, from 0 to 1: its turn comes when the share of sites passes it. Absent without a roll-out.",
+  },
+  edgesync_sidecar_rollout_turn_timestamp_seconds: {
+    type: "gauge",
+    help: "When the site's turn comes, or came, in the roll-out; absent when it does not come.",
+  },
+  edgesync_sidecar_commits_total: { type: "counter", help: "Releases committed." },
+  edgesync_sidecar_rollbacks_total: {
+    type: "counter",
+    help: "Trials that ended in rollback, by reason.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_update_failures_total: {
+    type: "counter",
+    help: "Updates given up before their trial, by error code.",
+    labels: ["code"],
+  },
+  edgesync_sidecar_restarts_total: {
+    type: "counter",
+    help: "Restarts of the main container that were asked for through its liveness probe and seen to happen.",
+  },
+  edgesync_sidecar_vault_logins_total: {
+    type: "counter",
+    help: "Logins at Vault, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_secret_reads_total: {
+    type: "counter",
+    help: "Secrets read from Vault, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_secret_renewals_total: {
+    type: "counter",
+    help: "Renewals of the token and of leases, by outcome (ok, or an error code).",
+    labels: ["outcome"],
+  },
+  edgesync_sidecar_rotations_total: {
+    type: "counter",
+    help: "Sets of secret files published after the first.",
+  },
+  edgesync_sidecar_lease_expiry_timestamp_seconds: {
+    type: "gauge",
+    help: "When the credential of a declared secret expires.",
+    labels: ["secret"],
+  },
+  edgesync_sidecar_gate_open: {
+    type: "gauge",
+    help: "1 when the main container may start, by condition (payload, secrets).",
+    labels: ["condition"],
+  },
+  edgesync_sidecar_ready: {
+    type: "gauge",
+    help: "1 when the pod is reported ready, 0 with the reason why not.",
+    labels: ["reason"],
+  },
+  edgesync_sidecar_http_requests_total: {
+    type: "counter",
+    help: "Requests to the sidecar, by route and status.",
+    labels: ["route", "status"],
+  },
+} as const satisfies Record<string, Metric>;
