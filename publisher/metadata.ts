@@ -5,8 +5,8 @@
  * writes, nothing that sites would refuse.
  */
 import { hash } from "node:crypto";
-import { canonicalize } from "@tufjs/canonical-json";
 import { EdgeSyncError } from "#core/errors.ts";
+import { canonicalForm } from "#core/trust/canonical.ts";
 import { parseRoot, parseSnapshot, parseTargets, parseTimestamp } from "#core/trust/metadata.ts";
 import type { Envelope } from "#core/trust/metadata.ts";
 import { verifySignatures } from "#core/trust/signature.ts";
@@ -14,7 +14,8 @@ import type { SigningKey } from "./keys.ts";
 import type { Key } from "./public-keys.ts";
 
 const SPECIFICATION = "1.0.34";
-const DAY_MS = 86_400_000;
+/** Milliseconds. */
+export const DAY_MS = 86_400_000;
 
 /**
  * How long a signature holds, in milliseconds. Short where the key is at hand whenever something is published; long where a person has
@@ -242,7 +243,7 @@ function sizeAndHash(bytes: Uint8Array): Pick<MetaFile, "length" | "hashes"> {
 
 /** What signatures are made over. */
 export function canonicalBytes(signed: Signed): Buffer {
-  return Buffer.from(canonicalize(signed));
+  return canonicalForm(signed, 0);
 }
 
 /** Signs with every key that is given, once each. */

@@ -1,8 +1,8 @@
 /** Public keys as metadata lists them. */
 import { createPublicKey, hash } from "node:crypto";
 import type { KeyObject } from "node:crypto";
-import { canonicalize } from "@tufjs/canonical-json";
 import { EdgeSyncError } from "#core/errors.ts";
+import { canonicalForm } from "#core/trust/canonical.ts";
 
 export const KEY_TYPES = ["ed25519", "ecdsa"] as const;
 export type KeyType = (typeof KEY_TYPES)[number];
@@ -37,7 +37,7 @@ export function publicKey(key: KeyObject, name: string, where: string): PublicKe
       `${where} is a key of another kind; expected Ed25519 or ECDSA P-256`,
     );
   // Specification 1.0.34, 4.2: the digest of the canonical form, as all implementations make it: without what is not specified.
-  const id = hash("sha256", canonicalize(value));
+  const id = hash("sha256", canonicalForm(value, 0));
   return { id, name, key: { ...value, "x-edgesync-name": name } };
 }
 

@@ -1,6 +1,6 @@
 /** Signing anew what would expire, and saying what will. */
 import type { Keyring } from "./keys.ts";
-import { LIFETIME_MS, isTopRole } from "./metadata.ts";
+import { DAY_MS, LIFETIME_MS, isTopRole } from "./metadata.ts";
 import type { Kind } from "./metadata.ts";
 import { renew } from "./publish.ts";
 import { viewRepository } from "./repository.ts";
@@ -22,7 +22,7 @@ export interface Refreshed {
 }
 
 /** A role counts as about to expire in the last third of its life, but not longer before than this, in milliseconds. */
-const SOON_MS = 30 * 86_400_000;
+const SOON_MS = 30 * DAY_MS;
 
 /**
  * @param now milliseconds since the epoch

@@ -1,6 +1,6 @@
 /** Publishing a change of keys, so that sites can follow at every moment and a publisher that dies loses nothing. */
-import { canonicalize } from "@tufjs/canonical-json";
 import { EdgeSyncError } from "#core/errors.ts";
+import { canonicalForm } from "#core/trust/canonical.ts";
 import { refuseIncomplete, signCeremony } from "./ceremony.ts";
 import { findKeys, keyNamed, requireKeys } from "./keys.ts";
 import type { KeySet, Keyring, SigningKey } from "./keys.ts";
@@ -184,7 +184,7 @@ export async function rotateKey(
 
 /** Whether two roots say the same, whoever has signed them. */
 export function isSameRoot(a: Root, b: Root): boolean {
-  return canonicalize(a) === canonicalize(b);
+  return canonicalForm(a, 0).equals(canonicalForm(b, 0));
 }
 
 /**

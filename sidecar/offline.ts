@@ -11,7 +11,7 @@ import { ITS_FAULT, LIES } from "./mirrors.ts";
 import type { Answer, Repository } from "./repository.ts";
 
 /** @param folder where bundles may appear; without one the repository is as it was */
-export function offered(
+export function withBundles(
   network: Repository,
   folder: string | undefined,
   { disk, log }: { readonly disk: Disk; readonly log: Log },
@@ -20,10 +20,10 @@ export function offered(
   const refused = (bundle: string, err: unknown): void => {
     log.warn({ bundle, err }, "bundle cannot be used");
   };
-  return withBundles(network, openBundles(disk, folder, refused), log);
+  return reading(network, openBundles(disk, folder, refused), log);
 }
 
-function withBundles(network: Repository, bundles: Bundles, log: Log): Repository {
+function reading(network: Repository, bundles: Bundles, log: Log): Repository {
   /** What was on the volume when this look began. */
   let found: Promise<readonly Bundle[]> | undefined;
   let list: readonly Bundle[] = [];

@@ -26,7 +26,7 @@ import { install } from "./install.ts";
 import { openAddresses } from "./addresses.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
-import { offered } from "./offline.ts";
+import { withBundles } from "./offline.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { openReport } from "./update-report.ts";
 import type { UpdateStatus } from "./update-report.ts";
@@ -102,7 +102,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   const root = payloadDir;
   const disk = deps.disk ?? nodeDisk;
   const policy = policyOf(settings, workload.healthFailureThreshold);
-  const repository = offered(
+  const repository = withBundles(
     openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], { ...deps, disk }),
     settings.importDir,
     { disk, log },

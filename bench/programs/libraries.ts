@@ -4,7 +4,6 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Agent, request } from "node:https";
 import { zstdDecompressSync } from "node:zlib";
-import { canonicalize } from "@tufjs/canonical-json";
 import { decodeJwt } from "jose";
 import { pino } from "pino";
 import { Registry, collectDefaultMetrics } from "prom-client";
@@ -13,7 +12,7 @@ import { parse, string } from "valibot";
 const log = pino({ timestamp: pino.stdTimeFunctions.isoTime });
 const registry = new Registry();
 collectDefaultMetrics({ register: registry });
-log.info({ used: [canonicalize.name, decodeJwt.name, zstdDecompressSync.name] }, "loaded");
+log.info({ used: [decodeJwt.name, zstdDecompressSync.name] }, "loaded");
 
 const target = parse(string(), process.env["BENCH_URL"] ?? "");
 const caFile = process.env["BENCH_CA_FILE"];

@@ -4,11 +4,11 @@ import { EdgeSyncError } from "#core/errors.ts";
 import type { Command } from "../command.ts";
 import { exportBundle } from "../export.ts";
 import { importBundle } from "../import.ts";
+import { DAY_MS } from "../metadata.ts";
 import {
-  KEYS,
   REPOSITORY,
-  REPOSITORY_OPTION,
   WAIT,
+  WRITES,
   appOf,
   countOf,
   durationOf,
@@ -20,7 +20,6 @@ import {
   versionOf,
 } from "./shared.ts";
 
-const DAY_MS = 86_400_000;
 /** Long enough to carry it to every site; a lost stick can hold a site back for as long. */
 const LIFETIME = "90d";
 
@@ -39,9 +38,7 @@ const exportCommand: Command = {
     platform: "<os>-<arch> as Node names them, such as linux-arm64",
     output: "file to write; replaced when it exists; ./<app>-<platform>.tar when not given",
     lifetime: `for how long sites may take it up, such as 30d; ${LIFETIME} when not given`,
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
   },
   lists: {
     channel: "name of a channel of the app; all of them when not given",

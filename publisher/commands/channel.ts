@@ -23,9 +23,8 @@ import type { View } from "../repository.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { describe, jsonOf, rolloutState, textOf } from "./channel-text.ts";
 import {
-  KEYS,
   REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   appOf,
   milliseconds,
   openKeys,
@@ -50,7 +49,6 @@ const SCHEDULE = {
   percent: "share of the sites at its end, such as 5 or 0.5; 100 when not given",
   salt: "gives each site its number; the sequence number when not given",
 };
-const WRITES = { ...REPOSITORY_OPTION, ...KEYS, ...WAIT };
 const SITES = "Sites follow when they next look.";
 
 function reference(input: string | undefined): ChannelRef {

@@ -1,6 +1,6 @@
 /** The delta engine as a plain tool: no repository, no keys. */
 import type { Command } from "../command.ts";
-import { applyDelta, describeDelta, makeDelta } from "../delta.ts";
+import { applyDelta, describeDelta, makeDelta } from "../delta-tool.ts";
 
 const deltaMake: Command = {
   name: "delta make",

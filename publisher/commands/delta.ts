@@ -7,9 +7,7 @@ import { buildDeltas } from "../delta-build.ts";
 import type { BuiltStep } from "../delta-build.ts";
 import type { View } from "../repository.ts";
 import {
-  KEYS,
-  REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   appOf,
   openKeys,
   openLocked,
@@ -30,9 +28,7 @@ const build: Command = {
   examples: ["edgesync delta build web 1.4.0 --last 10 --platform linux-arm64"],
   positionals: ["<app>", "<version>"],
   options: {
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
     last: "from so many of the releases before it, from 1 to 100",
   },
   lists: {

@@ -9,7 +9,7 @@ import {
   KEYS,
   REPOSITORY,
   REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   openKeys,
   openLocked,
   pathOf,
@@ -94,9 +94,7 @@ const keyRotate: Command = {
   example: "edgesync key rotate timestamp --repository ./repository --keys ./keys",
   positionals: ["<role>"],
   options: {
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
     ...TYPE_OPTION,
     replace:
       "the key that goes, by its name or the first letters of its id; needed when there are several",

@@ -16,9 +16,8 @@ import { removeReleases } from "../release-remove.ts";
 import { addRelease } from "../release.ts";
 import type { View } from "../repository.ts";
 import {
-  KEYS,
   REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   appOf,
   countOf,
   openKeys,
@@ -40,9 +39,7 @@ const add: Command = {
     "edgesync release add ./build --repository ./repository --keys ./keys --app web --version 1.4.0 --platform linux-arm64",
   positionals: ["<folder>"],
   options: {
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
     app: "name of the app",
     version: "version; never published twice with another content",
     platform: "<os>-<arch> as Node names them, such as linux-arm64",
@@ -282,7 +279,7 @@ const remove: Command = {
   example: "edgesync release remove web 1.0.0",
   examples: ["edgesync release remove web 1.0.0 1.1.0 --platform linux-arm64"],
   positionals: ["<app>", "<version>", "[<version>]", "[<version>]", "[<version>]"],
-  options: { ...REPOSITORY_OPTION, ...KEYS, ...WAIT, platform: "only of this platform" },
+  options: { ...WRITES, platform: "only of this platform" },
   async run(args, shell, signal) {
     const [name = "", ...versions] = args.positionals;
     const app = appOf(name);

@@ -5,9 +5,8 @@ import { describeKeys, requireRole } from "../role-keys.ts";
 import { changeRole } from "../rotation.ts";
 import { KEY_REFERENCE, findPublic, thresholdOf } from "./key-options.ts";
 import {
-  KEYS,
   REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   openKeys,
   openLocked,
   openToRead,
@@ -53,9 +52,7 @@ const roleChange: Command = {
     "edgesync role change channel.web.stable --add ./alice.pub --add ./bob.pub --threshold 2",
   positionals: ["<role>"],
   options: {
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
     threshold: "how many of the role's keys have to sign; as it was when not given",
   },
   lists: {

@@ -34,7 +34,7 @@ import {
   KEYS,
   REPOSITORY,
   REPOSITORY_OPTION,
-  WAIT,
+  WRITES,
   openKeys,
   openLocked,
   pathOf,
@@ -178,7 +178,7 @@ const rootPublish: Command = {
     "Publishes a root that has its signatures, and signs anew what its new keys have to sign. Sites follow by themselves.",
   example: "edgesync root publish root.2.json --repository ./repository --keys ./keys",
   positionals: ["<file>"],
-  options: { ...REPOSITORY_OPTION, ...KEYS, ...WAIT },
+  options: WRITES,
   async run(args, shell, signal) {
     const [file = ""] = args.positionals;
     const ceremony = await readCeremony(file);

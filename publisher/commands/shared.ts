@@ -8,6 +8,7 @@ import { refuseNoFolder } from "../files.ts";
 import { refuseKeysInside } from "../keys.ts";
 import type { Keyring } from "../keys.ts";
 import type { Waiting } from "../lock.ts";
+import { DAY_MS } from "../metadata.ts";
 import { openRepository, viewRepository } from "../repository.ts";
 import type { Repository, View } from "../repository.ts";
 
@@ -30,6 +31,9 @@ export const REPOSITORY_OPTION = {
 export const WAIT = {
   wait: "how long to wait for another publisher, such as 30s or 10m; not at all when not given",
 };
+
+/** For commands that sign and write. */
+export const WRITES = { ...REPOSITORY_OPTION, ...KEYS, ...WAIT };
 
 /** @param path when it is not an option of the command */
 export async function openLocked(
@@ -72,7 +76,6 @@ export function waitOf(args: Arguments, signal: AbortSignal): Waiting | undefine
   return input === undefined ? undefined : { ms: durationOf("wait", input), signal };
 }
 
-const DAY_MS = 86_400_000;
 const CLOCK = duration("0s", "87600h");
 
 /** Milliseconds of a duration, in which days are allowed too: `7d`, `1d12h`, `90m`; undefined for anything else. */

@@ -4,6 +4,7 @@ import { ERRORS } from "#core/errors.ts";
 import { formatDuration, oneOf } from "#core/values.ts";
 import type { Arguments, Command, Result } from "../command.ts";
 import { findGarbage, removeGarbage } from "../gc.ts";
+import { DAY_MS } from "../metadata.ts";
 import { STEPS } from "../reach.ts";
 import { refreshRepository } from "../refresh.ts";
 import type { Expiry, Refreshed } from "../refresh.ts";
@@ -11,9 +12,9 @@ import { openRepository } from "../repository.ts";
 import { orderedFiles, syncRepository } from "../sync.ts";
 import { REGISTRY_OPTIONS, pushTo } from "./oci.ts";
 import {
-  KEYS,
   REPOSITORY_OPTION,
   WAIT,
+  WRITES,
   countOf,
   durationOf,
   openKeys,
@@ -24,7 +25,6 @@ import {
   waitOf,
 } from "./shared.ts";
 
-const DAY_MS = 86_400_000;
 /** A site on a link of 64 kbit/s fetches 4 GB in it. */
 const GRACE = "7d";
 
@@ -36,9 +36,7 @@ const refresh: Command = {
   example: "edgesync refresh ./repository --keys ./keys --wait 10m",
   positionals: ["[<repository>]"],
   options: {
-    ...REPOSITORY_OPTION,
-    ...KEYS,
-    ...WAIT,
+    ...WRITES,
     within: "how long before an expiry to complain, such as 14d, instead",
   },
   async run(args, shell, signal) {
