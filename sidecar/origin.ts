@@ -36,6 +36,8 @@ export interface FileRequest {
   readonly headers?: Readonly<Record<string, string>>;
   /** Whether the caller checks a digest or version that is signed already, so that it does not matter where the bytes come from. */
   readonly pinned: boolean;
+  /** A bucket that may not be listed answers 403 for what it does not have, which then reads as 404. */
+  readonly forbiddenIsAbsent?: boolean;
 }
 
 export interface Origin {
@@ -108,14 +110,15 @@ export function openOrigin(deps: OriginDeps, authorization?: Authorization): Ori
         // Without credentials, also where it is the same server: it has said that it is another's file.
         response = await send(at.href, headers, signal);
       }
-      const { status } = response;
+      const absent = request.forbiddenIsAbsent === true && response.status === 403;
+      const status = absent ? 404 : response.status;
       if (!ANSWERS.has(status)) {
         await discard(response, signal);
         hold(response);
         throw refusal(status, nameOf(at));
       }
       if (status === 404 || status === 410 || status === 416) await discard(response, signal);
-      return response;
+      return { ...response, status };
     },
     holdMs: () => Math.max(0, quietUntil - clock.monotonic()),
   };

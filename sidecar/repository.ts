@@ -70,7 +70,10 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
       const tag = tags.find(name, known);
       const headers = tag === undefined ? {} : { "if-none-match": tag };
       const url = `${address}/${path}`;
-      const response = await origin.get({ url, headers, pinned: isPinned(name) }, signal);
+      const response = await origin.get(
+        { url, headers, pinned: isPinned(name), forbiddenIsAbsent: isRoot(name) },
+        signal,
+      );
       if (response.status === 404 || response.status === 410) return undefined;
       if (response.status === 304 && tag !== undefined) {
         await discard(response, signal);
@@ -103,7 +106,12 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
 
 /** The metadata whose version and digest are signed by the file before them. The root's successor and the timestamp are not. */
 export function isPinned(name: string): boolean {
-  return /^\d+\./.test(name) && !/^\d+\.root\.json$/.test(name);
+  return /^\d+\./.test(name) && !isRoot(name);
+}
+
+/** The successor that is asked for in every look, and that mostly is not there. */
+function isRoot(name: string): boolean {
+  return /^\d+\.root\.json$/.test(name);
 }
 
 /** Credentials as they are, for a server whose addresses all begin alike; over plain HTTP only where nobody listens. */

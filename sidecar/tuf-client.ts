@@ -134,7 +134,9 @@ function sourceOf(http: Http, metadata: string, targets: string | undefined): Me
     const response = await http.request({ method: "GET", url }, signal);
     const bytes = await readBody(response, limit, signal);
     if (response.status === 200) return bytes;
-    if (response.status === 404) return undefined;
+    // A bucket that may not be listed has no other word for a root that is not there.
+    const isRoot = base === metadata && /^\d+\.root\.json$/.test(path);
+    if (response.status === 404 || (response.status === 403 && isRoot)) return undefined;
     throw new EdgeSyncError("ORIGIN_REFUSED", `${url} answers with status ${response.status}`);
   };
   return {

@@ -17,7 +17,7 @@ import type {
 } from "./metadata.ts";
 import { loadRoot, updateRoot } from "./root.ts";
 import { verifySignatures } from "./signature.ts";
-import { loadStored } from "./stored.ts";
+import { loadReplaceable, loadStored } from "./stored.ts";
 import type { TrustedTime } from "./time.ts";
 import type { TrustDeps, TrustedSet } from "./trusted.ts";
 
@@ -230,7 +230,7 @@ export async function updateTargets(
     return file.signed;
   };
   const storedAs = `${encodeURIComponent(role)}.json`;
-  let targets = await loadStored(storedAs, deps.store, read);
+  let targets = await loadReplaceable(storedAs, deps.store, read);
   let fetched: Uint8Array | undefined;
   if (targets === undefined) {
     // 5.6.1

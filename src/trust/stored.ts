@@ -1,5 +1,5 @@
 /** What is stored has been verified, and is verified again when it is loaded. */
-import { EdgeSyncError } from "../errors.ts";
+import { EdgeSyncError, codeOf } from "../errors.ts";
 import type { MetadataStore } from "./trusted.ts";
 
 /**
@@ -11,7 +11,31 @@ export async function loadStored<T>(
   store: MetadataStore,
   read: (bytes: Uint8Array) => T,
 ): Promise<T | undefined> {
-  const bytes = await store.load(name);
+  return readStored(await store.load(name), read);
+}
+
+/**
+ * The same, for what is no floor of anything: a disk that cannot read it costs its bytes once more, and what is saved then lies
+ * elsewhere on the disk. Where versions are only held by what is stored, to go on without would be to forget them.
+ */
+export async function loadReplaceable<T>(
+  name: string,
+  store: MetadataStore,
+  read: (bytes: Uint8Array) => T,
+): Promise<T | undefined> {
+  let bytes: Uint8Array | undefined;
+  try {
+    bytes = await store.load(name);
+  } catch (error) {
+    if (codeOf(error) !== "DISK_FAILED") throw error;
+  }
+  return readStored(bytes, read);
+}
+
+function readStored<T>(
+  bytes: Uint8Array | undefined,
+  read: (bytes: Uint8Array) => T,
+): T | undefined {
   if (bytes === undefined) return undefined;
   try {
     return read(bytes);

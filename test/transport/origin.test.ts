@@ -77,6 +77,21 @@ async function login(files: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder.path, name), text);
 }
 
+describe("a bucket that may not be listed", () => {
+  const forbid: Answer = (_, response) => void response.writeHead(403).end("<Error/>");
+
+  test("says with 403 that there is no newer root, and nothing else", async () => {
+    await using bucket = await server(forbid);
+    const repository = repositoryAt(bucket.url);
+    assert.equal(await repository.metadata("2.root.json", 1_000, undefined, never), undefined);
+    for (const name of ["timestamp.json", "7.snapshot.json", "2.root.json.json"]) {
+      const asked = repository.metadata(name, 1_000, undefined, never);
+      await assert.rejects(asked, { code: "ORIGIN_REFUSED" });
+    }
+    await assert.rejects(blobOf(repository), { code: "ORIGIN_REFUSED" });
+  });
+});
+
 describe("a redirect", () => {
   const redirect =
     (to: string, status = 302): Answer =>

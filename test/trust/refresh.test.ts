@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { codeOf } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
 import {
@@ -55,6 +55,46 @@ describe("refresh", () => {
         await fetchTarget(again, TARGET, 1000, world.deps, never);
         if (name !== "root.json") assert.deepEqual(world.stored.get(name), good.get(name));
       }
+  });
+
+  test("fetches again what the disk cannot read, but for what holds the versions that may not go back", async () => {
+    const world = makeWorld();
+    world.publish();
+    const trusted = await refresh(world.deps, never);
+    await fetchTarget(trusted, TARGET, 1000, world.deps, never);
+    const outcomes = new Map<string, string>();
+    for (const bad of world.stored.keys()) {
+      const { store } = world.deps;
+      const saved: string[] = [];
+      const deps = {
+        ...world.deps,
+        store: {
+          ...store,
+          async load(name: string) {
+            if (name === bad) throw new EdgeSyncError("DISK_FAILED", `${name}: EIO`);
+            return await store.load(name);
+          },
+          async save(name: string, bytes: Uint8Array) {
+            saved.push(name);
+            await store.save(name, bytes);
+          },
+        },
+      };
+      const look = async (): Promise<string> => {
+        const again = await refresh(deps, never);
+        await fetchTarget(again, TARGET, 1000, deps, never);
+        return `saves ${saved.join()}`;
+      };
+      outcomes.set(bad, await look().catch(codeOf));
+    }
+    assert.deepEqual(Object.fromEntries(outcomes), {
+      "app.web.json": "saves app.web.json",
+      "pinned-root": "DISK_FAILED",
+      "root.json": "DISK_FAILED",
+      "snapshot.json": "DISK_FAILED",
+      "targets.json": "saves targets.json",
+      "timestamp.json": "DISK_FAILED",
+    });
   });
 
   test("follows a chain of roots, and begins at the newest the next time", async () => {
