@@ -131,7 +131,7 @@ export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): O
     healthFailureThreshold: failureThreshold,
     async restart(signal) {
       signal.throwIfAborted();
-      if (settings.onUpdate === "none") return;
+      if (settings.onUpdate.kind !== "restart") return;
       // Who comes later waits for the same restart.
       if (waiting.size === 0) {
         rounds.begin();

@@ -5,6 +5,7 @@
 import { SECRETS } from "./annotations/secrets.ts";
 import { SIDECAR } from "./annotations/sidecar.ts";
 import { UPDATES } from "./annotations/updates.ts";
+import { WORKLOAD } from "./annotations/workload.ts";
 
 export type { Row, Section } from "./annotations/row.ts";
 export { SECRET_ANNOTATIONS } from "./annotations/secrets.ts";
@@ -17,4 +18,4 @@ export const NAMESPACE_LABEL = "edgesync.dev/injection";
 /** On a pod: `"true"` asks for injection in any namespace, `"false"` refuses it always. */
 export const POD_LABEL = "edgesync.dev/inject";
 
-export const ANNOTATIONS = { ...UPDATES, ...SECRETS, ...SIDECAR } as const;
+export const ANNOTATIONS = { ...UPDATES, ...WORKLOAD, ...SECRETS, ...SIDECAR } as const;

@@ -5,9 +5,11 @@ import { EdgeSyncError } from "./errors.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
-export type Camel<S extends string> = S extends `${infer Head}-${infer Tail}`
-  ? `${Head}${Capitalize<Camel<Tail>>}`
-  : S;
+export type Camel<S extends string> = S extends `${infer Head}.${infer Tail}`
+  ? `${Camel<Head>}${Capitalize<Camel<Tail>>}`
+  : S extends `${infer Head}-${infer Tail}`
+    ? `${Head}${Capitalize<Camel<Tail>>}`
+    : S;
 
 type Option<R> = R extends { value: infer V; default: string }
   ? TypeOf<V>
@@ -30,7 +32,7 @@ export interface SecretOptions {
 }
 
 export function camel<K extends string>(key: K): Camel<K> {
-  return key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase()) as Camel<K>;
+  return key.replace(/[-.]([a-z])/g, (_, letter: string) => letter.toUpperCase()) as Camel<K>;
 }
 
 function isKey(name: string): name is AnnotationKey {

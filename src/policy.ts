@@ -35,7 +35,7 @@ export function policyOf(
     // It may take as long to become healthy as it must then stay so, and longer where its probes allow for it.
     graceMs: Math.max(trialDuration, ...app.map(startAllowanceMs)),
     judged: health.kind !== "none" && !unprobed,
-    restarts: settings.onUpdate === "restart",
+    restarts: settings.onUpdate.kind === "restart",
   };
 }
 

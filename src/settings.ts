@@ -124,7 +124,7 @@ export function settingRows(): readonly (readonly [key: string, row: Row<unknown
 }
 
 export function variableOf(key: string): string {
-  return `EDGESYNC_${key.toUpperCase().replaceAll("-", "_")}`;
+  return `EDGESYNC_${key.toUpperCase().replaceAll(/[-.]/g, "_")}`;
 }
 
 const SECRET_PREFIX = "EDGESYNC_SECRET_";

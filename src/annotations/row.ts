@@ -7,6 +7,8 @@ export interface Row<T> {
   /** One sentence for the reference page. */
   readonly help: string;
   readonly value: Value<T>;
+  /** What it may be in the configuration of a daemon, where that is more or less than in a pod. */
+  readonly daemon?: Value<T>;
   /** The text that stands when the annotation is absent; without one the option is undefined. */
   readonly default?: string;
   /** For the reference page, when what stands in its absence is not a fixed text. */

@@ -1,6 +1,7 @@
 /** Annotations that say what a pod follows, and how it comes to it. */
 import { repositoryUrl, repositoryUrls } from "../addresses.ts";
 import { clockSkew } from "../clock-skew.ts";
+import { daemonOnUpdate, onUpdate } from "../on-update.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
@@ -113,8 +114,9 @@ export const UPDATES = {
   },
   "on-update": {
     section: "Updates",
-    help: "How the main container gets a new release: restart goes through its liveness probe, none leaves it to the application.",
-    value: v.oneOf("restart", "none"),
+    help: "How the application gets a new release: restart goes through its liveness probe, http is a POST that asks it to load the release, signal is sent to a process of the pod, none leaves it to the application.",
+    value: onUpdate,
+    daemon: daemonOnUpdate,
     default: "restart",
     sidecar: true,
   },

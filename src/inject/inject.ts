@@ -124,7 +124,7 @@ function deny(code: ErrorCode, problems: readonly string[]): Injection {
 }
 
 function hasLever({ channel, onUpdate }: Partial<PodOptions>): boolean {
-  return channel !== undefined && onUpdate === "restart";
+  return channel !== undefined && onUpdate?.kind === "restart";
 }
 
 /** A field for each thing in the way. Options that could not be read are left out of it. */

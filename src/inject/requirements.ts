@@ -153,7 +153,7 @@ export function leverProblems(
   spec: PodSpec,
   payload: readonly { readonly container: Container }[],
 ): readonly string[] {
-  if (options.channel === undefined || options.onUpdate !== "restart") return [];
+  if (options.channel === undefined || options.onUpdate?.kind !== "restart") return [];
   const policies = [
     ["spec.restartPolicy", spec.restartPolicy] as const,
     ...payload.map(
@@ -179,7 +179,7 @@ export function trialProblems(
   { channel, onUpdate, trialDuration, trialTimeout, restartWindow }: ReadOptions,
   fresh: readonly { readonly container: Container }[],
 ): readonly string[] {
-  if (channel === undefined || onUpdate !== "restart") return [];
+  if (channel === undefined || onUpdate?.kind !== "restart") return [];
   if (trialDuration === undefined || trialTimeout === undefined || restartWindow === undefined)
     return [];
   // Said already.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { parseAnnotations } from "#core/pod-options.ts";
+import { camel, parseAnnotations } from "#core/pod-options.ts";
 import type { AppProbes, Probe } from "#core/probe.ts";
 import {
   fromEnv,
@@ -70,7 +70,10 @@ const annotations = fc
       "payload-size": fc.constantFrom("1Mi", "3000000", "16Ti"),
       "poll-interval": fc.constantFrom("1s", "15m", "1h30m", "168h"),
       "full-fallback": fc.constantFrom("never", "always", "1", "20Mi"),
-      "on-update": fc.constantFrom("restart", "none"),
+      "on-update": fc.constantFrom("restart", "none", "http:1/x", "signal:HUP:web"),
+      "hook.pre-swap": fc.constantFrom("http:8080/hooks/pre-swap"),
+      "hook.health": fc.constantFrom("http:1/"),
+      "hold-limit": fc.constantFrom("1m", "24h"),
       health: fc.constantFrom("probe", "none", "tcp:80", "http:80/x?y=z"),
       "trial-starts": fc.constantFrom("1", "2", "10"),
       gate: fc.constantFrom("none", "payload", "secrets", "payload,secrets"),
@@ -131,9 +134,7 @@ const settings: fc.Arbitrary<Settings> = fc
   .map(({ annotations, ...added }) => {
     const options: Readonly<Record<string, unknown>> = parseAnnotations(prefixed(annotations));
     // Only what travels: the rest of the options is the webhook's.
-    const keys = new Set(
-      settingRows().map(([key]) => key.replace(/-(.)/g, (_, c: string) => c.toUpperCase())),
-    );
+    const keys = new Set<string>(settingRows().map(([key]) => camel(key)));
     const sent = Object.entries(options).filter(([key]) => keys.has(key) || key === "secrets");
     return {
       ...Object.fromEntries(sent),

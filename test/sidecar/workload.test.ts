@@ -40,7 +40,7 @@ function open(settings: Partial<WorkloadDeps["settings"]> = {}): {
   const workload = openWorkload({
     settings: {
       app: [main()],
-      onUpdate: "restart",
+      onUpdate: { kind: "restart" },
       health: { kind: "probe" },
       trialDuration: 60_000,
       ...settings,
@@ -187,7 +187,7 @@ describe("a restart", () => {
   });
 
   test("is over at once with on-update none, or when no container goes through the lever", async () => {
-    using none = open({ onUpdate: "none" });
+    using none = open({ onUpdate: { kind: "none" } });
     await none.workload.restart(forever);
     assert.equal(none.workload.answer("main", "liveness"), 200);
     using empty = open({ app: [] });

@@ -91,7 +91,7 @@ describe("the policy of a trial", () => {
   const settings = {
     app: [container],
     health: { kind: "probe" },
-    onUpdate: "restart",
+    onUpdate: { kind: "restart" },
     trialDuration: 60_000,
     trialTimeout: 600_000,
     trialStarts: 2,
