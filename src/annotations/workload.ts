@@ -5,10 +5,11 @@ import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
 /** A row for each hook: `hook.<name>`. */
-type HookRows = { readonly [K in HookName as `hook.${K}`]: Row<HookTarget> };
+type HookRows = { readonly [K in HookName as `hook.${K}`]: HookRow };
+type HookRow = Omit<Row<HookTarget>, "default"> & { readonly sidecar: true };
 
 function hookRows(): HookRows {
-  const rows = Object.entries(HOOKS).map(([name, help]): readonly [string, Row<HookTarget>] => [
+  const rows = Object.entries(HOOKS).map(([name, help]): readonly [string, HookRow] => [
     `hook.${name}`,
     {
       section: "Updates",

@@ -28,7 +28,7 @@ function refused(annotations: Annotations, ...named: readonly string[]): void {
 describe("the table of annotations", () => {
   for (const [key, row] of rows)
     test(`describes ${key} in a sentence, and what stands in its absence`, () => {
-      assert.match(key, /^[a-z]+(-[a-z]+)*$/);
+      assert.match(key, /^(hook\.)?[a-z]+(-[a-z]+)*$/);
       assert.match(row.help, /^[A-Z][^\n]*\.$/);
       assert.match(row.value.allowed, /^[^A-Z\n][^\n]*[^.\n]$|^<app>/);
       assert.notEqual(row.default === undefined, row.otherwise === undefined, "one of the two");
