@@ -18,6 +18,12 @@ export const HOOKS = {
 } as const satisfies Record<string, string>;
 export type HookName = keyof typeof HOOKS;
 
+/** Hooks whose refusal ends a release. */
+export type Veto = "pre-download" | "pre-swap" | "post-swap";
+
+/** Hooks that only tell. */
+export type NoticeHook = "post-commit" | "post-rollback";
+
 /** An address of the pod itself, or a program of the machine; the latter for a daemon only. */
 export type HookTarget = HttpTarget | { readonly kind: "exec"; readonly path: string };
 
@@ -37,19 +43,21 @@ export const daemonHookTarget: Value<HookTarget> = {
   format: (value) => hookTarget.format(value),
 };
 
-/** What a hook is told: the body of the call, and the environment of a program. */
-export interface HookFacts {
+/** Which release a hook is about: the body of the call, and the environment of a program. */
+export interface HookRelease {
   readonly app: string;
   readonly channel: string;
   readonly version: string;
   readonly sequence: number;
-  /** The release that runs, or ran before; null when there was none. */
+  /** The version before it, or, after a rollback, the one that failed; null where there is none. */
   readonly from: string | null;
 }
 
 export type HookAnswer =
   | { readonly answer: "go" }
+  /** Asked again after so many milliseconds. */
   | { readonly answer: "later"; readonly afterMs: number }
+  /** `detail` is for people: one line of what the hook said. */
   | { readonly answer: "no"; readonly detail: string };
 
 /** What came of one call. `silent`: nobody listens, or the time was over without an answer. */
@@ -120,8 +128,9 @@ function isPatient(hook: HookName): boolean {
 /** Retry-After in seconds or as a date (RFC 9110, 10.2.3). */
 function laterMs(header: string | undefined, now: number): number {
   const text = header?.trim() ?? "";
-  const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
-  if (text === "" || Number.isNaN(ms)) return LATER_MS;
+  if (!/^\d{1,9}$|GMT$/.test(text)) return LATER_MS;
+  const ms = text.endsWith("GMT") ? Date.parse(text) - now : Number(text) * 1000;
+  if (Number.isNaN(ms)) return LATER_MS;
   return Math.min(LATER_MOST_MS, Math.max(LATER_LEAST_MS, ms));
 }
 

@@ -112,6 +112,11 @@ export const SIDECAR_METRICS = {
     type: "counter",
     help: "Restarts of the main container that were asked for through its liveness probe and seen to happen.",
   },
+  edgesync_sidecar_hook_calls_total: {
+    type: "counter",
+    help: "Hooks called, by hook and answer (go, later, no, silent).",
+    labels: ["hook", "answer"],
+  },
   edgesync_sidecar_vault_logins_total: {
     type: "counter",
     help: "Logins at Vault, by outcome (ok, or an error code).",

@@ -97,6 +97,11 @@ export interface LogFields {
   readonly sizeBytes?: number;
   readonly savedBytes?: number;
   readonly expiresAt?: string;
+  readonly hook?: string;
+  /** Of a hook. */
+  readonly answer?: string;
+  /** Of a hold. */
+  readonly owner?: string;
   /** When a site's turn comes. */
   readonly turn?: string;
   readonly signal?: string;

@@ -1,0 +1,170 @@
+/** What the application is asked, and told, on the way of a release. */
+import type { Clock } from "#core/clock.ts";
+import { SILENCE_MS, detailOf, judge } from "#core/hook.ts";
+import type { HookAnswer, HookName, HookRelease, HookReply, HookTarget } from "#core/hook.ts";
+import type { Settings } from "#core/settings.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { postJson } from "./local-call.ts";
+import type { Programs } from "./programs.ts";
+
+export interface Hooks {
+  /** Whether there is somebody to ask: without, the answer is always `go`. */
+  has(hook: HookName): boolean;
+  /** Asks once. That nobody answers is an answer too; rejects with the signal's reason and with nothing else. */
+  ask(hook: HookName, release: HookRelease, signal: AbortSignal): Promise<HookAnswer>;
+  /** What came of the last call of each hook that was called. */
+  view(): readonly HookView[];
+}
+
+/** A hook as `/status` shows it. */
+export interface HookView {
+  readonly hook: HookName;
+  readonly version: string;
+  readonly answer: HookAnswer["answer"] | "silent";
+  /** What it said, or why the sidecar did not wait for it any longer. */
+  readonly detail: string | null;
+  /** ISO 8601, by the node's clock. */
+  readonly at: string;
+}
+
+/** A pod without hooks. */
+export const noHooks: Hooks = {
+  has: () => false,
+  ask: () => Promise.resolve({ answer: "go" }),
+  view: () => [],
+};
+
+type HookSettings = Pick<
+  Settings,
+  | "hookPreDownload"
+  | "hookPreSwap"
+  | "hookPostSwap"
+  | "hookHealth"
+  | "hookPostCommit"
+  | "hookPostRollback"
+>;
+
+export interface HookDeps {
+  readonly settings: HookSettings;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+  /** Absent in a pod: there, hooks are calls to the application and nothing else. */
+  readonly programs?: Programs | undefined;
+}
+
+/** Milliseconds for one answer; a health check has the time that checks have. */
+const CALL_TIMEOUT_MS = 30_000;
+const HEALTH_TIMEOUT_MS = 5_000;
+
+/** Somebody who has not answered about one release since then, in monotonic milliseconds. */
+interface Silence {
+  readonly release: string;
+  readonly since: number;
+}
+
+export function openHooks(deps: HookDeps): Hooks {
+  const { settings, clock, log, metrics } = deps;
+  const targets: Readonly<Record<HookName, HookTarget | undefined>> = {
+    "pre-download": settings.hookPreDownload,
+    "pre-swap": settings.hookPreSwap,
+    "post-swap": settings.hookPostSwap,
+    health: settings.hookHealth,
+    "post-commit": settings.hookPostCommit,
+    "post-rollback": settings.hookPostRollback,
+  };
+  const silences = new Map<HookName, Silence>();
+  const views = new Map<HookName, HookView>();
+
+  /** Milliseconds for which a hook has been silent about a release; 0 when it has answered. */
+  function silentMs(
+    hook: HookName,
+    release: HookRelease,
+    isSilent: boolean,
+    begun: number,
+  ): number {
+    if (!isSilent) {
+      silences.delete(hook);
+      return 0;
+    }
+    const key = `${release.app}/${release.channel} ${release.sequence} ${release.version}`;
+    const before = silences.get(hook);
+    const silence = before?.release === key ? before : { release: key, since: begun };
+    silences.set(hook, silence);
+    return clock.monotonic() - silence.since;
+  }
+
+  async function call(
+    hook: HookName,
+    target: HookTarget,
+    release: HookRelease,
+    signal: AbortSignal,
+  ): Promise<HookReply> {
+    const timeoutMs = hook === "health" ? HEALTH_TIMEOUT_MS : CALL_TIMEOUT_MS;
+    if (target.kind === "http")
+      return await postJson(target, { hook, ...release }, timeoutMs, signal);
+    if (deps.programs === undefined)
+      return { kind: "exit", status: null, text: "a pod's hooks are calls, not programs" };
+    return await deps.programs.run([target.path], environmentOf(hook, release), timeoutMs, signal);
+  }
+
+  function record(
+    hook: HookName,
+    release: HookRelease,
+    view: Pick<HookView, "answer" | "detail">,
+  ): void {
+    const before = views.get(hook);
+    const { version } = release;
+    views.set(hook, { hook, version, ...view, at: new Date(clock.now()).toISOString() });
+    metrics.add("edgesync_sidecar_hook_calls_total", { hook, answer: view.answer });
+    // Once, and not at each of the questions of a night.
+    const isNews = before?.answer !== view.answer || before.version !== version;
+    const fields = {
+      hook,
+      version,
+      answer: view.answer,
+      ...(view.detail !== null && { detail: view.detail }),
+    };
+    if (!isNews || hook === "health") log.debug(fields, "hook called");
+    else if (view.answer === "go") log.info(fields, "hook called");
+    else log.warn(fields, "hook called");
+  }
+
+  return {
+    has: (hook) => targets[hook] !== undefined,
+    async ask(hook, release, signal) {
+      const target = targets[hook];
+      if (target === undefined) return { answer: "go" };
+      const begun = clock.monotonic();
+      const reply = await call(hook, target, release, signal);
+      const isSilent = reply.kind === "silent";
+      const ms = silentMs(hook, release, isSilent, begun);
+      const answer = judge(hook, reply, clock.now(), ms);
+      const detail =
+        answer.answer === "no"
+          ? answer.detail
+          : isSilent && answer.answer === "go"
+            ? `nobody has answered for ${Math.round(SILENCE_MS / 60_000)} minutes`
+            : reply.kind === "silent"
+              ? null
+              : detailOf(reply.text) || null;
+      record(hook, release, {
+        answer: isSilent && answer.answer === "later" ? "silent" : answer.answer,
+        detail,
+      });
+      return answer;
+    },
+    view: () => [...views.values()],
+  };
+}
+
+function environmentOf(hook: HookName, release: HookRelease): Readonly<Record<string, string>> {
+  return {
+    EDGESYNC_HOOK: hook,
+    EDGESYNC_APP: release.app,
+    EDGESYNC_CHANNEL: release.channel,
+    EDGESYNC_VERSION: release.version,
+    EDGESYNC_SEQUENCE: String(release.sequence),
+    EDGESYNC_FROM: release.from ?? "",
+  };
+}

@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { chmod, writeFile } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { join } from "node:path";
+import process from "node:process";
+import { describe, test } from "node:test";
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { SILENCE_MS } from "#core/hook.ts";
+import { SIDECAR_METRICS } from "#core/metrics.ts";
+import { createMetrics } from "#core/telemetry.ts";
+import { openHooks } from "../../sidecar/hooks.ts";
+import type { HookDeps, Hooks } from "../../sidecar/hooks.ts";
+import { postJson } from "../../sidecar/local-call.ts";
+import { openPrograms } from "../../sidecar/programs.ts";
+import { manualClock } from "../support/clock.ts";
+import { realClock } from "../support/real-clock.ts";
+import { byteServer, closedPort, httpServer } from "../support/server.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+
+const forever = new AbortController().signal;
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+const release = { app: "web", channel: "stable", version: "1.1.0", sequence: 7, from: "1.0.0" };
+
+function open(
+  settings: Partial<HookDeps["settings"]>,
+  more: Partial<HookDeps> = {},
+): { hooks: Hooks; registry: Registry } {
+  const registry = new Registry();
+  const none = {
+    hookPreDownload: undefined,
+    hookPreSwap: undefined,
+    hookPostSwap: undefined,
+    hookHealth: undefined,
+    hookPostCommit: undefined,
+    hookPostRollback: undefined,
+  };
+  const hooks = openHooks({
+    settings: { ...none, ...settings },
+    clock: realClock,
+    log: quiet,
+    metrics: createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry),
+    ...more,
+  });
+  return { hooks, registry };
+}
+
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  let text = "";
+  for await (const chunk of request) text += String(chunk);
+  return JSON.parse(text);
+}
+
+function reply(response: ServerResponse, status: number, text = "", headers = {}): void {
+  response.writeHead(status, headers).end(text);
+}
+
+describe("a hook of a pod", () => {
+  test("is a POST to the application that says what it is about", async () => {
+    const asked: unknown[] = [];
+    await using app = await httpServer((request, response) => {
+      void bodyOf(request).then((body) => {
+        asked.push([request.method, request.url, body]);
+        reply(response, 204);
+      });
+    });
+    const target = { kind: "http", port: app.port, path: "/hooks?x=1" } as const;
+    const { hooks, registry } = open({ hookPreSwap: target });
+    assert.equal(hooks.has("pre-swap"), true);
+    assert.deepEqual(await hooks.ask("pre-swap", release, forever), { answer: "go" });
+    assert.deepEqual(asked, [["POST", "/hooks?x=1", { hook: "pre-swap", ...release }]]);
+    assert.match(
+      await registry.metrics(),
+      /edgesync_sidecar_hook_calls_total\{hook="pre-swap",answer="go"\} 1/,
+    );
+    const [view] = hooks.view();
+    assert.deepEqual([view?.hook, view?.answer, view?.version], ["pre-swap", "go", "1.1.0"]);
+  });
+
+  test("that nobody has asked for is go without a call", async () => {
+    const { hooks } = open({});
+    assert.equal(hooks.has("pre-swap"), false);
+    assert.deepEqual(await hooks.ask("pre-swap", release, forever), { answer: "go" });
+    assert.deepEqual(hooks.view(), []);
+  });
+
+  test("puts off and refuses as the application answers", async () => {
+    const answers = [
+      [503, "busy", { "retry-after": "7" }],
+      [409, "a batch runs\nuntil noon", {}],
+      [500, "x".repeat(100_000), {}],
+    ] as const;
+    let turn = 0;
+    await using app = await httpServer((_, response) => {
+      const [status, text, headers] = answers[turn++ % answers.length] ?? answers[0];
+      reply(response, status, text, headers);
+    });
+    const target = { kind: "http", port: app.port, path: "/" } as const;
+    const { hooks } = open({ hookPreDownload: target });
+    const ask = () => hooks.ask("pre-download", release, forever);
+    assert.deepEqual(await ask(), { answer: "later", afterMs: 7_000 });
+    assert.deepEqual(await ask(), { answer: "no", detail: "a batch runs" });
+    assert.deepEqual(await ask(), { answer: "no", detail: "x".repeat(200) });
+  });
+
+  test("of an application that is dead does not keep its cure away for ever", async () => {
+    const target = { kind: "http", port: await closedPort(), path: "/" } as const;
+    const clock = manualClock();
+    const { hooks } = open({ hookPreSwap: target, hookPostSwap: target }, { clock });
+    const answers: string[] = [];
+    for (let asked = 0; asked <= SILENCE_MS / 10_000; asked++) {
+      answers.push((await hooks.ask("pre-swap", release, forever)).answer);
+      await clock.advance(10_000);
+    }
+    assert.equal(answers.indexOf("go"), SILENCE_MS / 10_000);
+    // Another release has its own ten minutes, and a hook after the swap has the trial's time.
+    const next = { ...release, sequence: 8 };
+    assert.equal((await hooks.ask("pre-swap", next, forever)).answer, "later");
+    await hooks.ask("post-swap", release, forever);
+    await clock.advance(SILENCE_MS);
+    assert.equal((await hooks.ask("post-swap", release, forever)).answer, "later");
+  });
+
+  test("counts silence only while it lasts", async () => {
+    const clock = manualClock();
+    let answer = true;
+    await using app = await httpServer((_, response) => {
+      if (answer) reply(response, 503);
+      else response.destroy();
+    });
+    const target = { kind: "http", port: app.port, path: "/" } as const;
+    const { hooks } = open({ hookPreSwap: target }, { clock });
+    answer = false;
+    await hooks.ask("pre-swap", release, forever);
+    await clock.advance(SILENCE_MS - 1);
+    answer = true;
+    await hooks.ask("pre-swap", release, forever);
+    answer = false;
+    await clock.advance(1);
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "later");
+  });
+
+  test("is silent when what answers is not HTTP, or nothing comes in time", async () => {
+    await using noise = await byteServer((socket) => socket.end("hello\r\n\r\n"));
+    await using mute = await byteServer(() => undefined);
+    for (const { port } of [noise, mute])
+      assert.deepEqual(await postJson({ port, path: "/" }, {}, 200, forever), { kind: "silent" });
+  });
+
+  test("is given up with the signal's reason", async () => {
+    await using mute = await byteServer(() => undefined);
+    const target = { kind: "http", port: mute.port, path: "/" } as const;
+    const stop = new AbortController();
+    const asked = open({ hookPreSwap: target }).hooks.ask("pre-swap", release, stop.signal);
+    const reason = new Error("the sidecar stops");
+    stop.abort(reason);
+    await assert.rejects(asked, reason);
+  });
+
+  test("never runs a program", async () => {
+    const { hooks } = open({ hookPreSwap: { kind: "exec", path: "/bin/true" } });
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+  });
+});
+
+describe("a hook of a daemon", () => {
+  const programs = openPrograms(process.getuid?.());
+
+  async function script(folder: string, text: string, mode = 0o755): Promise<string> {
+    const path = join(folder, "hook");
+    await writeFile(path, `#!/bin/sh\n${text}\n`);
+    await chmod(path, mode);
+    return path;
+  }
+
+  test("is a program that is told by its environment, and answers by its exit status", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(
+      folder.path,
+      'echo "$EDGESYNC_HOOK $EDGESYNC_APP $EDGESYNC_CHANNEL $EDGESYNC_VERSION $EDGESYNC_SEQUENCE $EDGESYNC_FROM $SECRET"; exit "$(cat "${0%/*}/status")"',
+    );
+    const { hooks } = open({ hookPreSwap: { kind: "exec", path } }, { programs });
+    for (const [status, answer] of [
+      ["0", { answer: "go" }],
+      ["75", { answer: "later", afterMs: 60_000 }],
+      ["1", { answer: "no", detail: "pre-swap web stable 1.1.0 7 1.0.0" }],
+    ] as const) {
+      await writeFile(join(folder.path, "status"), status);
+      assert.deepEqual(await hooks.ask("pre-swap", release, forever), answer);
+    }
+  });
+
+  test("is not run when somebody else could have written it", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, "exit 0", 0o777);
+    const { hooks } = open({ hookPreSwap: { kind: "exec", path } }, { programs });
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+    await chmod(path, 0o755);
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "go");
+    await chmod(folder.path, 0o777);
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+  });
+
+  test("ends when its time is over, and with the daemon", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, "exec sleep 60");
+    assert.deepEqual(await programs.run([path], {}, 50, forever), { kind: "silent" });
+    const stop = new AbortController();
+    const reason = new Error("the daemon stops");
+    const running = programs.run([path], {}, 60_000, stop.signal);
+    setTimeout(() => stop.abort(reason), 20);
+    await assert.rejects(running, reason);
+  });
+
+  test("that cannot be run is a no that says why", async () => {
+    const reply = await programs.run(["/nowhere/hook"], {}, 1_000, forever);
+    assert.equal(reply.kind === "exit" && reply.status === null, true);
+    const unknown = await programs.run(["edgesync-no-such-program"], {}, 1_000, forever);
+    assert.equal(unknown.kind === "exit" && unknown.status === null, true);
+  });
+});
