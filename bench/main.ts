@@ -5,14 +5,18 @@
  *
  *     startup   from spawn to the first 200: the sidecar's bundle, a bundle of its libraries only, and a bare Node server
  *     memory    the same three, idle, and the first two after 300 HTTPS requests that they made and 50 scrapes that they served
+ *     idle      an hour of a site at rest, compressed into seconds: memory, processor time and bytes, beside its libraries
+ *     apply     1 GiB installed, updated and recovered in a memory cgroup of 96 MiB, beside a copy of the files; takes some minutes
  *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
  *     trust     a delegated role of 10,000 targets verified, and one of 2,000 beside tuf-js
  */
 import process from "node:process";
+import { apply } from "./apply.ts";
 import { delta } from "./delta.ts";
 import { fleet } from "./fleet.ts";
+import { idle } from "./idle.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { startup } from "./startup.ts";
@@ -22,6 +26,8 @@ import { trust } from "./trust.ts";
 const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
   startup,
   memory,
+  idle,
+  apply,
   fleet,
   publish,
   trust,

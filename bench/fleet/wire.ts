@@ -1,8 +1,5 @@
 /** A real repository behind a real `edgesync serve`, with the bytes counted that pass between it and the sites. */
-import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
-import { connect, createServer } from "node:net";
-import type { AddressInfo, Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChannelDocument, Rollout } from "#core/channel-document.ts";
@@ -10,6 +7,7 @@ import { authority } from "../../test/support/certificates.ts";
 import { startNode } from "../../test/support/process.ts";
 import { PLATFORM, changed, noise, openWorld } from "../../test/update/support/world.ts";
 import type { Files, World } from "../../test/update/support/world.ts";
+import { openRelay } from "../relay.ts";
 
 /** Not made when the first release is: sites have that before anything is counted. */
 const OLD = "1.0.0";
@@ -83,47 +81,4 @@ async function portOf(output: () => string): Promise<number> {
     await sleep(10);
   }
   throw new Error(`edgesync serve does not come up: ${output()}`);
-}
-
-interface Relay extends AsyncDisposable {
-  readonly port: number;
-  readonly bytes: () => number;
-  readonly connections: () => number;
-}
-
-/** Passes bytes on and counts them. */
-async function openRelay(to: number): Promise<Relay> {
-  let bytes = 0;
-  let connections = 0;
-  const sockets = new Set<Socket>();
-  const server = createServer((near) => {
-    connections += 1;
-    const far = connect(to, "127.0.0.1");
-    for (const [socket, other] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      sockets.add(socket);
-      socket.on("data", (chunk: Buffer) => (bytes += chunk.length));
-      socket.on("error", () => other.destroy());
-      socket.on("close", () => {
-        sockets.delete(socket);
-        other.destroy();
-      });
-      socket.pipe(other);
-    }
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return {
-    port: (server.address() as AddressInfo).port,
-    bytes: () => bytes,
-    connections: () => connections,
-    async [Symbol.asyncDispose]() {
-      const closed = once(server, "close");
-      server.close();
-      for (const socket of sockets) socket.destroy();
-      await closed;
-    },
-  };
 }
