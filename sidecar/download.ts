@@ -1,12 +1,11 @@
 /**
  * Brings blobs into `partial/`, named by their digest, so that an interrupted download goes on where it ended: after a broken
- * connection, a restart of the sidecar or a power cut. Bytes are written as they arrive and made durable every {@link SYNC_BYTES} or
- * {@link SYNC_MS}; never more of them are taken than are signed; nothing is used before its digest has been checked.
+ * connection, a restart of the sidecar or a power cut, and loses at most 64 KiB. Never more bytes are taken than are signed; nothing is
+ * used before its digest has been checked.
  */
 import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
 import { join } from "node:path";
-import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { sizeOf, spanOf } from "#core/plan.ts";
 import type { BlobKind, Fetch, Part } from "#core/plan.ts";
@@ -15,8 +14,12 @@ import type { Blob } from "#core/release.ts";
 import type { SidecarMetrics } from "#core/telemetry.ts";
 import { chunksOf, hashStretch, readSmallFile } from "./durable.ts";
 import type { Disk } from "./durable.ts";
-import { anywhere } from "./mirrors.ts";
+import { LIES, anywhere } from "./mirrors.ts";
+import { UNSYNCED_BYTES, openPartials } from "./partial.ts";
+import type { Partial } from "./partial.ts";
 import type { Repository } from "./repository.ts";
+import { openUnsynced } from "./unsynced.ts";
+import type { Unsynced } from "./unsynced.ts";
 
 export interface Downloads {
   /**
@@ -44,7 +47,6 @@ interface DownloadDeps {
   /** Absolute path of `partial/`. */
   readonly folder: string;
   readonly repository: Repository;
-  readonly clock: Clock;
   readonly metrics: SidecarMetrics;
   /** Told of every byte of a blob that arrives. */
   readonly arrived: (bytes: number) => void;
@@ -52,12 +54,12 @@ interface DownloadDeps {
 
 type Kind = BlobKind | "metadata";
 
-/** A power cut costs at most so many bytes, or so many milliseconds of a slow link. More often would wear out flash for nothing. */
-const SYNC_BYTES = 1024 * 1024;
-const SYNC_MS = 5_000;
+/** A power cut costs at most so many bytes of parts, with the one that is just arriving. */
+const PARTS_IN_THE_AIR = 2 * UNSYNCED_BYTES;
 
 export function openDownloads(deps: DownloadDeps): Downloads {
-  const { disk, folder, repository, clock, metrics } = deps;
+  const { disk, folder, repository, metrics } = deps;
+  const partials = openPartials(disk, folder);
   /** Where fetched blobs lie. */
   const places = new Map<string, { readonly path: string; readonly offset: number }>();
   /** Whole files that this process has verified. */
@@ -80,34 +82,26 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     signal: AbortSignal,
   ): Promise<boolean> {
     const { sha256, size } = blob;
-    const partial = join(folder, sha256);
-    const known = (await disk.stat(partial))?.size ?? 0;
+    const before = (await disk.stat(join(folder, sha256)))?.size;
     // Not when it has been moved away since, as manifests are.
-    if (verified.has(sha256) && known === size) return true;
-    if (known > size) await disk.remove(partial);
-    const hash = createHash("sha256");
+    if (verified.has(sha256) && before === size) return true;
+    const partial = await partials.open(sha256, size, signal);
     let outcome: "complete" | "absent";
-    {
-      await using file = await disk.append(partial, 0o600);
+    try {
       try {
-        await hashFile(disk, partial, file.size, hash, signal);
-      } catch (error) {
-        // What cannot be read cannot be gone on from: the next attempt begins anew.
-        if (codeOf(error) === "DISK_FAILED") await disk.remove(partial);
-        throw error;
-      }
-      try {
-        outcome = await receive({ path, blob, kind, hash, have: file.size, file }, signal);
+        outcome = await receive({ path, blob, kind, partial }, signal);
       } finally {
-        // Also after a broken connection: the next attempt may be days away, and a power cut before it.
-        await file.sync();
+        await partial.close();
       }
+    } catch (error) {
+      if (LIES.has(codeOf(error))) await partials.remove(sha256);
+      throw error;
     }
     if (outcome === "absent") return false;
-    if (hash.digest("hex") !== sha256) {
-      await disk.remove(partial);
+    if (partial.digest() !== sha256) {
+      await partials.remove(sha256);
       // All of it was here already, damaged meanwhile: no address is to blame.
-      if (known === size) return await bringOnce(path, blob, kind, signal);
+      if (before === size) return await bringOnce(path, blob, kind, signal);
       throw new EdgeSyncError("DIGEST_MISMATCH", `${path} does not have its signed digest`);
     }
     verified.add(sha256);
@@ -118,53 +112,38 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     readonly path: string;
     readonly blob: Blob;
     readonly kind: Kind;
-    readonly hash: Hash;
-    /** Bytes that are in the file already. */
-    readonly have: number;
-    readonly file: { write(bytes: Uint8Array): Promise<void>; sync(): Promise<void> };
+    readonly partial: Partial;
   }
 
   /** Appends the rest of a file. What came before an error stays, to be gone on from. */
-  async function receive(transfer: Transfer, signal: AbortSignal): Promise<"complete" | "absent"> {
-    const { path, blob, kind, hash, file } = transfer;
-    const { size } = blob;
-    let { have } = transfer;
-    if (have === size) return "complete";
-    const answer = await repository.open(path, have, undefined, signal);
+  async function receive(
+    { path, blob: { size }, kind, partial }: Transfer,
+    signal: AbortSignal,
+  ): Promise<"complete" | "absent"> {
+    if (partial.size() === size) return "complete";
+    const answer = await repository.open(path, partial.size(), undefined, signal);
     if (answer.answer === "absent") return "absent";
-    if (answer.answer === "beyond") {
-      await disk.remove(join(folder, blob.sha256));
+    if (answer.answer === "beyond")
       throw new EdgeSyncError(
         "DIGEST_MISMATCH",
         `${path} is shorter than the ${size} bytes signed`,
       );
-    }
+    if (answer.replaced === true) await partial.clear();
     // A server without ranges begins anew; what is here already is passed over, so that a second cut does not cost it.
-    let skip = have - answer.offset;
-    let unsynced = 0;
-    let syncedAt = clock.monotonic();
+    let skip = partial.size() - answer.offset;
     for await (const received of answer.body) {
       signal.throwIfAborted();
       count(kind, received.byteLength);
       const bytes = received.subarray(Math.min(skip, received.byteLength));
       skip -= received.byteLength - bytes.byteLength;
-      if (have + bytes.byteLength > size) {
-        await disk.remove(join(folder, blob.sha256));
+      if (partial.size() + bytes.byteLength > size)
         throw new EdgeSyncError(
           "RESPONSE_TOO_LARGE",
           `${path} goes on after the ${size} bytes that are signed`,
         );
-      }
-      hash.update(bytes);
-      await file.write(bytes);
-      have += bytes.byteLength;
-      unsynced += bytes.byteLength;
-      if (unsynced >= SYNC_BYTES || clock.monotonic() - syncedAt >= SYNC_MS) {
-        await file.sync();
-        unsynced = 0;
-        syncedAt = clock.monotonic();
-      }
+      await partial.write(bytes);
     }
+    const have = partial.size();
     if (have < size)
       throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${path} ended after ${have} of ${size} bytes`);
     return "complete";
@@ -203,27 +182,44 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       );
     const parcel = partsOf(missing, answer.offset);
     let room = end - answer.offset;
-    for await (const received of answer.body) {
-      signal.throwIfAborted();
-      count(missing[0]?.kind ?? "full", received.byteLength);
-      // A server without ranges sends the rest of the pack too; nobody waits for that.
-      const bytes = received.subarray(0, room);
-      room -= bytes.byteLength;
-      for (const { part, content } of parcel.take(bytes)) await keepPart(part, content);
-      if (room === 0) break;
+    const kept = openUnsynced();
+    let inTheAir = 0;
+    const settle = async (): Promise<void> => {
+      inTheAir = 0;
+      await kept.sync();
+      await disk.syncDirectory(folder);
+    };
+    try {
+      for await (const received of answer.body) {
+        signal.throwIfAborted();
+        count(missing[0]?.kind ?? "full", received.byteLength);
+        // A server without ranges sends the rest of the pack too; nobody waits for that.
+        const bytes = received.subarray(0, room);
+        room -= bytes.byteLength;
+        for (const { part, content, next } of parcel.take(bytes)) {
+          await keepPart(part, content, kept);
+          inTheAir += part.size;
+          if (inTheAir + (next?.size ?? 0) > PARTS_IN_THE_AIR) await settle();
+        }
+        if (room === 0) break;
+      }
+    } finally {
+      await settle();
     }
     if (room > 0)
       throw new EdgeSyncError("ORIGIN_UNAVAILABLE", `${path} ended ${room} bytes before ${end}`);
   }
 
-  async function keepPart(part: Part, content: Uint8Array): Promise<void> {
+  async function keepPart(part: Part, content: Uint8Array, kept: Unsynced): Promise<void> {
     if (digestOf(content) !== part.sha256)
       throw new EdgeSyncError("DIGEST_MISMATCH", `part ${part.sha256} does not have its digest`);
     const path = join(folder, part.sha256);
     await disk.remove(path);
-    // Not made durable: a part that a power cut tears is told by its digest and fetched again.
-    await using file = await disk.create(path, 0o600);
+    await using cleanup = new AsyncDisposableStack();
+    const file = cleanup.use(await disk.create(path, 0o600));
     await file.write(content);
+    cleanup.move();
+    await kept.take(file, content.byteLength);
     places.set(part.sha256, { path, offset: 0 });
   }
 
@@ -275,12 +271,13 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     },
     doubt() {
       verified.clear();
+      partials.doubt();
       places.clear();
     },
     async keepOnly(digests) {
       for (const { name } of await disk.list(folder)) {
         if (digests.has(name)) continue;
-        await disk.remove(join(folder, name));
+        await partials.remove(name);
         verified.delete(name);
         // A pack goes with all the parts that lie in it.
         for (const [sha256, { path }] of places)
@@ -299,7 +296,12 @@ function partsOf(
   parts: readonly Part[],
   offset: number,
 ): {
-  take(bytes: Uint8Array): Generator<{ readonly part: Part; readonly content: Uint8Array }>;
+  take(bytes: Uint8Array): Generator<{
+    readonly part: Part;
+    readonly content: Uint8Array;
+    /** Comes after it. */
+    readonly next: Part | undefined;
+  }>;
 } {
   let at = offset;
   let next = 0;
@@ -320,9 +322,10 @@ function partsOf(
           rest = rest.subarray(piece.byteLength);
         }
         if (at < part.offset + part.size) continue;
-        yield { part, content: Buffer.concat(pending) };
-        pending = [];
         next += 1;
+        const content = Buffer.concat(pending);
+        pending = [];
+        yield { part, content, next: parts[next] };
       }
     },
   };

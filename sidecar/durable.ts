@@ -15,6 +15,7 @@ import {
   rm,
   statfs,
   symlink,
+  truncate,
 } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import type { Hash } from "node:crypto";
@@ -28,6 +29,8 @@ export interface Disk {
   create(path: string, mode: number): Promise<WritableFile>;
   /** A file to go on with at its end; made if absent. */
   append(path: string, mode: number): Promise<WritableFile & { readonly size: number }>;
+  /** Takes the end off a file. It is as durable as the next sync of that file. */
+  truncate(path: string, size: number): Promise<void>;
   /** Sets the mode whatever the umask is. An existing directory is left as it is. */
   makeDirectory(path: string, mode: number): Promise<void>;
   /** Makes what was created, renamed or removed in a directory survive a power cut. */
@@ -98,6 +101,7 @@ export const nodeDisk: Disk = {
     const file = await guard(path, () => open(path, "a", mode));
     return { ...writable(path, file), ...(await sizeOf(path, file)) };
   },
+  truncate: (path, size) => guard(path, () => truncate(path, size)),
   makeDirectory: (path, mode) =>
     guard(path, async () => {
       try {

@@ -117,6 +117,14 @@ export function openOrigin(deps: OriginDeps, authorization?: Authorization): Ori
         hold(response);
         throw refusal(status, nameOf(at));
       }
+      const encoding = response.headers["content-encoding"] ?? "identity";
+      if (status < 300 && encoding !== "identity") {
+        await discard(response, signal);
+        throw new EdgeSyncError(
+          "ORIGIN_REFUSED",
+          `${nameOf(at)} comes with content-encoding ${encoding}, which was not asked for`,
+        );
+      }
       if (status === 404 || status === 410 || status === 416) await discard(response, signal);
       return { ...response, status };
     },

@@ -53,6 +53,8 @@ export type Answer =
       readonly answer: "bytes";
       readonly offset: number;
       readonly body: AsyncIterable<Uint8Array>;
+      /** Another file has taken the place of the one that the bytes before the offset are of. */
+      readonly replaced?: true;
     };
 
 export interface RepositoryDeps extends OriginDeps {
@@ -63,6 +65,7 @@ export interface RepositoryDeps extends OriginDeps {
 export function openRepository(address: string, deps: RepositoryDeps): Repository {
   const origin = openOrigin(deps, authorizationOf(new URL(address), deps.credentials));
   const tags = openTags();
+  const files = openValidators();
 
   return {
     async metadata(name, limit, known, signal) {
@@ -92,9 +95,13 @@ export function openRepository(address: string, deps: RepositoryDeps): Repositor
     async open(path, offset, end, signal) {
       // Versions hold characters such as +, which servers read in different ways.
       const quoted = path.split("/").map(encodeURIComponent).join("/");
-      const headers = rangeOf(offset, end);
+      const rest = end === undefined && offset > 0;
+      const headers = { ...rangeOf(offset, end), ...(rest && files.header(path)) };
       const request = { url: `${address}/${quoted}`, headers, pinned: true };
-      return await answerOf(path, offset, await origin.get(request, signal), signal);
+      const response = await origin.get(request, signal);
+      const answer = await answerOf(path, offset, response, signal);
+      const replaced = files.take(path, response, rest);
+      return answer.answer === "bytes" && replaced ? { ...answer, replaced: true } : answer;
     },
     holdMs: () => origin.holdMs(),
     begin: () => undefined,
@@ -186,6 +193,48 @@ export function openTags(): Tags {
         : undefined,
     keep(name, { headers: { etag } }, bytes) {
       if (name === "timestamp.json") kept = etag === undefined ? undefined : { etag, bytes };
+    },
+  };
+}
+
+/** Files of which more than the beginning may be asked for. */
+const MAX_VALIDATORS = 16;
+
+interface Validators {
+  /** For a request for the rest of a file. */
+  header(path: string): Readonly<Record<string, string>>;
+  /** @returns whether the answer is of another file than the one that has been begun */
+  take(path: string, response: HttpResponse, rest: boolean): boolean;
+}
+
+/**
+ * If-Range (RFC 9110, 13.1.5) with the ETag that the server itself gave with the beginning: it then sends another file whole at once, and
+ * nobody waits for the rest of one that cannot be completed. Once for a file: servers behind one name may not agree on their
+ * ETags, and what is named by its digest must not be begun anew again and again for that.
+ */
+function openValidators(): Validators {
+  /** Empty for files that are not asked for so any more. */
+  const known = new Map<string, string>();
+  const keep = (path: string, etag: string): void => {
+    known.set(path, etag);
+    const [oldest] = known.keys();
+    if (known.size > MAX_VALIDATORS && oldest !== undefined) known.delete(oldest);
+  };
+  return {
+    header(path): Readonly<Record<string, string>> {
+      const etag = known.get(path);
+      return etag ? { "if-range": etag } : {};
+    },
+    take(path, { status, headers: { etag = "" } }, rest) {
+      const sent = known.get(path);
+      const strong = etag.startsWith('"') ? etag : "";
+      if (rest && sent && status === 200 && strong !== "" && strong !== sent) {
+        keep(path, "");
+        return true;
+      }
+      if (sent === undefined && strong !== "" && (status === 200 || status === 206))
+        keep(path, strong);
+      return false;
     },
   };
 }

@@ -143,7 +143,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     const { metrics } = deps;
     const folder = store.partial;
     const { arrived } = report;
-    const downloads = openDownloads({ disk, folder, repository, clock, metrics, arrived });
+    const downloads = openDownloads({ disk, folder, repository, metrics, arrived });
     const held = deps.held ?? ((): boolean => false);
     const patienceMs = settings.pollInterval;
     const stepper = openStepper({ store, workload, clock, held, patienceMs, build });

@@ -21,6 +21,8 @@ const RARELY: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "RESPONSE_TOO_LARGE",
   "DELTA_INVALID",
   "RELEASE_INVALID",
+  // A file that the repository does not have, or does not give in a way that can be used.
+  "ORIGIN_REFUSED",
 ]);
 
 /** @param building whether the error came up while a release was fetched and built */

@@ -121,6 +121,7 @@ export function crashDisk(
     },
     freeBytes: () => Promise.resolve(1 << 30),
     append: unused,
+    truncate: unused,
     link: unused,
     symlink: (_, path) => unused(path),
     readLink: unused,

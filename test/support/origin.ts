@@ -91,7 +91,9 @@ function respond(
     response.writeHead(304, { etag }).end();
     return;
   }
-  const asked = /^bytes=(\d+)-(\d*)$/.exec(incoming.headers.range ?? "");
+  const condition = incoming.headers["if-range"];
+  const range = condition === undefined || condition === etag ? incoming.headers.range : undefined;
+  const asked = /^bytes=(\d+)-(\d*)$/.exec(range ?? "");
   const start = Number(asked?.[1] ?? 0);
   const end = asked?.[2] ? Math.min(Number(asked[2]) + 1, bytes.length) : bytes.length;
   if (asked !== null && fault?.fault !== "no-range") {

@@ -16,6 +16,7 @@ import { openDownloads } from "../../sidecar/download.ts";
 import type { Downloads } from "../../sidecar/download.ts";
 import { nodeDisk } from "../../sidecar/durable.ts";
 import { openHttp } from "../../sidecar/http.ts";
+import { UNSYNCED_BYTES } from "../../sidecar/partial.ts";
 import { openRepository } from "../../sidecar/repository.ts";
 import type { Repository } from "../../sidecar/repository.ts";
 import { noise } from "./support/world.ts";
@@ -55,7 +56,7 @@ async function openBench(bytes: Buffer = BLOB): Promise<Bench> {
     partial: join(partials, blob.sha256),
     open: () =>
       openDownloads({
-        ...deps,
+        metrics,
         disk: nodeDisk,
         folder: partials,
         repository,
@@ -86,19 +87,42 @@ const whole = (blob: { sha256: string; size: number }): Fetch => ({
 });
 
 describe("a download", () => {
-  test("that is cut twenty times goes on each time, also in another process, and wastes nothing", async () => {
+  test("that is cut twenty times goes on each time, and wastes nothing", async () => {
     await using bench = await openBench();
+    const downloads = bench.open();
     for (let cut = 0; cut < 20; cut++) {
-      bench.origin.fail(/^blobs/, { fault: "reset", after: 45_000 });
-      const fetched = bench.open().fetch(whole(bench.blob), signal);
+      bench.origin.fail(/^blobs/, { fault: "truncated", after: 45_000 });
+      const fetched = downloads.fetch(whole(bench.blob), signal);
       await assert.rejects(fetched, { code: "ORIGIN_UNAVAILABLE" });
       assert.equal(statSync(bench.partial).size, (cut + 1) * 45_000);
     }
-    const downloads = bench.open();
     await downloads.fetch(whole(bench.blob), signal);
     assert.deepEqual(await contentOf(downloads, bench.blob), BLOB);
     assert.equal(bench.sent(), BLOB.length);
     assert.equal(bench.origin.requests.at(-1)?.range, "bytes=900000-");
+  });
+
+  test("that is cut and gone on with by another process fetches the end of what is there again, which may be torn", async () => {
+    await using bench = await openBench();
+    const sizes: number[] = [];
+    for (let cut = 0; cut < 4; cut++) {
+      bench.origin.fail(/^blobs/, { fault: "truncated", after: 200_000 });
+      const fetched = bench.open().fetch(whole(bench.blob), signal);
+      await assert.rejects(fetched, { code: "ORIGIN_UNAVAILABLE" });
+      const content = readFileSync(bench.partial);
+      sizes.push(content.length);
+      // What a power cut may leave of the last bytes that were written.
+      await writeFile(bench.partial, content.fill(0, content.length - UNSYNCED_BYTES));
+    }
+    const kept = 200_000 - UNSYNCED_BYTES;
+    assert.deepEqual(
+      sizes,
+      [0, 1, 2, 3].map((cut) => 200_000 + cut * kept),
+    );
+    const downloads = bench.open();
+    await downloads.fetch(whole(bench.blob), signal);
+    assert.deepEqual(await contentOf(downloads, bench.blob), BLOB);
+    assert.equal(bench.sent(), BLOB.length + 4 * UNSYNCED_BYTES);
   });
 
   test("that is complete is verified again by another process, and not fetched", async () => {
@@ -143,23 +167,25 @@ describe("a download", () => {
 
   test("whose answer is of another range is refused, and nothing of it is kept", async () => {
     await using bench = await openBench();
+    const downloads = bench.open();
     bench.origin.fail(/^blobs/, { fault: "reset", after: 500_000 });
-    await assert.rejects(bench.open().fetch(whole(bench.blob), signal));
+    await assert.rejects(downloads.fetch(whole(bench.blob), signal));
     // What was on its way may have been lost with the connection.
     const { size } = statSync(bench.partial);
     assert.ok(size > 0 && size <= 500_000);
     bench.origin.fail(/^blobs/, { fault: "wrong-range" });
-    const fetched = bench.open().fetch(whole(bench.blob), signal);
+    const fetched = downloads.fetch(whole(bench.blob), signal);
     await assert.rejects(fetched, { code: "ORIGIN_REFUSED" });
     assert.equal(statSync(bench.partial).size, size);
   });
 
   test("that ends too early is gone on with", async () => {
     await using bench = await openBench();
+    const downloads = bench.open();
     bench.origin.fail(/^blobs/, { fault: "truncated", after: 700_000 });
-    const fetched = bench.open().fetch(whole(bench.blob), signal);
+    const fetched = downloads.fetch(whole(bench.blob), signal);
     await assert.rejects(fetched, { code: "ORIGIN_UNAVAILABLE" });
-    await bench.open().fetch(whole(bench.blob), signal);
+    await downloads.fetch(whole(bench.blob), signal);
     assert.equal(bench.sent(), BLOB.length);
   });
 
@@ -184,15 +210,16 @@ describe("a download", () => {
 
   test("of a file that is shorter on the server than signed is thrown away", async () => {
     await using bench = await openBench();
+    const downloads = bench.open();
     const longer = { ...bench.blob, size: bench.blob.size + 10 };
-    await assert.rejects(bench.open().fetch(whole(longer), signal), { code: "ORIGIN_UNAVAILABLE" });
-    await assert.rejects(bench.open().fetch(whole(longer), signal), { code: "DIGEST_MISMATCH" });
+    await assert.rejects(downloads.fetch(whole(longer), signal), { code: "ORIGIN_UNAVAILABLE" });
+    await assert.rejects(downloads.fetch(whole(longer), signal), { code: "DIGEST_MISMATCH" });
     assert.equal(existsSync(bench.partial), false);
   });
 
   test("that began with something else is thrown away at the end", async () => {
     await using bench = await openBench();
-    await writeFile(bench.partial, noise(9, 5_000));
+    await writeFile(bench.partial, noise(9, 50_000));
     const fetched = bench.open().fetch(whole(bench.blob), signal);
     await assert.rejects(fetched, { code: "DIGEST_MISMATCH" });
     await bench.open().fetch(whole(bench.blob), signal);
@@ -215,7 +242,7 @@ describe("a download", () => {
 
   test("stops at once when it is aborted, with the caller's reason, and keeps what it has", async () => {
     await using bench = await openBench();
-    bench.origin.fail(/^blobs/, { fault: "reset", after: 100_000 });
+    bench.origin.fail(/^blobs/, { fault: "truncated", after: 100_000 });
     await assert.rejects(bench.open().fetch(whole(bench.blob), signal));
     const reason = new Error("enough");
     await assert.rejects(bench.open().fetch(whole(bench.blob), AbortSignal.abort(reason)), reason);

@@ -70,6 +70,10 @@ export function faultyDisk(interfere: Interference): FaultyDisk {
       await before("append", path);
       return watched(await nodeDisk.append(path, mode), path);
     },
+    async truncate(path, size) {
+      await before("truncate", path);
+      await nodeDisk.truncate(path, size);
+    },
     async makeDirectory(path, mode) {
       await before("makeDirectory", path);
       await nodeDisk.makeDirectory(path, mode);
