@@ -297,7 +297,7 @@ describe("parts of a pack", () => {
 
   test("that are here already are not fetched again after a cut", async () => {
     await using bench = await openBench(pack);
-    bench.origin.fail(/^blobs/, { fault: "reset", after: 31_000 });
+    bench.origin.fail(/^blobs/, { fault: "truncated", after: 31_000 });
     const wanted: Fetch = { fetch: "range", pack: bench.blob, parts };
     await assert.rejects(bench.open().fetch(wanted, signal), { code: "ORIGIN_UNAVAILABLE" });
     const downloads = bench.open();
