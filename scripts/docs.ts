@@ -18,6 +18,7 @@ import { GATE_REASONS, ROLLBACK_REASONS, SKIP_REASONS, WAIT_REASONS } from "#cor
 import { settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
 import type { Metric } from "#core/metrics.ts";
+import { labelNames } from "#core/telemetry.ts";
 import { optionRows, synopsisOf } from "../publisher/command.ts";
 import type { Command } from "../publisher/command.ts";
 import { COMMANDS } from "../publisher/commands.ts";
@@ -119,17 +120,20 @@ function errors(): string {
 
 function metrics(): string {
   const section = (title: string, of: Readonly<Record<string, Metric>>): string => {
-    const rows = Object.entries(of).map(([name, { type, help, labels = [] }]) => [
+    const rows = Object.entries(of).map(([name, metric]) => [
       `\`${name}\``,
-      type,
-      labels.map((label) => `\`${label}\``).join(", "),
-      help,
+      metric.type,
+      labelNames(metric)
+        .map((label) => `\`${label}\``)
+        .join(", "),
+      metric.help,
     ]);
     return `## ${title}\n\n${table(["Metric", "Type", "Labels", "Meaning"], rows)}`;
   };
   return [
     "# Metrics",
     NOTICE,
+    "The label `payload` tells the payloads of a pod apart; it is `main` for the one whose annotations have no suffix.",
     section("Sidecar", SIDECAR_METRICS),
     section("Webhook", WEBHOOK_METRICS),
   ].join("\n\n");

@@ -2,40 +2,27 @@
  * The sidecar as a process: `edgesync agent`. Nothing that it does wrong may end it, because without it the pod is not ready
  * and, past the restart window, the kubelet restarts the application; so whatever fails is logged and tried again.
  */
-import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { Clock } from "#core/clock.ts";
-import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
+import { ERRORS, codeOf } from "#core/errors.ts";
 import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
-import type { Settings } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
-import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { openHttp } from "./http.ts";
-import type { Http, HttpOptions } from "./http.ts";
+import type { Log } from "#core/telemetry.ts";
+import { aborted, runAgents } from "./agents.ts";
+import type { Shell } from "./agents.ts";
+import { openClients } from "./clients.ts";
 import { openProxies } from "./proxy.ts";
-import { openSecretsAgent } from "./secrets-agent.ts";
 import { openServer } from "./server.ts";
 import type { Server, ServerDeps } from "./server.ts";
-import { openStatus, stuckStatus } from "./status.ts";
-import type { Agents, Part, Status } from "./status.ts";
-import { supervise } from "./supervise.ts";
-import { openUpdateAgent } from "./update-agent.ts";
-import { openWorkload } from "./workload.ts";
-import type { Workload } from "./workload.ts";
+import { stuckStatus } from "./status.ts";
+import type { Status } from "./status.ts";
 
 const USAGE = `edgesync agent
   Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md).
 `;
-
-/** Milliseconds without a byte. A stalled mobile link comes back within a minute or not at all; Vault's answers are short. */
-const ORIGIN_IDLE_MS = 60_000;
-const VAULT_IDLE_MS = 30_000;
-
-/** A native sidecar has about two seconds from its SIGTERM, whatever the pod's grace period (cluster-facts 5 of the research). */
-const SHUTDOWN_MS = 1_500;
 
 /** Another process may still hold the port, as on a host's network. */
 const LISTEN_RETRY_MS = 1_000;
@@ -96,7 +83,18 @@ export async function main(args: readonly string[]): Promise<number> {
     await using _ = await listen(deps, stop.signal);
     await aborted(stop.signal);
   } else {
-    await run(config, { log, metrics, serve }, stop.signal);
+    const { port } = config.settings;
+    const shell = {
+      ...config,
+      clock,
+      random: Math.random,
+      log,
+      metrics,
+      platform: `${process.platform}-${process.arch}`,
+      listen: (status: Status, lever: ServerDeps["lever"]) =>
+        listen(serve(port, status, lever), stop.signal),
+    };
+    await runAgents(shell, stop.signal);
   }
   log.info({}, "stopped");
   endSoon();
@@ -121,130 +119,17 @@ function usage(args: readonly string[]): number {
   return exit;
 }
 
-interface Config {
-  readonly settings: Settings;
-  readonly repository: Http;
-  readonly vault: Http;
-}
-
-interface Shell {
-  readonly log: Log;
-  readonly metrics: SidecarMetrics;
-  serve(port: number, status: Status, lever: ServerDeps["lever"]): ServerDeps;
-}
-
-async function run(config: Config, shell: Shell, signal: AbortSignal): Promise<void> {
-  const { settings, repository, vault } = config;
-  const { log, metrics } = shell;
-  const common = { settings, clock, random: Math.random, log, metrics };
-  const agents: Agents = { invalid: new Set(), failed: new Map() };
-  using workload = openWorkload(common);
-  const status = openStatus({ ...common, workload, agents });
-  const lever: ServerDeps["lever"] = (container, probe) => workload.answer(container, probe);
-  await using _ = await listen(shell.serve(settings.port, status, lever), signal);
-
-  const keepRunning = <A extends { run(signal: AbortSignal): Promise<void> }>(
-    part: Part,
-    open: () => Promise<A>,
-    adopt: (agent: A) => void,
-  ): Promise<void> => {
-    const once = async (signal: AbortSignal): Promise<void> => {
-      try {
-        const agent = await open();
-        agents.invalid.delete(part);
-        agents.failed.delete(part);
-        adopt(agent);
-        await agent.run(signal);
-      } catch (error) {
-        if (codeOf(error) === "CONFIG_INVALID") agents.invalid.add(part);
-        if (!signal.aborted) agents.failed.set(part, codeOf(error));
-        throw error;
-      }
-    };
-    return supervise(part, once, common, signal);
-  };
-  const platform = `${process.platform}-${process.arch}`;
-  const held = (): boolean => status.held();
-  const updateDeps = { ...common, http: repository, workload, platform, held };
-  const updates =
-    settings.channel &&
-    keepRunning(
-      "update agent",
-      () => openUpdateAgent(updateDeps),
-      (agent) => (agents.update = agent),
-    );
-  const secretsDeps = { ...common, http: vault };
-  const secrets =
-    settings.secrets.length > 0
-      ? keepRunning(
-          "secrets agent",
-          () => openSecretsAgent(secretsDeps),
-          (agent) => (agents.secrets = agent),
-        )
-      : undefined;
-
-  await aborted(signal);
-  const deadline = AbortSignal.timeout(SHUTDOWN_MS);
-  const orderly = Promise.all([
-    updates,
-    // The agent must not renew what is being revoked.
-    secrets?.then(() => revoke(agents, workload, log, deadline)),
-  ]);
-  await Promise.race([orderly, aborted(deadline)]);
-  repository.close();
-  vault.close();
-}
-
-/** Native sidecars are stopped last: only when the application has ended are its credentials of no more use. */
-async function revoke(
-  { secrets }: Agents,
-  workload: Workload,
-  log: Log,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    if (secrets !== undefined && (await workload.ended(signal))) await secrets.revoke(signal);
-  } catch (err) {
-    log.warn({ err, code: codeOf(err) }, "credentials not revoked; they end with their leases");
-  }
-}
-
 /** `undefined` when the settings are not valid; what is wrong is then in the log. */
-function configure(env: NodeJS.ProcessEnv, log: Log): Config | undefined {
+function configure(
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Pick<Shell, "settings" | "clients"> | undefined {
   try {
     const settings = fromEnv(env);
-    return {
-      settings,
-      repository: client("ORIGIN_UNAVAILABLE", ORIGIN_IDLE_MS, "repositoryCaFile", settings, {
-        proxies: openProxies(env),
-      }),
-      vault: client("VAULT_UNAVAILABLE", VAULT_IDLE_MS, "vaultCaFile", settings),
-    };
+    return { settings, clients: openClients(settings, openProxies(env)) };
   } catch (err) {
     log.error({ err, code: codeOf(err) }, "settings are not valid; the application is not started");
     return undefined;
-  }
-}
-
-function client(
-  unavailable: HttpOptions["unavailable"],
-  idleTimeoutMs: number,
-  setting: "repositoryCaFile" | "vaultCaFile",
-  settings: Settings,
-  more: Pick<HttpOptions, "proxies"> = {},
-): Http {
-  const path = settings[setting];
-  const options = { ...more, unavailable, idleTimeoutMs };
-  if (path === undefined) return openHttp(options);
-  const variable = setting === "vaultCaFile" ? "vault-ca-file" : "repository-ca-file";
-  try {
-    return openHttp({ ...options, ca: readFileSync(path, "utf8") });
-  } catch (cause) {
-    throw new EdgeSyncError(
-      "CONFIG_INVALID",
-      `${variableOf(variable)} is ${path}; expected a file of PEM certificates`,
-      { cause },
-    );
   }
 }
 
@@ -289,13 +174,6 @@ async function listen(deps: ServerDeps, signal: AbortSignal): Promise<AsyncDispo
     }
   }
   return { [Symbol.asyncDispose]: () => Promise.resolve() };
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise((resolve) => {
-    signal.addEventListener("abort", resolve, { once: true });
-  });
 }
 
 /** A write that hangs on a dead disk must not keep the process; all that matters is on disk or will be done again. */

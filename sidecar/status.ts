@@ -5,17 +5,25 @@ import { gates } from "#core/gate.ts";
 import type { Gates } from "#core/gate.ts";
 import type { GateReason } from "#core/reasons.ts";
 import { GATE_REASONS } from "#core/reasons.ts";
+import { MAIN_PAYLOAD } from "#core/payloads.ts";
+import { payloadNames } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import type { SecretsAgent } from "./secrets-agent.ts";
 import type { UpdateAgent } from "./update-agent.ts";
 import type { ObservedWorkload } from "./workload.ts";
 
-export type Part = "update agent" | "secrets agent";
+export type Part = "update agent" | `update agent ${string}` | "secrets agent";
+
+/** The part of the sidecar that follows a payload. */
+export function updatePart(payload: string): Part {
+  return payload === MAIN_PAYLOAD ? "update agent" : `update agent ${payload}`;
+}
 
 /** The agents as far as they have come up; absent while they have not. */
 export interface Agents {
-  update?: UpdateAgent;
+  /** By payload. */
+  readonly updates: Map<string, UpdateAgent>;
   secrets?: SecretsAgent;
   /** Those that cannot come up because of a setting. */
   readonly invalid: Set<Part>;
@@ -48,12 +56,22 @@ export function openStatus(deps: StatusDeps): Status {
   let held = true;
   let last: Partial<Gates> = {};
 
+  const names = payloadNames(settings);
+  const others = names.filter((name) => name !== MAIN_PAYLOAD);
+  const every = (holds: (agent: UpdateAgent) => boolean): boolean =>
+    names.every((name) => {
+      const agent = agents.updates.get(name);
+      return agent !== undefined && holds(agent);
+    });
+
   const payload = (): { recovered: boolean; installed: boolean } | undefined =>
-    settings.channel && {
-      // The start has been let go; an agent that recovers from a fault of its own later cannot take that back.
-      recovered: !held || agents.update?.recovered() === true,
-      installed: agents.update?.installed() === true,
-    };
+    names.length === 0
+      ? undefined
+      : {
+          // The start has been let go; an agent that recovers from a fault of its own later cannot take that back.
+          recovered: !held || every((agent) => agent.recovered()),
+          installed: every((agent) => agent.installed()),
+        };
   const secrets = (): { published: boolean; expiredSince: number | undefined } | undefined => {
     if (settings.secrets.length === 0) return undefined;
     return {
@@ -72,6 +90,9 @@ export function openStatus(deps: StatusDeps): Status {
     return now;
   };
 
+  const statusOf = (payloads: readonly string[]): object =>
+    Object.fromEntries(payloads.map((name) => [name, agents.updates.get(name)?.status() ?? null]));
+
   return {
     start() {
       const { start } = look();
@@ -87,7 +108,8 @@ export function openStatus(deps: StatusDeps): Status {
         namespace: settings.podNamespace,
         start: { reason: start, means: GATE_REASONS[start] },
         ready: { reason: ready, means: GATE_REASONS[ready] },
-        update: agents.update?.status(),
+        update: agents.updates.get(MAIN_PAYLOAD)?.status(),
+        ...(others.length === 0 ? {} : { payloads: statusOf(others) }),
         secrets: agents.secrets?.status(),
         failed: Object.fromEntries(agents.failed),
         containers: workload.containers(),

@@ -13,7 +13,7 @@ import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
-import { INITIAL, isSame, isVersion } from "#core/update-state.ts";
+import { INITIAL, isSame, isSwapping, isVersion } from "#core/update-state.ts";
 import type { Bank, Target, UpdateState } from "#core/update-state.ts";
 import { openFollower } from "./follower.ts";
 import type { Offer } from "./offer.ts";
@@ -30,6 +30,8 @@ import { withBundles } from "./offline.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { openReport } from "./update-report.ts";
 import type { UpdateStatus } from "./update-report.ts";
+import { ALONE } from "./turn.ts";
+import type { Turn } from "./turn.ts";
 import { openStepper } from "./update-steps.ts";
 import type { Stepper } from "./update-steps.ts";
 import type { Workload } from "./workload.ts";
@@ -47,6 +49,8 @@ export interface UpdateDeps {
   readonly platform: string;
   /** Whether the main container's first start is still held back: nothing can be tried before something runs. */
   readonly held?: () => boolean;
+  /** Among the payloads of the pod; without it there is one. */
+  readonly turn?: Turn;
   /** For tests that make it fail. */
   readonly disk?: Disk;
 }
@@ -86,7 +90,7 @@ interface Rest {
  * @throws EdgeSyncError CONFIG_INVALID when a setting is missing that a payload needs
  */
 export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
-  const { settings, clock, random, log, workload, platform } = deps;
+  const { settings, clock, random, log, workload, platform, turn = ALONE } = deps;
   const { channel, repository: address, payloadDir, trustRootFile } = settings;
   if (
     channel === undefined ||
@@ -146,7 +150,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     const downloads = openDownloads({ disk, folder, repository, metrics, arrived });
     const held = deps.held ?? ((): boolean => false);
     const patienceMs = settings.pollInterval;
-    const stepper = openStepper({ store, workload, clock, held, patienceMs, build });
+    const stepper = openStepper({ store, workload, clock, held, turn, patienceMs, build });
     return { store, downloads, stepper };
   }
 
@@ -158,6 +162,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     const loaded = await store.loadState();
     const [after, steps] = next(loaded, { event: "started", banks: await store.banks() }, policy);
     state = after;
+    turn.follow(isSwapping(after));
     report.changed(loaded, after);
     // Until all is done; then what is left of the steps takes its place.
     unfinished = true;
@@ -180,6 +185,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     await save(volume.store, after, signal);
     state = after;
     pending = steps;
+    turn.follow(isSwapping(after));
     if (after !== before) report.changed(before, after);
     // Only now: until the journal says that the bank is staged, a crash would have it built again from these.
     if (event.event === "staged") await discardDownloads(volume.downloads, signal);

@@ -4,6 +4,7 @@ import { EdgeSyncError, unreachable } from "#core/errors.ts";
 import type { Event, Step, Verdict } from "#core/update.ts";
 import type { Bank, Target } from "#core/update-state.ts";
 import type { Store } from "./store.ts";
+import type { Turn } from "./turn.ts";
 import type { Workload } from "./workload.ts";
 
 export interface StepDeps {
@@ -12,6 +13,8 @@ export interface StepDeps {
   readonly clock: Clock;
   /** Whether the main container's first start is still held back. */
   readonly held: () => boolean;
+  /** Among the payloads of the pod. */
+  readonly turn: Turn;
   /** Milliseconds to wait for a swap before the channel is looked at again. */
   readonly patienceMs: number;
   readonly build: (target: Target, from: Bank | null, signal: AbortSignal) => Promise<Bank>;
@@ -27,7 +30,7 @@ export interface Stepper {
   passedMs(): number;
 }
 
-/** Milliseconds between two looks at whether the main container may start. */
+/** Milliseconds between two looks at whether the main container may start, and whether no other payload is being swapped. */
 const HELD_PERIOD_MS = 1_000;
 
 export function openStepper({
@@ -35,6 +38,7 @@ export function openStepper({
   workload,
   clock,
   held,
+  turn,
   patienceMs,
   build,
 }: StepDeps): Stepper {
@@ -49,7 +53,7 @@ export function openStepper({
 
   async function awaitSwap(signal: AbortSignal): Promise<Event | undefined> {
     const end = clock.monotonic() + patienceMs;
-    while (held()) {
+    while (held() || !turn.ask()) {
       if (clock.monotonic() >= end) return undefined;
       await clock.sleep(HELD_PERIOD_MS, signal);
     }

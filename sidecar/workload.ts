@@ -44,6 +44,8 @@ export interface ContainerView {
 
 /** What the server answers the kubelet with, besides. */
 export interface ObservedWorkload extends Workload, Disposable {
+  /** The application as one payload sees it: the containers of `settings.app`, which share their levers with other payloads. */
+  of(settings: WorkloadDeps["settings"]): Workload;
   /** `undefined` when there is no such container. */
   answer(container: string, probe: "startup" | "liveness"): Answer;
   containers(): readonly ContainerView[];
@@ -67,6 +69,8 @@ const ENDED_TIMEOUT_MS = 300;
 interface Unit {
   readonly probes: AppProbes;
   lever: Lever;
+  /** How many payloads wait for a restart of it. */
+  asking: number;
   /** Stops the loop that carries out the application's own probe; a new one is made for each instance and probe. */
   probing: AbortController | undefined;
 }
@@ -75,10 +79,10 @@ export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): O
   const units = settings.app.map((probes): Unit => ({
     probes,
     lever: initialLever,
+    asking: 0,
     probing: undefined,
   }));
   const waiting = new Set<() => void>();
-  const rounds = countRounds(() => units.map(({ lever }) => lever.starts));
 
   function apply(unit: Unit, event: LeverEvent): Answer {
     const before = unit.lever;
@@ -124,54 +128,80 @@ export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): O
     }
   }
 
-  const { checks, periodMs, failureThreshold } = healthPlan(settings);
+  function view(own: WorkloadDeps["settings"]): Workload {
+    const mine = units.filter(({ probes }) =>
+      own.app.some(({ container }) => container === probes.container),
+    );
+    const rounds = countRounds(() => mine.map(({ lever }) => lever.starts));
+    const done = (): boolean => mine.every(({ lever }) => lever.request === undefined);
+    const { checks, periodMs, failureThreshold } = healthPlan(own);
+    let callers = 0;
+
+    function begin(): void {
+      rounds.begin();
+      for (const unit of mine) {
+        unit.asking += 1;
+        apply(unit, { kind: "restart", at: clock.monotonic() });
+      }
+    }
+
+    function end(): void {
+      for (const unit of mine) {
+        unit.asking -= 1;
+        if (unit.asking === 0) apply(unit, { kind: "withdraw" });
+      }
+    }
+
+    return {
+      healthPeriodMs: periodMs,
+      healthFailureThreshold: failureThreshold,
+      async restart(signal) {
+        signal.throwIfAborted();
+        if (own.onUpdate.kind !== "restart") return;
+        // Who comes later waits for the same restart.
+        if (callers === 0) begin();
+        callers += 1;
+        const { promise, resolve } = Promise.withResolvers<void>();
+        const look = (): void => {
+          if (signal.aborted || done()) resolve();
+        };
+        waiting.add(look);
+        signal.addEventListener("abort", look);
+        look();
+        await promise;
+        signal.removeEventListener("abort", look);
+        waiting.delete(look);
+        const happened = done();
+        callers -= 1;
+        if (callers === 0) end();
+        if (!happened) signal.throwIfAborted();
+      },
+      async check(signal) {
+        if (checks.length === 0) return "unknown";
+        const results = await Promise.all(
+          checks.map(({ handler, timeoutMs }) => carryOut(handler, timeoutMs, signal)),
+        );
+        return results.every((result) => result === "passed") ? "healthy" : "unhealthy";
+      },
+      starts: rounds.total,
+      async ended(signal) {
+        const handlers = mine.flatMap(({ probes: { startup, liveness, readiness } }) =>
+          [startup, liveness, readiness].flatMap((probe) => probe?.handler ?? []),
+        );
+        const ports = new Set(
+          [...handlers, ...checks.map(({ handler }) => handler)].map((h) => h.port),
+        );
+        const results = await Promise.all(
+          Array.from(ports, (port) => carryOut({ kind: "tcp", port }, ENDED_TIMEOUT_MS, signal)),
+        );
+        return results.length > 0 && results.every((result) => result === "refused");
+      },
+    };
+  }
 
   return {
-    healthPeriodMs: periodMs,
-    healthFailureThreshold: failureThreshold,
-    async restart(signal) {
-      signal.throwIfAborted();
-      if (settings.onUpdate.kind !== "restart") return;
-      // Who comes later waits for the same restart.
-      if (waiting.size === 0) {
-        rounds.begin();
-        for (const unit of units) apply(unit, { kind: "restart", at: clock.monotonic() });
-      }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const done = (): boolean => units.every(({ lever }) => lever.request === undefined);
-      const look = (): void => {
-        if (signal.aborted || done()) resolve();
-      };
-      waiting.add(look);
-      signal.addEventListener("abort", look);
-      look();
-      await promise;
-      signal.removeEventListener("abort", look);
-      waiting.delete(look);
-      if (done()) return;
-      if (waiting.size === 0) for (const unit of units) apply(unit, { kind: "withdraw" });
-      signal.throwIfAborted();
-    },
-    async check(signal) {
-      if (checks.length === 0) return "unknown";
-      const results = await Promise.all(
-        checks.map(({ handler, timeoutMs }) => carryOut(handler, timeoutMs, signal)),
-      );
-      return results.every((result) => result === "passed") ? "healthy" : "unhealthy";
-    },
-    starts: rounds.total,
-    async ended(signal) {
-      const handlers = units.flatMap(({ probes: { startup, liveness, readiness } }) =>
-        [startup, liveness, readiness].flatMap((probe) => probe?.handler ?? []),
-      );
-      const ports = new Set(
-        [...handlers, ...checks.map(({ handler }) => handler)].map((h) => h.port),
-      );
-      const results = await Promise.all(
-        Array.from(ports, (port) => carryOut({ kind: "tcp", port }, ENDED_TIMEOUT_MS, signal)),
-      );
-      return results.length > 0 && results.every((result) => result === "refused");
-    },
+    ...view(settings),
+    of: view,
     answer(container, probe) {
       const unit = units.find(({ probes }) => probes.container === container);
       return unit && apply(unit, { kind: probe, at: clock.monotonic() });

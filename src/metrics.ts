@@ -9,6 +9,8 @@ export interface Metric {
   readonly labels?: readonly string[];
   /** Upper bounds, for histograms. */
   readonly buckets?: readonly number[];
+  /** There is one for each payload, told apart by one more label, `payload`. */
+  readonly perPayload?: true;
 }
 
 export const WEBHOOK_METRICS = {
@@ -33,80 +35,101 @@ export const SIDECAR_METRICS = {
     type: "counter",
     help: "Looks at the channel, by outcome (unchanged, changed, or an error code).",
     labels: ["outcome"],
+    perPayload: true,
   },
   edgesync_sidecar_last_poll_success_timestamp_seconds: {
     type: "gauge",
     help: "When the channel was last read and verified.",
+    perPayload: true,
   },
   edgesync_sidecar_metadata_expiry_timestamp_seconds: {
     type: "gauge",
     help: "When the verified metadata of a role expires, or has expired.",
     labels: ["role"],
+    perPayload: true,
   },
   edgesync_sidecar_clock_suspect: {
     type: "gauge",
     help: "1 while the node's clock is suspected, by reason (clock_behind, clock_ahead).",
     labels: ["reason"],
+    perPayload: true,
   },
   edgesync_sidecar_time_floor_timestamp_seconds: {
     type: "gauge",
     help: "The time that it cannot be before, by the newest signed statement.",
+    perPayload: true,
   },
   edgesync_sidecar_download_bytes_total: {
     type: "counter",
     help: "Bytes fetched from the repository, by kind (metadata, delta, full).",
     labels: ["kind"],
+    perPayload: true,
   },
   edgesync_sidecar_failovers_total: {
     type: "counter",
     help: "Addresses of the repository given up for the next one, by error code.",
     labels: ["code"],
+    perPayload: true,
   },
   edgesync_sidecar_slow_retrievals_total: {
     type: "counter",
     help: "Downloads given up because less than the least rate came (64 bytes a second over a minute).",
+    perPayload: true,
   },
   edgesync_sidecar_saved_bytes_total: {
     type: "counter",
     help: "Bytes not fetched because of deltas and kept files, against the compressed full files.",
+    perPayload: true,
   },
   edgesync_sidecar_update_phase: {
     type: "gauge",
     help: "1 for the phase of the update machine, 0 for the others.",
     labels: ["phase"],
+    perPayload: true,
   },
   edgesync_sidecar_release_info: {
     type: "gauge",
     help: "1 for the release that current names.",
     labels: ["app", "channel", "version"],
+    perPayload: true,
   },
   edgesync_sidecar_channel_sequence: {
     type: "gauge",
     help: "Highest sequence number seen in the channel.",
+    perPayload: true,
   },
   edgesync_sidecar_rollout_waiting: {
     type: "gauge",
     help: "1 while the site does not yet install what its channel points to, by reason (rollout_not_yet, rollout_not_included, rollout_paused); 0 otherwise.",
     labels: ["reason"],
+    perPayload: true,
   },
   edgesync_sidecar_rollout_number: {
     type: "gauge",
     help: "The site's number in the roll-out, from 0 to 1: its turn comes when the share of sites passes it. Absent without a roll-out.",
+    perPayload: true,
   },
   edgesync_sidecar_rollout_turn_timestamp_seconds: {
     type: "gauge",
     help: "When the site's turn comes, or came, in the roll-out; absent when it does not come.",
+    perPayload: true,
   },
-  edgesync_sidecar_commits_total: { type: "counter", help: "Releases committed." },
+  edgesync_sidecar_commits_total: {
+    type: "counter",
+    help: "Releases committed.",
+    perPayload: true,
+  },
   edgesync_sidecar_rollbacks_total: {
     type: "counter",
     help: "Trials that ended in rollback, by reason.",
     labels: ["reason"],
+    perPayload: true,
   },
   edgesync_sidecar_update_failures_total: {
     type: "counter",
     help: "Updates given up before their trial, by error code.",
     labels: ["code"],
+    perPayload: true,
   },
   edgesync_sidecar_restarts_total: {
     type: "counter",

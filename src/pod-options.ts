@@ -2,6 +2,7 @@
 import { ANNOTATIONS, PREFIX, SECRET_ANNOTATIONS } from "./annotations.ts";
 import type { Row } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
+import { MAIN_PAYLOAD, MAX_PAYLOADS, isPerPayload, keyFor, payloadName } from "./payloads.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -18,10 +19,38 @@ type ValueIn<R> = R extends { value: infer V } ? V : never;
 
 export type AnnotationKey = keyof typeof ANNOTATIONS;
 
-/** The options of one pod, by the camel-case name of their annotation. */
-export type PodOptions = {
+type FlatOptions = {
   readonly [K in AnnotationKey as Camel<K>]: Option<(typeof ANNOTATIONS)[K]>;
-} & { readonly secrets: readonly SecretOptions[] };
+};
+
+/** The options of one pod, by the camel-case name of their annotation; those of the updates are payload `main`'s. */
+export type PodOptions = FlatOptions & {
+  readonly secrets: readonly SecretOptions[];
+  /** Payloads beside `main`, by name. */
+  readonly payloads: readonly NamedPayload[];
+};
+
+export interface NamedPayload {
+  readonly name: string;
+  /** What it has of its own, also where that is nothing: everything that annotations with its name may state. */
+  readonly own: Partial<FlatOptions>;
+}
+
+/** One payload, and the pod's options as if it were the only one. */
+export interface Payload {
+  readonly name: string;
+  readonly options: PodOptions;
+}
+
+/** Every payload of a pod, `main` first if there is one. */
+export function payloadsOf(options: PodOptions): readonly Payload[] {
+  const main = { name: MAIN_PAYLOAD, options: { ...options, payloads: [] } };
+  const others = options.payloads.map(({ name, own }) => ({
+    name,
+    options: { ...main.options, ...own },
+  }));
+  return options.channel === undefined ? others : [main, ...others];
+}
 
 export interface SecretOptions {
   readonly name: string;
@@ -71,6 +100,7 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
     options[camel(key)] = text === undefined ? undefined : read(key, row, text, problems);
   }
   const secrets = readSecrets(annotations, problems);
+  const payloads = readPayloads(annotations, options, problems);
   const unknown = Object.keys(annotations)
     .filter((key) => key.startsWith(PREFIX) && !isKnown(key.slice(PREFIX.length)))
     .toSorted();
@@ -79,7 +109,7 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
     problems.push(`${key} is not known; ${hint}`);
   }
   // Every member of the mapped type is assigned by the loop over the same table.
-  return { options: { ...options, secrets } as unknown as PodOptions, problems };
+  return { options: { ...options, secrets, payloads } as unknown as PodOptions, problems };
 }
 
 function read<T>(key: string, row: Row<T>, text: string, problems: string[]): T | undefined {
@@ -104,8 +134,18 @@ function splitFamily(name: string): [keyof typeof SECRET_ANNOTATIONS, string] | 
   return dot > 0 && isFamily(family) ? [family, name.slice(dot + 1)] : undefined;
 }
 
+/** The row and the payload of a key with a suffix. Rows may have dots of their own: the longest one that fits is meant. */
+function splitPayload(name: string): [key: AnnotationKey, payload: string] | undefined {
+  if (isKey(name)) return undefined;
+  for (let dot = name.lastIndexOf("."); dot > 0; dot = name.lastIndexOf(".", dot - 1)) {
+    const key = name.slice(0, dot);
+    if (isKey(key)) return isPerPayload(ANNOTATIONS[key]) ? [key, name.slice(dot + 1)] : undefined;
+  }
+  return undefined;
+}
+
 function isKnown(name: string): boolean {
-  return isKey(name) || splitFamily(name) !== undefined;
+  return isKey(name) || splitFamily(name) !== undefined || splitPayload(name) !== undefined;
 }
 
 const REFERENCE = "docs/annotations.md lists all that are";
@@ -114,12 +154,18 @@ const REFERENCE = "docs/annotations.md lists all that are";
 const MAX_SUGGESTIONS = 20;
 
 function suggestion(name: string): string {
+  const [head = "", ...suffix] = name.split(".");
+  if (isKey(head)) return `${PREFIX}${head} holds for the whole pod`;
   const known = [
     ...Object.keys(ANNOTATIONS),
     ...Object.keys(SECRET_ANNOTATIONS).map((f) => `${f}.<name>`),
   ];
   const near = known.find((key) => distance(key, name) <= 2);
-  return near === undefined ? REFERENCE : `did you mean ${PREFIX}${near}?`;
+  if (near !== undefined) return `did you mean ${PREFIX}${near}?`;
+  const own = Object.entries(ANNOTATIONS).find(
+    ([key, row]) => suffix.length > 0 && isPerPayload(row) && distance(key, head) <= 2,
+  );
+  return own === undefined ? REFERENCE : `did you mean ${PREFIX}${[own[0], ...suffix].join(".")}?`;
 }
 
 /** Levenshtein's, for short names. */
@@ -135,6 +181,64 @@ function distance(a: string, b: string): number {
     row = next;
   }
   return row[b.length] ?? 0;
+}
+
+/** Payloads beside `main`: whatever an annotation names, so that one without a channel is told of. */
+function readPayloads(
+  annotations: Readonly<Record<string, string>>,
+  main: Readonly<Record<string, unknown>>,
+  problems: string[],
+): readonly NamedPayload[] {
+  const named = new Map<string, AnnotationKey>();
+  for (const key of Object.keys(annotations).toSorted()) {
+    const found = key.startsWith(PREFIX) ? splitPayload(key.slice(PREFIX.length)) : undefined;
+    if (found !== undefined && !named.has(found[1])) named.set(found[1], found[0]);
+  }
+  const payloads: NamedPayload[] = [];
+  for (const [name, key] of named) {
+    if (payloadName.parse(name) === undefined)
+      problems.push(
+        `${PREFIX}${key}.${name} names payload ${quote(name)}; allowed: ${payloadName.allowed}`,
+      );
+    else payloads.push(readPayload(name, key, annotations, main, problems));
+  }
+  const count = payloads.length + (main["channel"] === undefined ? 0 : 1);
+  if (count > MAX_PAYLOADS)
+    problems.push(`the pod has ${count} payloads; at most ${MAX_PAYLOADS} are allowed`);
+  return payloads.slice(0, MAX_PAYLOADS);
+}
+
+function readPayload(
+  name: string,
+  given: AnnotationKey,
+  annotations: Readonly<Record<string, string>>,
+  main: Readonly<Record<string, unknown>>,
+  problems: string[],
+): NamedPayload {
+  const textOf = (key: string): string | undefined => annotations[PREFIX + keyFor(key, name)];
+  const sameRepository = textOf("repository") === undefined;
+  const own: Record<string, unknown> = {};
+  const rows: readonly (readonly [string, Row<unknown>])[] = Object.entries(ANNOTATIONS);
+  for (const [key, row] of rows.filter(([, row]) => isPerPayload(row))) {
+    const text = textOf(key);
+    const inherited = row.payload === undefined || (row.payload === "repository" && sameRepository);
+    if (text !== undefined) own[camel(key)] = read(keyFor(key, name), row, text, problems);
+    else if (inherited) own[camel(key)] = main[camel(key)];
+    // A second payload at main's path could only hide it.
+    else if (key !== "payload-path" && row.default !== undefined)
+      own[camel(key)] = row.value.parse(row.default);
+    else own[camel(key)] = undefined;
+  }
+  if (textOf("channel") === undefined)
+    problems.push(
+      `${PREFIX}${keyFor("channel", name)} is missing; ${PREFIX}${keyFor(given, name)} refines it`,
+    );
+  if (textOf("payload-path") === undefined)
+    problems.push(
+      `${PREFIX}${keyFor("payload-path", name)} is missing; each payload beside ${MAIN_PAYLOAD} has a path of its own`,
+    );
+  // Every key of the type is of the table that the loop went through.
+  return { name, own: own as NamedPayload["own"] };
 }
 
 function readSecrets(

@@ -4,6 +4,7 @@
  */
 import { ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
+import { MAIN_PAYLOAD, isPerPayload, payloadName } from "./payloads.ts";
 import { camel } from "./pod-options.ts";
 import type { Camel, PodOptions, SecretOptions } from "./pod-options.ts";
 import { parseAppProbes } from "./probe.ts";
@@ -11,8 +12,15 @@ import type { AppProbes } from "./probe.ts";
 import * as v from "./values.ts";
 import type { TypeOf, Value } from "./values.ts";
 
-/** Raised when the meaning of a variable changes, so that a sidecar never misreads an older or newer webhook. */
-export const SETTINGS_VERSION = 1;
+/**
+ * Raised when the meaning of a variable changes, so that a sidecar never misreads an older or newer webhook. Version 2 has payloads
+ * beside `main`, and is stated only where there are some: a sidecar of version 1 would leave them out and say nothing.
+ */
+export const SETTINGS_VERSION = 2;
+
+export function settingsVersion(payloads: readonly unknown[]): number {
+  return payloads.length === 0 ? 1 : SETTINGS_VERSION;
+}
 
 /** Linux refuses a single argument or variable of this many bytes (MAX_ARG_STRLEN). */
 export const VARIABLE_LIMIT = 131_072;
@@ -48,36 +56,45 @@ interface Row<T> {
   readonly default?: string;
   /** Stated even at its default: the reader's default may be another one, or Kubernetes may set the variable for a Service. */
   readonly always?: true;
+  /** Each payload has its own. */
+  readonly perPayload?: true;
 }
 
 export const SETTINGS = {
   "settings-version": {
     help: "Version of the meaning of these variables.",
     value: v.integer(1, 1_000_000),
-    default: String(SETTINGS_VERSION),
+    default: "1",
     always: true,
   },
   "pod-name": { help: "Name of the pod, from the downward API.", value: shortText },
   "pod-namespace": { help: "Namespace of the pod, from the downward API.", value: shortText },
   "pod-uid": { help: "UID of the pod, from the downward API.", value: shortText },
   "node-name": { help: "Name of the node, from the downward API.", value: shortText },
-  "payload-dir": { help: "Where the payload volume is mounted in the sidecar.", value: anyPath },
+  "payload-dir": {
+    help: "Where the payload volume is mounted in the sidecar.",
+    value: anyPath,
+    perPayload: true,
+  },
   "secrets-dir": {
     help: "Where the memory volume for secrets is mounted in the sidecar.",
     value: anyPath,
   },
-  "trust-root-file": { help: "The first trusted TUF root.", value: anyPath },
+  "trust-root-file": { help: "The first trusted TUF root.", value: anyPath, perPayload: true },
   "repository-ca-file": {
     help: "Certificates that the repository's must chain to.",
     value: anyPath,
+    perPayload: true,
   },
   "import-dir": {
     help: "Where offline bundles may appear: tar files, or folders into which they were unpacked.",
     value: anyPath,
+    perPayload: true,
   },
   "repository-credentials-dir": {
     help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
     value: anyPath,
+    perPayload: true,
   },
   "vault-ca-file": { help: "Certificates that Vault's must chain to.", value: anyPath },
   "token-file": { help: "The sidecar's service-account token.", value: anyPath },
@@ -97,6 +114,11 @@ export const SETTINGS = {
     value: appProbes,
     default: "[]",
   },
+  "workload-containers": {
+    help: "Those of them that have the payload; without it, all.",
+    value: v.containerNames,
+    perPayload: true,
+  },
 } as const satisfies Record<string, Row<never> | Row<unknown>>;
 
 type Setting<R> = R extends { value: infer V; default: string }
@@ -112,10 +134,60 @@ type FromAnnotations = {
   ]: PodOptions[Camel<K> & keyof PodOptions];
 };
 
-/** All that the sidecar is told. */
-export type Settings = Readonly<FromAnnotations> & {
+type FlatSettings = Readonly<FromAnnotations> & {
   readonly [K in keyof typeof SETTINGS as Camel<K>]: Setting<(typeof SETTINGS)[K]>;
-} & { readonly secrets: readonly SecretOptions[] };
+};
+
+/** All that the sidecar is told; what concerns updates is payload `main`'s. */
+export type Settings = FlatSettings & {
+  readonly secrets: readonly SecretOptions[];
+  /** Payloads beside `main`. */
+  readonly payloads: readonly PayloadSettings[];
+};
+
+export interface PayloadSettings {
+  readonly name: string;
+  /** Where it differs from `main`, by the same names. */
+  readonly own: Partial<FlatSettings>;
+}
+
+/** The payloads that the sidecar follows, `main` first if there is one. */
+export function payloadNames(settings: Settings): readonly string[] {
+  const others = settings.payloads.map(({ name }) => name);
+  return settings.channel === undefined ? others : [MAIN_PAYLOAD, ...others];
+}
+
+/** The settings of one payload, as if it were the only one: `app` holds the containers that have it. */
+export function settingsOf(settings: Settings, name: string): Settings {
+  const own = settings.payloads.find((payload) => payload.name === name)?.own ?? {};
+  const merged = { ...settings, ...own, payloads: [] };
+  const having = merged.workloadContainers;
+  const app = merged.app.filter(({ container }) => having?.includes(container) !== false);
+  return { ...merged, app };
+}
+
+/** The settings that each payload has of its own, by their keys. */
+function payloadRows(): readonly (readonly [key: string, row: Row<unknown>])[] {
+  return [
+    ...Object.entries(ANNOTATIONS).filter(([, row]) => row.sidecar && isPerPayload(row)),
+    ...Object.entries(SETTINGS).filter(([, row]) => "perPayload" in row),
+  ];
+}
+
+/** A payload's settings as what differs from `main`'s. */
+export function payloadSettings(name: string, settings: Settings, main: Settings): PayloadSettings {
+  const values: Readonly<Record<string, unknown>> = settings;
+  const others: Readonly<Record<string, unknown>> = main;
+  const own = payloadRows().flatMap(([key, row]) => {
+    const [value, other] = [values[camel(key)], others[camel(key)]];
+    return textOf(row, value) === textOf(row, other) ? [] : [[camel(key), value] as const];
+  });
+  return { name, own: Object.fromEntries(own) };
+}
+
+function textOf(row: Row<unknown>, value: unknown): string | undefined {
+  return value === undefined ? undefined : row.value.format(value);
+}
 
 /** Every setting by its key: those of the annotations that the sidecar needs, then those that the webhook adds. */
 export function settingRows(): readonly (readonly [key: string, row: Row<unknown>])[] {
@@ -164,7 +236,22 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
     });
     put(env, secretVariable(name), text, `secret.${name}`);
   }
+  if (settings.payloads.length > 0)
+    put(env, PAYLOADS_VARIABLE, payloadsText(settings.payloads), "payloads beside main");
   return env;
+}
+
+const PAYLOADS_VARIABLE = "EDGESYNC_PAYLOADS";
+
+/** By payload and key, each value as its text, or null for none. */
+function payloadsText(payloads: readonly PayloadSettings[]): string {
+  const texts = payloads.map(({ name, own }) => {
+    const values: Readonly<Record<string, unknown>> = own;
+    const stated = payloadRows().filter(([key]) => Object.hasOwn(values, camel(key)));
+    const fields = stated.map(([key, row]) => [key, textOf(row, values[camel(key)]) ?? null]);
+    return [name, Object.fromEntries(fields)];
+  });
+  return JSON.stringify(Object.fromEntries(texts));
 }
 
 /** Secret names are lower-case labels, so this cannot make two names equal. */
@@ -207,9 +294,32 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     .filter((secret) => secret !== undefined)
     // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const payloads = readPayloads(env[PAYLOADS_VARIABLE] ?? "{}", problems);
   if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
   // Every member of the mapped types is assigned by the loop over the same tables.
-  return { ...values, secrets } as unknown as Settings;
+  return { ...values, secrets, payloads } as unknown as Settings;
+}
+
+function readPayloads(text: string, problems: string[]): readonly PayloadSettings[] {
+  const rows = new Map(payloadRows());
+  const wrong = (what: string): undefined => {
+    problems.push(`${PAYLOADS_VARIABLE} ${what}; allowed: what the webhook writes`);
+  };
+  const payloads = jsonObject(text) ?? wrong("is not a JSON object") ?? {};
+  return Object.entries(payloads).flatMap(([name, fields]): readonly PayloadSettings[] => {
+    if (payloadName.parse(name) === undefined || !isObject(fields))
+      return wrong(`has ${JSON.stringify(name)}, which is no payload`) ?? [];
+    const own: Record<string, unknown> = {};
+    for (const [key, value] of Object.entries(fields)) {
+      const row = rows.get(key);
+      const variable = `${PAYLOADS_VARIABLE} (${name}, ${key})`;
+      if (row === undefined || !(value === null || typeof value === "string"))
+        wrong(`(${name}) has ${JSON.stringify(key)}, which is no setting of a payload`);
+      else
+        own[camel(key)] = value === null ? undefined : read(variable, row.value, value, problems);
+    }
+    return [{ name, own }];
+  });
 }
 
 function read<T>(
@@ -244,13 +354,22 @@ function readSecret(variable: string, text: string, problems: string[]): SecretO
 }
 
 function jsonStrings(text: string): Readonly<Record<string, string>> | undefined {
+  const object = jsonObject(text);
+  if (object === undefined) return undefined;
+  const entries = Object.entries(object).flatMap(([key, item]) =>
+    key !== "" && typeof item === "string" ? [[key, item] as const] : [],
+  );
+  return Object.fromEntries(entries);
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function jsonObject(text: string): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
-    const entries = Object.entries(value).filter(
-      ([key, item]) => key !== "" && typeof item === "string",
-    );
-    return Object.fromEntries(entries);
+    return isObject(value) ? value : undefined;
   } catch {
     // Not JSON: the caller names the variable.
     return undefined;

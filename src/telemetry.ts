@@ -14,19 +14,29 @@ export interface Metrics<Table extends Readonly<Record<string, Metric>>> {
   observe<N extends keyof Table>(name: N, labels: LabelsOf<Table[N]>, value: number): void;
 }
 
+/** Of a program that may have several payloads. */
+export interface PayloadMetrics<
+  Table extends Readonly<Record<string, Metric>>,
+> extends Metrics<Table> {
+  /** The metrics as one payload records them: what there is one of for each payload carries its name. */
+  of(payload: string): Metrics<Table>;
+}
+
 type LabelsOf<M> = M extends { labels: readonly (infer L extends string)[] }
   ? Readonly<Record<L, string>>
   : Readonly<Record<string, never>>;
 
 export type WebhookMetrics = Metrics<typeof WEBHOOK_METRICS>;
 export type SidecarMetrics = Metrics<typeof SIDECAR_METRICS>;
+/** Those of a sidecar with all its payloads. */
+export type PodMetrics = PayloadMetrics<typeof SIDECAR_METRICS>;
 
 /** The part of prom-client that is needed; given by the program, because the core depends on no such library. */
 interface PromClient<R> {
   readonly Counter: new (c: PromConfig<R>) => { inc(labels: object, value: number): void };
   readonly Gauge: new (c: PromConfig<R>) => {
     set(labels: object, value: number): void;
-    reset(): void;
+    remove(labels: object): void;
   };
   readonly Histogram: new (c: PromConfig<R> & { buckets: number[] }) => {
     observe(labels: object, value: number): void;
@@ -44,22 +54,45 @@ export function createMetrics<Table extends Readonly<Record<string, Metric>>, R>
   table: Table,
   prom: PromClient<R>,
   registry: R,
-): Metrics<Table> {
+): PayloadMetrics<Table> {
   const counters = new Map<keyof Table, InstanceType<PromClient<R>["Counter"]>>();
   const gauges = new Map<keyof Table, InstanceType<PromClient<R>["Gauge"]>>();
   const histograms = new Map<keyof Table, InstanceType<PromClient<R>["Histogram"]>>();
-  for (const [name, { type, help, labels = [], buckets = [] }] of Object.entries(table)) {
-    const config = { name, help, labelNames: [...labels], registers: [registry] };
+  for (const [name, metric] of Object.entries(table)) {
+    const { type, help, buckets = [] } = metric;
+    const config = { name, help, labelNames: [...labelNames(metric)], registers: [registry] };
     if (type === "counter") counters.set(name, new prom.Counter(config));
     else if (type === "gauge") gauges.set(name, new prom.Gauge(config));
     else histograms.set(name, new prom.Histogram({ ...config, buckets: [...buckets] }));
   }
-  return {
-    add: (name, labels, value = 1) => pick(counters, name).inc(labels, value),
-    set: (name, labels, value) => pick(gauges, name).set(labels, value),
-    clear: (name) => pick(gauges, name).reset(),
-    observe: (name, labels, value) => pick(histograms, name).observe(labels, value),
+  const recorder = (common: object): Metrics<Table> => {
+    /** Labels of each gauge as this recorder has set them, by their text. */
+    const recorded = new Map<keyof Table, Map<string, object>>();
+    const all = (name: keyof Table, labels: object): object =>
+      table[name]?.perPayload === true ? { ...labels, ...common } : labels;
+    return {
+      add: (name, labels, value = 1) => pick(counters, name).inc(all(name, labels), value),
+      set(name, labels, value) {
+        const full = all(name, labels);
+        const sets = recorded.get(name) ?? new Map<string, object>();
+        recorded.set(name, sets.set(JSON.stringify(full), full));
+        pick(gauges, name).set(full, value);
+      },
+      clear(name) {
+        // Not `reset`, which would take what other payloads have set as well.
+        const gauge = pick(gauges, name);
+        for (const labels of recorded.get(name)?.values() ?? []) gauge.remove(labels);
+        recorded.delete(name);
+      },
+      observe: (name, labels, value) => pick(histograms, name).observe(all(name, labels), value),
+    };
   };
+  return { ...recorder({}), of: (payload) => recorder({ payload }) };
+}
+
+/** As they are registered and documented. */
+export function labelNames({ labels = [], perPayload }: Metric): readonly string[] {
+  return perPayload === true ? [...labels, "payload"] : labels;
 }
 
 function pick<K, V>(map: ReadonlyMap<K, V>, name: K): V {
@@ -83,6 +116,7 @@ export interface LogFields {
   readonly secret?: string;
   readonly container?: string;
   readonly part?: string;
+  readonly payload?: string;
   /** Of the repository; it never holds credentials. */
   readonly address?: string;
   /** Path of an offline bundle. */
@@ -116,4 +150,14 @@ export interface Log {
   info(fields: LogFields, message: string): void;
   warn(fields: LogFields, message: string): void;
   error(fields: LogFields, message: string): void;
+}
+
+/** A log whose every line carries some fields more. */
+export function withFields(log: Log, common: LogFields): Log {
+  return {
+    debug: (fields, message) => log.debug({ ...common, ...fields }, message),
+    info: (fields, message) => log.info({ ...common, ...fields }, message),
+    warn: (fields, message) => log.warn({ ...common, ...fields }, message),
+    error: (fields, message) => log.error({ ...common, ...fields }, message),
+  };
 }

@@ -119,6 +119,11 @@ export function served(state: Phase): Bank | null {
   return banksOf(state)[0] ?? null;
 }
 
+/** Whether the application is, or may be, on its way from one bank to another. */
+export function isSwapping({ phase }: Phase): boolean {
+  return phase === "trial" || phase === "rolling-back";
+}
+
 export function isSame(a: Target, b: Target): boolean {
   return a.channel === b.channel && a.sequence === b.sequence && a.version === b.version;
 }

@@ -15,6 +15,12 @@ export interface Row<T> {
   readonly otherwise?: string;
   /** Whether the sidecar needs to know it: it then travels as one environment variable. */
   readonly sidecar: boolean;
+  /**
+   * Where a pod has several payloads, each may state a row of the updates by suffix, and what is stated without one is the default of
+   * all. Not so: `own` belongs to one payload and is no other's default; `repository` is a default only for payloads of the same
+   * repository; `pod` holds for the pod as a whole and takes no suffix.
+   */
+  readonly payload?: "own" | "repository" | "pod";
 }
 
 export type Section = "Updates" | "Secrets" | "Gate" | "Sidecar";

@@ -49,7 +49,7 @@ export const SIDECAR = {
     section: "Sidecar",
     help: "Memory limit of the sidecar.",
     value: v.bytes("64Mi", "16Gi"),
-    otherwise: "128Mi, and secrets-size where there are secrets",
+    otherwise: "128Mi, 16Mi for each payload beside main, and secrets-size where there are secrets",
     sidecar: false,
   },
   "log-level": {

@@ -12,6 +12,7 @@ export const UPDATES = {
     value: v.channelRef,
     otherwise: "the pod has no payload",
     sidecar: true,
+    payload: "own",
   },
   repository: {
     section: "Updates",
@@ -19,6 +20,7 @@ export const UPDATES = {
     value: repositoryUrl,
     otherwise: "the cluster's default",
     sidecar: true,
+    payload: "repository",
   },
   "repository-mirrors": {
     section: "Updates",
@@ -26,6 +28,7 @@ export const UPDATES = {
     value: repositoryUrls,
     otherwise: "the cluster's default, or none where the pod names a repository",
     sidecar: true,
+    payload: "repository",
   },
   "repository-credentials": {
     section: "Updates",
@@ -33,6 +36,7 @@ export const UPDATES = {
     value: v.objectName,
     otherwise: "the repository is read without credentials",
     sidecar: false,
+    payload: "repository",
   },
   "import-volume": {
     section: "Updates",
@@ -47,6 +51,7 @@ export const UPDATES = {
     value: v.objectName,
     otherwise: "the public authorities that Node knows",
     sidecar: false,
+    payload: "repository",
   },
   "trust-root": {
     section: "Updates",
@@ -54,13 +59,15 @@ export const UPDATES = {
     value: v.objectName,
     default: "edgesync-trust-root",
     sidecar: false,
+    payload: "repository",
   },
   "payload-path": {
     section: "Updates",
-    help: "Where the payload volume is mounted in the application's containers; the release is under current/ in it.",
+    help: "Where the payload volume is mounted in the application's containers; the release is under current/ in it. Each payload beside main states its own.",
     value: v.absolutePath,
     default: "/payload",
     sidecar: false,
+    payload: "own",
   },
   "payload-containers": {
     section: "Updates",
@@ -71,10 +78,11 @@ export const UPDATES = {
   },
   "payload-storage": {
     section: "Updates",
-    help: "Where the payload lives: ephemeral ends with the pod, a claim outlives it.",
+    help: "Where the payload lives: ephemeral ends with the pod, a claim outlives it. No two payloads of a pod share a claim.",
     value: v.payloadStorage,
     default: "ephemeral",
     sidecar: false,
+    payload: "own",
   },
   "payload-size": {
     section: "Updates",
@@ -82,6 +90,7 @@ export const UPDATES = {
     value: v.bytes("1Mi", "16Ti"),
     otherwise: "what the volume has room for",
     sidecar: true,
+    payload: "own",
   },
   site: {
     section: "Updates",
@@ -90,6 +99,7 @@ export const UPDATES = {
     otherwise:
       "the cluster's default, else the node's name, else a random one that is kept on the payload volume",
     sidecar: true,
+    payload: "pod",
   },
   "poll-interval": {
     section: "Updates",
@@ -126,6 +136,7 @@ export const UPDATES = {
     value: v.duration("2s", "10m"),
     default: "30s",
     sidecar: false,
+    payload: "pod",
   },
   health: {
     section: "Updates",

@@ -32,6 +32,7 @@ export const WORKLOAD = {
     value: v.dnsLabel,
     otherwise: "updates are held through the control port only",
     sidecar: false,
+    payload: "pod",
   },
   "hold-limit": {
     section: "Updates",

@@ -39,11 +39,11 @@ function takenVolumes(
   wanted: readonly Volume[],
   injected: boolean,
 ): readonly string[] {
-  const names: readonly string[] = Object.values(VOLUMES);
+  const names = new Set<string>([...Object.values(VOLUMES), ...wanted.map(({ name }) => name)]);
   return (spec.volumes ?? []).flatMap((volume, index) => {
     const own = wanted.find(({ name }) => name === volume.name);
     const ours = injected && own !== undefined && sourceOf(own) === sourceOf(volume);
-    return names.includes(volume.name) && !ours
+    return names.has(volume.name) && !ours
       ? [`spec.volumes[${index}].name is ${volume.name}, a name of the injection's own`]
       : [];
   });

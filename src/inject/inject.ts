@@ -7,8 +7,8 @@ import { POD_LABEL } from "#core/annotations.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { sameJson } from "#core/json-patch.ts";
-import { hasAnnotations, readAnnotations } from "#core/pod-options.ts";
-import type { PodOptions } from "#core/pod-options.ts";
+import { hasAnnotations, payloadsOf, readAnnotations } from "#core/pod-options.ts";
+import type { Payload, PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
 import type { SkipReason } from "#core/reasons.ts";
 import { SETTINGS, variableOf } from "#core/settings.ts";
@@ -16,6 +16,7 @@ import { adoptList, adoptSidecar } from "./adopt.ts";
 import type { ClusterOptions } from "./cluster.ts";
 import { conflicts, mountConflicts } from "./conflicts.ts";
 import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
+import { payloadVolumes } from "./payload-volumes.ts";
 import { places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
@@ -64,7 +65,6 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
   const found = places(spec, "initContainers").find(isOurs);
   const at = sidecarIndex(spec, found);
   const { targets, problems: strangers } = findTargets(pod, spec, options, at);
-  const payload = (targets?.payload ?? []).filter(runsOn);
   const known = probesBefore(found);
   const wrong = [
     ...(label === undefined || label === "true"
@@ -73,12 +73,15 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
     ...problems,
     ...requirements(annotations, options, cluster),
     ...strangers,
-    ...importProblems(options, spec),
-    ...leverProblems(options, spec, payload),
-    ...trialProblems(
-      options,
-      payload.filter(({ container }) => !known.has(container.name)),
-    ),
+    ...importProblems(annotations, options, spec),
+    ...payloadsOf(options).flatMap((payload) => {
+      const having = (targets?.payloads.get(payload.name) ?? []).filter(runsOn);
+      const fresh = having.filter(({ container }) => !known.has(container.name));
+      return [
+        ...leverProblems(annotations, payload, spec, having),
+        ...trialProblems(annotations, payload, fresh),
+      ];
+    }),
   ];
   const taken = fieldConflicts(spec, options, cluster, targets, found);
   if (wrong.length > 0 || taken.length > 0 || targets === undefined)
@@ -118,13 +121,20 @@ function bytesOf(annotations: Readonly<Record<string, string>>): number {
 const MESSAGE_LIMIT = 8_192;
 
 function deny(code: ErrorCode, problems: readonly string[]): Injection {
-  const all = problems.join("; ");
+  // Two payloads may have the same thing against one field.
+  const all = [...new Set(problems)].join("; ");
   const message = all.length > MESSAGE_LIMIT ? `${all.slice(0, MESSAGE_LIMIT)}…` : all;
   return { kind: "deny", code, message };
 }
 
-function hasLever({ channel, onUpdate }: Partial<PodOptions>): boolean {
-  return channel !== undefined && onUpdate?.kind === "restart";
+function hasLever({ options }: { readonly options: Partial<PodOptions> }): boolean {
+  return options.channel !== undefined && options.onUpdate?.kind === "restart";
+}
+
+/** The containers that a new release restarts through their probes, by name. */
+function withLevers(payloads: readonly Payload[], targets: Targets | undefined): Set<string> {
+  const places = payloads.filter(hasLever).flatMap(({ name }) => targets?.payloads.get(name) ?? []);
+  return new Set(places.filter(runsOn).map(({ container }) => container.name));
 }
 
 /** A field for each thing in the way. Options that could not be read are left out of it. */
@@ -135,9 +145,15 @@ function fieldConflicts(
   targets: Targets | undefined,
   found: Place | undefined,
 ): readonly string[] {
-  const { channel, payloadPath, secretsPath, secrets }: Partial<PodOptions> = options;
+  const { secretsPath, secrets }: Partial<PodOptions> = options;
   const { payloadStorage, secretsSize }: Partial<PodOptions> = options;
-  const readable = payloadStorage !== undefined && secretsSize !== undefined;
+  const volumes = payloadVolumes(options);
+  const readable =
+    payloadStorage !== undefined &&
+    secretsSize !== undefined &&
+    volumes.every(
+      ({ options: own }: { options: Partial<PodOptions> }) => own.payloadStorage !== undefined,
+    );
   const again = found !== undefined;
   const inTargets = (
     list: readonly Place[] | undefined,
@@ -147,15 +163,18 @@ function fieldConflicts(
     path === undefined
       ? []
       : (list ?? []).flatMap((place) => mountConflicts(place, path, volume, again));
-  const payload = channel === undefined ? [] : (targets?.payload ?? []);
+  const payload = volumes.length === 0 ? [] : (targets?.payload ?? []);
+  const levers = withLevers(volumes, targets);
   const known = probesBefore(found);
   return [
     ...conflicts(spec, cluster.sidecarPort, readable ? volumesOf(options) : [], again),
-    ...inTargets(payload, payloadPath, VOLUMES.payload),
+    ...volumes.flatMap(({ name, payload: { volume }, options: own }) =>
+      inTargets(targets?.payloads.get(name), own.payloadPath, volume),
+    ),
     ...inTargets(secrets?.length === 0 ? [] : targets?.secrets, secretsPath, VOLUMES.secrets),
     ...payload
       .filter((place) => runsOn(place) && !known.has(place.container.name))
-      .flatMap((place) => probeConflicts(place, hasLever(options))),
+      .flatMap((place) => probeConflicts(place, levers.has(place.container.name))),
   ];
 }
 
@@ -177,6 +196,7 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts): Pod {
     options,
     cluster,
     app,
+    payloads: targets.payloads,
     identity: identityOf(options, spec, targets.main.container, readers),
     resources: resourcesOf(options, others),
     serviceAccount: spec.serviceAccountName || "default",
@@ -217,7 +237,8 @@ function mounted(
   const isIn = (those: readonly Place[]): boolean =>
     those.some((place) => place.list === list && place.index === index);
   const mounts: VolumeMount[] = [];
-  if (options.channel !== undefined && isIn(targets.payload)) mounts.push(payloadMount(options));
+  for (const payload of payloadVolumes(options))
+    if (isIn(targets.payloads.get(payload.name) ?? [])) mounts.push(payloadMount(payload));
   if (options.secrets.length > 0 && isIn(targets.secrets)) mounts.push(secretsMount(options));
   if (mounts.length === 0) return container;
   const volumeMounts = adoptList(container.volumeMounts, mounts, ({ mountPath }) => mountPath);
@@ -232,20 +253,22 @@ function throughSidecar({ options, cluster, targets, found }: Parts): {
   readonly list: readonly AppProbes[];
   readonly rewrite: (place: Place, container: Container) => Container;
 } {
-  if (options.channel === undefined) return { list: [], rewrite: (_, container) => container };
+  const payloads = payloadsOf(options);
+  if (payloads.length === 0) return { list: [], rewrite: (_, container) => container };
   const before = probesBefore(found);
-  const lever = hasLever(options);
+  const levers = withLevers(payloads, targets);
   const windowMs = options.restartWindow;
   const own = targets.payload.filter(runsOn);
   const list = own.map(
-    ({ container }) => before.get(container.name) ?? appProbes(container, windowMs, lever),
+    ({ container }) =>
+      before.get(container.name) ?? appProbes(container, windowMs, levers.has(container.name)),
   );
   return {
     list,
     rewrite(place, container) {
       const probes = list.find((one) => one.container === container.name);
-      const fresh = lever && probes !== undefined && !before.has(container.name);
-      return fresh && runsOn(place)
+      const fresh = probes !== undefined && !before.has(container.name);
+      return fresh && levers.has(container.name) && runsOn(place)
         ? withLever(container, probes, windowMs, cluster.sidecarPort)
         : container;
     },

@@ -1,7 +1,9 @@
 /** What the annotations require of each other, of the pod and of the operator's lists: a sentence for each thing that is wrong. */
 import { ANNOTATIONS, PREFIX } from "#core/annotations.ts";
 import type { Section } from "#core/annotations.ts";
-import type { PodOptions } from "#core/pod-options.ts";
+import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
+import { payloadsOf } from "#core/pod-options.ts";
+import type { Payload, PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
@@ -26,32 +28,50 @@ function hasSecrets(annotations: Annotations): boolean {
   return Object.keys(annotations).some((key) => key.startsWith(`${PREFIX}secret.`));
 }
 
+/** A payload's options of which those that could not be read are undefined. */
+interface ReadPayload {
+  readonly name: string;
+  readonly options: ReadOptions;
+}
+
+/** The annotation as the pod states it for a payload: its own, or the one that it has from `main`. */
+function keyOf(annotations: Annotations, key: string, { name }: ReadPayload): string {
+  const own = keyFor(key, name);
+  return PREFIX + (has(annotations, own) ? own : key);
+}
+
 export function requirements(
   annotations: Annotations,
-  options: ReadOptions,
+  options: PodOptions,
   cluster: ClusterOptions,
 ): readonly string[] {
+  const payloads: readonly ReadPayload[] = payloadsOf(options);
   return [
     ...neededTogether(annotations, options, cluster),
-    ...notAllowed(options, cluster),
+    ...notAllowed(annotations, options, payloads, cluster),
+    ...payloads.flatMap((payload) => trialOrder(annotations, payload)),
     ...outOfOrder(options),
     ...mountPaths(annotations, options),
+    ...sharedClaims(annotations, payloads),
   ];
 }
 
 function neededTogether(
   annotations: Annotations,
-  options: ReadOptions,
+  options: PodOptions,
   cluster: ClusterOptions,
 ): readonly string[] {
   const problems: string[] = [];
   const channel = has(annotations, "channel");
   const secrets = hasSecrets(annotations);
-  if (!channel && !secrets)
+  if (!channel && options.payloads.length === 0 && !secrets)
     problems.push(
       `the pod has neither ${PREFIX}channel nor ${PREFIX}secret.<name>; at least one is needed`,
     );
-  if (channel && !has(annotations, "repository") && cluster.repository === undefined)
+  const withoutOne = [...(channel ? [MAIN_PAYLOAD] : []), ...options.payloads.map((p) => p.name)]
+    .filter((name) => !has(annotations, keyFor("repository", name)))
+    .some(() => !has(annotations, "repository"));
+  if (withoutOne && cluster.repository === undefined)
     problems.push(`${PREFIX}repository is needed: the cluster has no default`);
   if (secrets && !has(annotations, "vault-address") && cluster.vaultAddress === undefined)
     problems.push(`${PREFIX}vault-address is needed: the cluster has no default`);
@@ -62,32 +82,68 @@ function neededTogether(
   return problems;
 }
 
-function notAllowed(options: ReadOptions, cluster: ClusterOptions): readonly string[] {
+function notAllowed(
+  annotations: Annotations,
+  options: ReadOptions,
+  payloads: readonly ReadPayload[],
+  cluster: ClusterOptions,
+): readonly string[] {
   const repositories = [...cluster.repositoryMirrors, ...cluster.repositories];
-  const lists = [
-    ["image", options.image, cluster.image, cluster.images],
-    ["repository", options.repository, cluster.repository, repositories],
-    ...(options.repositoryMirrors ?? []).map(
-      (mirror) => ["repository-mirrors", mirror, cluster.repository, repositories] as const,
+  // Also where nothing follows a channel of it yet.
+  const all = payloads.length === 0 ? [{ name: MAIN_PAYLOAD, options }] : payloads;
+  const addresses = all.flatMap((payload) => [
+    [keyOf(annotations, "repository", payload), payload.options.repository] as const,
+    ...(payload.options.repositoryMirrors ?? []).map(
+      (mirror) => [keyOf(annotations, "repository-mirrors", payload), mirror] as const,
     ),
-    ["vault-address", options.vaultAddress, cluster.vaultAddress, cluster.vaultAddresses],
+  ]);
+  const lists = [
+    [`${PREFIX}image`, options.image, cluster.image, cluster.images],
+    ...addresses.map(([key, address]) => [key, address, cluster.repository, repositories] as const),
+    [`${PREFIX}vault-address`, options.vaultAddress, cluster.vaultAddress, cluster.vaultAddresses],
   ] as const;
   return lists.flatMap(([key, value, fallback, list]) => {
     if (value === undefined || isAllowed(value, fallback, list)) return [];
     const allowed = [...(fallback === undefined ? [] : [fallback]), ...list];
     return [
-      `${PREFIX}${key} is ${JSON.stringify(value)}, which the operator does not allow; allowed: ${allowed.join(", ") || "none"}`,
+      `${key} is ${JSON.stringify(value)}, which the operator does not allow; allowed: ${allowed.join(", ") || "none"}`,
     ];
+  });
+}
+
+function trialOrder(annotations: Annotations, payload: ReadPayload): readonly string[] {
+  const { trialDuration, trialTimeout } = payload.options;
+  if (trialDuration === undefined || trialTimeout === undefined || trialTimeout > trialDuration)
+    return [];
+  const [timeout, duration] = ["trial-timeout", "trial-duration"].map((key) =>
+    keyOf(annotations, key, payload),
+  );
+  return [
+    `${timeout} is ${formatDuration(trialTimeout)}; it must be longer than ${duration}, ${formatDuration(trialDuration)}`,
+  ];
+}
+
+/** Two machines in one folder would each sweep what the other has fetched. */
+function sharedClaims(
+  annotations: Annotations,
+  payloads: readonly ReadPayload[],
+): readonly string[] {
+  const first = new Map<string, string>();
+  return payloads.flatMap((payload) => {
+    const { payloadStorage: storage } = payload.options;
+    if (storage?.kind !== "claim") return [];
+    const key = keyOf(annotations, "payload-storage", payload);
+    const other = first.get(storage.claim);
+    if (other === undefined) first.set(storage.claim, key);
+    return other === undefined
+      ? []
+      : [`${key} is claim/${storage.claim}, which ${other} has; each payload needs its own`];
   });
 }
 
 function outOfOrder(options: ReadOptions): readonly string[] {
   const problems: string[] = [];
-  const { trialDuration, trialTimeout, secretsSize, memoryLimit, memoryRequest } = options;
-  if (trialDuration !== undefined && trialTimeout !== undefined && trialTimeout <= trialDuration)
-    problems.push(
-      `${PREFIX}trial-timeout is ${formatDuration(trialTimeout)}; it must be longer than ${PREFIX}trial-duration, ${formatDuration(trialDuration)}`,
-    );
+  const { secretsSize, memoryLimit, memoryRequest } = options;
   if (memoryLimit !== undefined && secretsSize !== undefined && options.secrets?.length !== 0) {
     const least = secretsSize + LEAST_MEMORY;
     if (memoryLimit < least)
@@ -111,52 +167,67 @@ export function isWithin(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
 }
 
-function mountPaths(annotations: Annotations, options: ReadOptions): readonly string[] {
+function mountPaths(annotations: Annotations, options: PodOptions): readonly string[] {
+  const others = options.payloads.map(
+    ({ name, own }) => [keyFor("payload-path", name), own.payloadPath] as const,
+  );
   const paths = [
-    ["payload-path", has(annotations, "channel") ? options.payloadPath : undefined],
-    ["secrets-path", hasSecrets(annotations) ? options.secretsPath : undefined],
-  ] as const;
-  const problems = paths.flatMap(([key, path]) =>
-    path !== undefined && SYSTEM_PATHS.some((system) => isWithin(path, system))
-      ? [`${PREFIX}${key} is ${path}; ${SYSTEM_PATHS.join(", ")} belong to the system`]
+    ["payload-path", has(annotations, "channel") ? options.payloadPath : undefined] as const,
+    ...others,
+    ["secrets-path", hasSecrets(annotations) ? options.secretsPath : undefined] as const,
+  ].flatMap(([key, path]) => (path === undefined ? [] : [{ key: PREFIX + key, path }]));
+  const system = paths.flatMap(({ key, path }) =>
+    SYSTEM_PATHS.some((system) => isWithin(path, system))
+      ? [`${key} is ${path}; ${SYSTEM_PATHS.join(", ")} belong to the system`]
       : [],
   );
-  const [[, payload], [, secrets]] = paths;
-  if (payload !== undefined && secrets !== undefined)
-    if (isWithin(payload, secrets) || isWithin(secrets, payload))
-      problems.push(
-        `${PREFIX}payload-path ${payload} and ${PREFIX}secrets-path ${secrets} must not lie in each other`,
-      );
-  return problems;
+  const nested = paths.flatMap((one, index) =>
+    paths
+      .slice(index + 1)
+      .filter(({ path }) => isWithin(one.path, path) || isWithin(path, one.path))
+      .map(
+        (other) =>
+          `${one.key} ${one.path} and ${other.key} ${other.path} must not lie in each other`,
+      ),
+  );
+  return [...system, ...nested];
 }
 
 /** The volume of bundles is one that the pod brings along. */
 export function importProblems(
-  { channel, importVolume }: ReadOptions,
+  annotations: Annotations,
+  options: PodOptions,
   spec: PodSpec,
 ): readonly string[] {
-  if (channel === undefined || importVolume === undefined) return [];
   const own = (spec.volumes ?? []).map(({ name }) => name).filter((name) => !isInjected(name));
-  if (own.includes(importVolume)) return [];
-  return [
-    `${PREFIX}import-volume is ${importVolume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
-  ];
+  return payloadsOf(options).flatMap((payload) => {
+    const { importVolume }: ReadOptions = payload.options;
+    if (importVolume === undefined || own.includes(importVolume)) return [];
+    const key = keyOf(annotations, "import-volume", payload);
+    return [
+      `${key} is ${importVolume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
+    ];
+  });
 }
 
+/** Whether a volume has a name that the injection gives. */
 function isInjected(volume: string): boolean {
-  return Object.values<string>(VOLUMES).includes(volume);
+  return Object.values<string>(VOLUMES).some(
+    (ours) => volume === ours || volume.startsWith(`${ours}-`),
+  );
 }
 
 /** What must be so in the pod for the restart lever to do what it says. */
 export function leverProblems(
-  options: ReadOptions,
+  annotations: Annotations,
+  payload: ReadPayload,
   spec: PodSpec,
-  payload: readonly { readonly container: Container }[],
+  having: readonly { readonly container: Container }[],
 ): readonly string[] {
-  if (options.channel === undefined || options.onUpdate?.kind !== "restart") return [];
+  if (payload.options.onUpdate?.kind !== "restart") return [];
   const policies = [
     ["spec.restartPolicy", spec.restartPolicy] as const,
-    ...payload.map(
+    ...having.map(
       ({ container }) =>
         [`restartPolicy of container ${container.name}`, container.restartPolicy] as const,
     ),
@@ -164,7 +235,7 @@ export function leverProblems(
   return policies.flatMap(([field, policy]) =>
     policy === "Never" || policy === "OnFailure"
       ? [
-          `${field} is ${policy}, so a container that is stopped for a new release would not start again; set ${PREFIX}on-update: none`,
+          `${field} is ${policy}, so a container that is stopped for a new release would not start again; set ${keyOf(annotations, "on-update", payload)}: none`,
         ]
       : [],
   );
@@ -176,19 +247,24 @@ export function leverProblems(
  * @param fresh the containers with the lever whose probes are still their own
  */
 export function trialProblems(
-  { channel, onUpdate, trialDuration, trialTimeout, restartWindow }: ReadOptions,
+  annotations: Annotations,
+  payload: ReadPayload,
   fresh: readonly { readonly container: Container }[],
 ): readonly string[] {
-  if (channel === undefined || onUpdate?.kind !== "restart") return [];
+  const { onUpdate, trialDuration, trialTimeout, restartWindow } = payload.options;
+  if (onUpdate?.kind !== "restart") return [];
   if (trialDuration === undefined || trialTimeout === undefined || restartWindow === undefined)
     return [];
   // Said already.
   if (trialTimeout <= trialDuration) return [];
+  const [timeout, duration] = ["trial-timeout", "trial-duration"].map((key) =>
+    keyOf(annotations, key, payload),
+  );
   return fresh.flatMap(({ container }) => {
     const ms = restartMs(container, restartWindow);
     return trialTimeout <= ms + trialDuration
       ? [
-          `${PREFIX}trial-timeout is ${formatDuration(trialTimeout)}; it must be longer than ${formatDuration(ms + trialDuration)}: a restart of container ${container.name} takes up to ${formatDuration(ms)} (${PREFIX}restart-window, or its livenessProbe), and ${PREFIX}trial-duration comes after it`,
+          `${timeout} is ${formatDuration(trialTimeout)}; it must be longer than ${formatDuration(ms + trialDuration)}: a restart of container ${container.name} takes up to ${formatDuration(ms)} (${PREFIX}restart-window, or its livenessProbe), and ${duration} comes after it`,
         ]
       : [];
   });
@@ -201,30 +277,43 @@ export function warnings(
   spec: PodSpec,
   targets: Targets,
 ): readonly string[] {
-  const found: string[] = [];
-  if (options.channel !== undefined) {
-    if (options.payloadStorage.kind === "ephemeral") {
-      found.push(
-        `${PREFIX}payload-storage is ephemeral: each new pod downloads the whole payload; claim/<name> keeps it`,
-      );
-      if (options.payloadSize === undefined && limitsStorage(spec.containers ?? []))
-        found.push(
-          `${PREFIX}payload-size is not set, and the pod's ephemeral-storage limits count the payload: past them it is evicted`,
-        );
-    }
-    if (options.health.kind === "probe" && !targets.payload.filter(runsOn).some(hasProbe))
-      found.push(
-        `${PREFIX}health is probe, but no container with the payload has an http, tcp or grpc probe: a trial can only watch starts`,
-      );
-  }
+  const payloads = payloadsOf(options);
+  const found = payloads.flatMap((payload) =>
+    payloadWarnings(annotations, payload, spec, targets.payloads.get(payload.name) ?? []),
+  );
   const idle: readonly (readonly [Section, boolean, string])[] = [
-    ["Updates", options.channel !== undefined, "channel"],
+    ["Updates", payloads.length > 0, "channel"],
     ["Secrets", options.secrets.length > 0, "secret.<name>"],
   ];
   for (const [section, used, needed] of idle)
     for (const [key, row] of Object.entries(ANNOTATIONS))
       if (!used && row.section === section && has(annotations, key))
         found.push(`${PREFIX}${key} has no effect without ${PREFIX}${needed}`);
+  return found;
+}
+
+function payloadWarnings(
+  annotations: Annotations,
+  payload: Payload,
+  spec: PodSpec,
+  having: Targets["payload"],
+): readonly string[] {
+  const { payloadStorage, payloadSize, health } = payload.options;
+  const found: string[] = [];
+  const own = (key: string): string => PREFIX + keyFor(key, payload.name);
+  if (payloadStorage.kind === "ephemeral") {
+    found.push(
+      `${own("payload-storage")} is ephemeral: each new pod downloads the whole payload; claim/<name> keeps it`,
+    );
+    if (payloadSize === undefined && limitsStorage(spec.containers ?? []))
+      found.push(
+        `${own("payload-size")} is not set, and the pod's ephemeral-storage limits count the payload: past them it is evicted`,
+      );
+  }
+  if (health.kind === "probe" && !having.filter(runsOn).some(hasProbe))
+    found.push(
+      `${keyOf(annotations, "health", payload)} is probe, but no container with the payload has an http, tcp or grpc probe: a trial can only watch starts`,
+    );
   return found;
 }
 

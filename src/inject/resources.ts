@@ -1,4 +1,5 @@
 /** CPU and memory of the sidecar. Requests and limits are always set: a quota or a LimitRange would refuse the pod otherwise. */
+import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { cpu, formatBytes } from "#core/values.ts";
 import type { Container, Resources } from "./pod.ts";
@@ -7,6 +8,8 @@ import { ephemeralBytes } from "./volumes.ts";
 
 /** Memory of the sidecar itself: the tmpfs for the secrets comes on top, because its pages are charged to the sidecar. */
 const OWN_MEMORY = 128 * 2 ** 20;
+/** What one more payload takes: its machine, its metadata, and the buffers of a download beside another one. */
+const PAYLOAD_MEMORY = 16 * 2 ** 20;
 /** The least that a memory limit must leave above the tmpfs. */
 export const LEAST_MEMORY: number = 64 * 2 ** 20;
 /** Millicores. Enough to start in a second and to apply a delta, too little to starve the application on a small machine. */
@@ -27,7 +30,8 @@ export interface Amounts {
 export function amountsOf(options: PodOptions, guaranteed: boolean): Amounts {
   const { cpuRequest, memoryRequest } = options;
   const tmpfs = options.secrets.length > 0 ? options.secretsSize : 0;
-  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + tmpfs;
+  const more = Math.max(0, payloadsOf(options).length - 1) * PAYLOAD_MEMORY;
+  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + more + tmpfs;
   if (!guaranteed)
     return {
       cpuRequest,
@@ -77,10 +81,16 @@ export function limitsStorage(containers: readonly Container[]): boolean {
 }
 
 function ephemeralLimit(options: PodOptions, others: readonly Container[]): string | undefined {
-  const { channel, payloadSize, payloadStorage } = options;
-  const counted = channel !== undefined && payloadStorage.kind === "ephemeral";
-  if (!counted || payloadSize === undefined || !limitsStorage(others)) return undefined;
-  return formatBytes(ephemeralBytes(payloadSize) + LOG_BYTES);
+  const sizes = payloadsOf(options)
+    .filter((payload) => payload.options.payloadStorage.kind === "ephemeral")
+    .map((payload) => payload.options.payloadSize);
+  if (sizes.length === 0 || !limitsStorage(others)) return undefined;
+  let sum = LOG_BYTES;
+  for (const size of sizes) {
+    if (size === undefined) return undefined;
+    sum += ephemeralBytes(size);
+  }
+  return formatBytes(sum);
 }
 
 /** Divided by and not multiplied with a fraction, which would be rounded: 700m is 0.7. */

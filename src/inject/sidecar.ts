@@ -1,11 +1,16 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
+import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
-import { toEnv, variableOf } from "#core/settings.ts";
+import { MAIN_PAYLOAD } from "#core/payloads.ts";
+import { payloadSettings, settingsVersion, toEnv, variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { ClusterOptions } from "./cluster.ts";
 import { FILES, PATHS, SIDECAR } from "./names.ts";
+import { payloadVolumes } from "./payload-volumes.ts";
+import type { PayloadVolumes } from "./payload-volumes.ts";
 import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
+import type { Targets } from "./targets.ts";
 import { sidecarMounts } from "./volumes.ts";
 
 const DEFAULT_ID = 65_532;
@@ -53,6 +58,7 @@ export interface SidecarParts {
   readonly identity: Identity;
   readonly resources: Resources;
   readonly app: readonly AppProbes[];
+  readonly payloads: Targets["payloads"];
   readonly serviceAccount: string;
 }
 
@@ -95,32 +101,45 @@ function timing(periodSeconds: number, failureThreshold: number): object {
   return { periodSeconds, timeoutSeconds: 5, successThreshold: 1, failureThreshold };
 }
 
-function settingsOf({ options, cluster, identity, app, serviceAccount }: SidecarParts): Settings {
-  const payload = options.channel !== undefined;
+function settingsOf(parts: SidecarParts): Settings {
+  const volumes = payloadVolumes(parts.options);
+  const main = volumes.find(({ name }) => name === MAIN_PAYLOAD);
+  const settings = settingsWith(parts, main, volumes.length);
+  const payloads = volumes
+    .filter((payload) => payload !== main)
+    .map((payload) =>
+      payloadSettings(payload.name, settingsWith(parts, payload, volumes.length), settings),
+    );
+  return { ...settings, payloads, settingsVersion: settingsVersion(payloads) };
+}
+
+/** @param payload the one whose settings they are; undefined where none is meant */
+function settingsWith(
+  { options, cluster, identity, app, payloads, serviceAccount }: SidecarParts,
+  payload: PayloadVolumes | undefined,
+  count: number,
+): Settings {
   const secrets = options.secrets.length > 0;
+  const own = payload?.options ?? options;
+  const having = payloads.get(payload?.name ?? "")?.map(({ container }) => container.name);
   return {
-    ...options,
+    ...own,
+    payloads: [],
     settingsVersion: 1,
-    repository: payload ? (options.repository ?? cluster.repository) : undefined,
-    repositoryMirrors: payload ? mirrorsOf(options, cluster) : undefined,
-    site: payload ? (options.site ?? cluster.site) : undefined,
+    repository: payload && (own.repository ?? cluster.repository),
+    repositoryMirrors: payload && mirrorsOf(own, cluster),
+    site: count > 0 ? (options.site ?? cluster.site) : undefined,
     vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
     vaultRole: secrets ? (options.vaultRole ?? serviceAccount) : undefined,
     podName: undefined,
     podNamespace: undefined,
     podUid: undefined,
     nodeName: undefined,
-    payloadDir: payload ? PATHS.payload : undefined,
-    trustRootFile: payload ? `${PATHS.trust}/${FILES.root}` : undefined,
-    repositoryCaFile:
-      payload && options.repositoryCa !== undefined
-        ? `${PATHS.repositoryCa}/${FILES.ca}`
-        : undefined,
-    repositoryCredentialsDir:
-      payload && options.repositoryCredentials !== undefined
-        ? PATHS.repositoryCredentials
-        : undefined,
-    importDir: payload && options.importVolume !== undefined ? PATHS.import : undefined,
+    payloadDir: payload?.payload.path,
+    trustRootFile: payload && `${payload.trust.path}/${FILES.root}`,
+    repositoryCaFile: payload?.repositoryCa && `${payload.repositoryCa.path}/${FILES.ca}`,
+    repositoryCredentialsDir: payload?.repositoryCredentials?.path,
+    importDir: payload?.imports?.path,
     secretsDir: secrets ? PATHS.secrets : undefined,
     tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultCaFile:
@@ -128,6 +147,8 @@ function settingsOf({ options, cluster, identity, app, serviceAccount }: Sidecar
     secretsMode: identity.secretsMode,
     port: cluster.sidecarPort,
     app,
+    // With one payload, every container in the list is there for it.
+    workloadContainers: count > 1 ? having : undefined,
   };
 }
 
@@ -142,7 +163,7 @@ function mirrorsOf(
 
 /** By the names that all programs know. The sidecar asks only the repository through a proxy. */
 function proxyVariables({ options, cluster }: SidecarParts): readonly EnvVar[] {
-  if (options.channel === undefined) return [];
+  if (payloadsOf(options).length === 0) return [];
   return Object.entries(cluster.proxy).map(([name, value]) => ({
     name,
     value: literal(value),

@@ -1,5 +1,6 @@
 /** Which containers are meant: the main one, those with the payload, those with the secrets. */
 import { PREFIX } from "#core/annotations.ts";
+import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { MAIN_CONTAINER_ANNOTATION, MESH_PROXIES, SIDECAR } from "./names.ts";
 import { fieldOf, isNativeSidecar, places } from "./pod.ts";
@@ -7,7 +8,9 @@ import type { Place, Pod, PodSpec } from "./pod.ts";
 
 export interface Targets {
   readonly main: Place;
+  /** Those with any payload, and with each of them. */
   readonly payload: readonly Place[];
+  readonly payloads: ReadonlyMap<string, readonly Place[]>;
   readonly secrets: readonly Place[];
 }
 
@@ -50,13 +53,27 @@ export function findTargets(
       else return [place];
       return [];
     });
-  const payload = named("payload-containers", options.payloadContainers);
+  const ofMain = named("payload-containers", options.payloadContainers);
+  const ofOthers = (options.payloads ?? []).map(({ name, own }) => {
+    const { payloadContainers: names } = own;
+    // What it has from main has been looked up already.
+    const same = names === options.payloadContainers;
+    return [name, names, same ? ofMain : named(keyFor("payload-containers", name), names)] as const;
+  });
   const secrets = named("secrets-containers", options.secretsContainers);
   if (main === undefined) return { targets: undefined, problems };
+  const payloads = new Map(
+    [[MAIN_PAYLOAD, options.payloadContainers, ofMain] as const, ...ofOthers].map(
+      ([name, names, found]) => [name, names === undefined ? [main] : found] as const,
+    ),
+  );
+  if (options.channel === undefined && ofOthers.length > 0) payloads.delete(MAIN_PAYLOAD);
+  const any = [...payloads.values()].flat();
   return {
     targets: {
       main,
-      payload: options.payloadContainers === undefined ? [main] : payload,
+      payload: any.filter((place, index) => any.indexOf(place) === index),
+      payloads,
       secrets: options.secretsContainers === undefined ? [main] : secrets,
     },
     problems,

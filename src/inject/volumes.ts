@@ -2,6 +2,8 @@
 import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes } from "#core/values.ts";
 import { FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
+import { payloadVolumes } from "./payload-volumes.ts";
+import type { Mount, PayloadVolumes } from "./payload-volumes.ts";
 import type { Volume, VolumeMount } from "./pod.ts";
 
 /** 0444: the owner is root and the sidecar is not, so a stricter mode would lock it out. */
@@ -11,23 +13,23 @@ const TOKEN_LIFE_S = 3600;
 
 type Source = Readonly<Record<string, unknown>>;
 
-/** Which volumes a pod needs; the keys are those of {@link VOLUMES}, in the order in which they are added. */
+/** Which volumes a pod needs, in the order in which they are added. */
 export function volumesOf(options: PodOptions): readonly Volume[] {
   const volumes: (Volume & Source)[] = [];
   const configMap = (volume: string, name: string, file: string): void => {
     const items = [{ key: file, path: file }];
     volumes.push({ name: volume, configMap: { name, items, defaultMode: READABLE } });
   };
-  if (options.channel !== undefined) {
-    volumes.push({ name: VOLUMES.payload, ...payloadSource(options) });
-    configMap(VOLUMES.trust, options.trustRoot, FILES.root);
-    if (options.repositoryCa !== undefined)
-      configMap(VOLUMES.repositoryCa, options.repositoryCa, FILES.ca);
-    if (options.repositoryCredentials !== undefined) {
+  for (const { options: own, ...at } of payloadVolumes(options)) {
+    volumes.push({ name: at.payload.volume, ...payloadSource(own) });
+    configMap(at.trust.volume, own.trustRoot, FILES.root);
+    if (own.repositoryCa !== undefined && at.repositoryCa !== undefined)
+      configMap(at.repositoryCa.volume, own.repositoryCa, FILES.ca);
+    if (own.repositoryCredentials !== undefined && at.repositoryCredentials !== undefined) {
       // All of its keys: which of them there are is the Secret's to say.
-      const secretName = options.repositoryCredentials;
+      const secretName = own.repositoryCredentials;
       const secret = { secretName, defaultMode: READABLE };
-      volumes.push({ name: VOLUMES.repositoryCredentials, secret });
+      volumes.push({ name: at.repositoryCredentials.volume, secret });
     }
   }
   if (options.secrets.length > 0) {
@@ -40,7 +42,17 @@ export function volumesOf(options: PodOptions): readonly Volume[] {
     if (options.vaultCa !== undefined) configMap(VOLUMES.vaultCa, options.vaultCa, FILES.ca);
   }
   volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
-  return volumes;
+  return firstOfEach(volumes, ({ name }) => name);
+}
+
+/** Payloads may have volumes and mounts in common. */
+function firstOfEach<T>(items: readonly T[], idOf: (item: T) => string): readonly T[] {
+  const seen = new Set<string>();
+  return items.filter((item) => {
+    const fresh = !seen.has(idOf(item));
+    seen.add(idOf(item));
+    return fresh;
+  });
 }
 
 function payloadSource({ payloadStorage, payloadSize }: PodOptions): Source {
@@ -74,18 +86,20 @@ function tokenSource({ vaultAudience }: PodOptions): Source {
 
 export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
   const mounts: VolumeMount[] = [];
-  const readable = (volume: keyof typeof VOLUMES): void => {
-    mounts.push({ name: VOLUMES[volume], mountPath: PATHS[volume], readOnly: true });
+  const mount = (at: Mount | undefined): void => {
+    if (at !== undefined) mounts.push({ name: at.volume, mountPath: at.path, readOnly: true });
   };
-  if (options.channel !== undefined) {
-    mounts.push({ name: VOLUMES.payload, mountPath: PATHS.payload });
-    readable("trust");
-    if (options.repositoryCa !== undefined) readable("repositoryCa");
-    if (options.repositoryCredentials !== undefined) readable("repositoryCredentials");
-    if (options.importVolume !== undefined)
+  const readable = (volume: "token" | "vaultCa" | "noToken"): void =>
+    mount({ volume: VOLUMES[volume], path: PATHS[volume] });
+  for (const { payload, trust, repositoryCa, repositoryCredentials, imports } of payloadVolumes(
+    options,
+  )) {
+    mounts.push({ name: payload.volume, mountPath: payload.path });
+    for (const at of [trust, repositoryCa, repositoryCredentials]) mount(at);
+    if (imports !== undefined)
       mounts.push({
-        name: options.importVolume,
-        mountPath: PATHS.import,
+        name: imports.volume,
+        mountPath: imports.path,
         readOnly: true,
         // A stick that is put in later shows up too.
         mountPropagation: "HostToContainer",
@@ -98,11 +112,11 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
   }
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.
   readable("noToken");
-  return mounts;
+  return firstOfEach(mounts, ({ mountPath }) => mountPath);
 }
 
-export function payloadMount({ payloadPath }: PodOptions): VolumeMount {
-  return { name: VOLUMES.payload, mountPath: payloadPath, readOnly: true };
+export function payloadMount({ payload, options }: PayloadVolumes): VolumeMount {
+  return { name: payload.volume, mountPath: options.payloadPath, readOnly: true };
 }
 
 export function secretsMount({ secretsPath }: PodOptions): VolumeMount {

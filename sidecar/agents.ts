@@ -1,0 +1,129 @@
+/** All that runs in the sidecar once its settings are known: an agent for each payload, one for the secrets, and what they share. */
+import type { Clock } from "#core/clock.ts";
+import { codeOf } from "#core/errors.ts";
+import { payloadNames, settingsOf } from "#core/settings.ts";
+import type { Settings } from "#core/settings.ts";
+import { withFields } from "#core/telemetry.ts";
+import type { Log, PodMetrics } from "#core/telemetry.ts";
+import type { Clients } from "./clients.ts";
+import { openSecretsAgent } from "./secrets-agent.ts";
+import type { ServerDeps } from "./server.ts";
+import { openStatus, updatePart } from "./status.ts";
+import type { Agents, Part, Status } from "./status.ts";
+import { supervise } from "./supervise.ts";
+import { openTurns } from "./turn.ts";
+import { openUpdateAgent } from "./update-agent.ts";
+import { openWorkload } from "./workload.ts";
+import type { Workload } from "./workload.ts";
+
+/** A native sidecar has about two seconds from its SIGTERM, whatever the pod's grace period (cluster-facts 5 of the research). */
+const SHUTDOWN_MS = 1_500;
+
+/** Milliseconds past the longest trial in which a payload may go on holding the turn: a rollback waits for its restart. */
+const TURN_SLACK_MS = 3_600_000;
+
+export interface Shell {
+  readonly settings: Settings;
+  readonly clients: Clients;
+  readonly clock: Clock;
+  /** A number in [0,1). */
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: PodMetrics;
+  /** `<os>-<architecture>`, as releases name it. */
+  readonly platform: string;
+  /** Opens the server for the kubelet; it is closed at the end. */
+  listen(status: Status, lever: ServerDeps["lever"]): Promise<AsyncDisposable>;
+}
+
+/** Resolves when `signal` is aborted and what could be ended in order has been; never rejects. */
+export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void> {
+  const { settings, clients, log, metrics, clock } = shell;
+  const agents: Agents = { updates: new Map(), invalid: new Set(), failed: new Map() };
+  using workload = openWorkload(shell);
+  const status = openStatus({ ...shell, workload, agents });
+  await using _ = await shell.listen(status, (container, probe) =>
+    workload.answer(container, probe),
+  );
+
+  const keepRunning = <A extends { run(signal: AbortSignal): Promise<void> }>(
+    part: Part,
+    open: () => Promise<A>,
+    adopt: (agent: A) => void,
+  ): Promise<void> => {
+    const once = async (signal: AbortSignal): Promise<void> => {
+      try {
+        const agent = await open();
+        agents.invalid.delete(part);
+        agents.failed.delete(part);
+        adopt(agent);
+        await agent.run(signal);
+      } catch (error) {
+        if (codeOf(error) === "CONFIG_INVALID") agents.invalid.add(part);
+        if (!signal.aborted) agents.failed.set(part, codeOf(error));
+        throw error;
+      }
+    };
+    return supervise(part, once, shell, signal);
+  };
+  const names = payloadNames(settings);
+  const trials = names.map((name) => settingsOf(settings, name).trialTimeout);
+  const turnOf = openTurns(names, 2 * Math.max(0, ...trials) + TURN_SLACK_MS, clock);
+  const updates = names.map((payload) => {
+    const own = settingsOf(settings, payload);
+    const deps = {
+      ...shell,
+      settings: own,
+      log: withFields(log, { payload }),
+      metrics: metrics.of(payload),
+      http: clients.repository(own),
+      workload: workload.of(own),
+      turn: turnOf(payload),
+      held: () => status.held(),
+    };
+    return keepRunning(
+      updatePart(payload),
+      () => openUpdateAgent(deps),
+      (agent) => agents.updates.set(payload, agent),
+    );
+  });
+  const secrets =
+    settings.secrets.length > 0
+      ? keepRunning(
+          "secrets agent",
+          () => openSecretsAgent({ ...shell, http: clients.vault }),
+          (agent) => (agents.secrets = agent),
+        )
+      : undefined;
+
+  await aborted(signal);
+  const deadline = AbortSignal.timeout(SHUTDOWN_MS);
+  const orderly = Promise.all([
+    ...updates,
+    // The agent must not renew what is being revoked.
+    secrets?.then(() => revoke(agents, workload, log, deadline)),
+  ]);
+  await Promise.race([orderly, aborted(deadline)]);
+  clients.close();
+}
+
+/** Native sidecars are stopped last: only when the application has ended are its credentials of no more use. */
+async function revoke(
+  { secrets }: Agents,
+  workload: Workload,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    if (secrets !== undefined && (await workload.ended(signal))) await secrets.revoke(signal);
+  } catch (err) {
+    log.warn({ err, code: codeOf(err) }, "credentials not revoked; they end with their leases");
+  }
+}
+
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise((resolve) => {
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+}

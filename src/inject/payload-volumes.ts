@@ -1,0 +1,68 @@
+/** Which volumes the payloads of a pod need, and where the sidecar mounts them. What payloads have in common is one volume. */
+import { MAIN_PAYLOAD } from "#core/payloads.ts";
+import { payloadsOf } from "#core/pod-options.ts";
+import type { PodOptions } from "#core/pod-options.ts";
+import { PATHS, VOLUMES } from "./names.ts";
+
+/** A volume by its name in the pod, and its mount path in the sidecar. */
+export interface Mount {
+  readonly volume: string;
+  readonly path: string;
+}
+
+export interface PayloadVolumes {
+  readonly name: string;
+  /** As if it were the pod's only payload. */
+  readonly options: PodOptions;
+  readonly payload: Mount;
+  readonly trust: Mount;
+  readonly repositoryCa: Mount | undefined;
+  readonly repositoryCredentials: Mount | undefined;
+  readonly imports: Mount | undefined;
+}
+
+/** Every payload's, `main`'s first if there is one. */
+export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
+  const payloads = payloadsOf(options);
+  /** The first payload that names an object has the volume for it. */
+  const firstWith = (key: keyof PodOptions, value: unknown): string =>
+    payloads.find((payload) => payload.options[key] === value)?.name ?? MAIN_PAYLOAD;
+  const shared = (
+    kind: "trust" | "repositoryCa" | "repositoryCredentials",
+    key: keyof PodOptions,
+    value: string | undefined,
+  ): Mount | undefined => (value === undefined ? undefined : mountOf(kind, firstWith(key, value)));
+  return payloads.map(({ name, options: own }) => {
+    const { trustRoot, repositoryCa, repositoryCredentials, importVolume } = own;
+    return {
+      name,
+      options: own,
+      payload: mountOf("payload", name),
+      trust: mountOf("trust", firstWith("trustRoot", trustRoot)),
+      repositoryCa: shared("repositoryCa", "repositoryCa", repositoryCa),
+      repositoryCredentials: shared(
+        "repositoryCredentials",
+        "repositoryCredentials",
+        repositoryCredentials,
+      ),
+      imports:
+        importVolume === undefined
+          ? undefined
+          : {
+              volume: importVolume,
+              path: suffixed(PATHS.import, firstWith("importVolume", importVolume)),
+            },
+    };
+  });
+}
+
+function mountOf(
+  kind: "payload" | "trust" | "repositoryCa" | "repositoryCredentials",
+  payload: string,
+): Mount {
+  return { volume: suffixed(VOLUMES[kind], payload), path: suffixed(PATHS[kind], payload) };
+}
+
+function suffixed(name: string, payload: string): string {
+  return payload === MAIN_PAYLOAD ? name : `${name}-${payload}`;
+}
