@@ -134,9 +134,13 @@ function splitFamily(name: string): [keyof typeof SECRET_ANNOTATIONS, string] | 
   return dot > 0 && isFamily(family) ? [family, name.slice(dot + 1)] : undefined;
 }
 
+/** Characters; more than the longest row with the longest name of a payload. */
+const MAX_KEY = 128;
+
 /** The row and the payload of a key with a suffix. Rows may have dots of their own: the longest one that fits is meant. */
 function splitPayload(name: string): [key: AnnotationKey, payload: string] | undefined {
-  if (isKey(name)) return undefined;
+  // Names longer than any of ours would be searched for long.
+  if (isKey(name) || name.length > MAX_KEY) return undefined;
   for (let dot = name.lastIndexOf("."); dot > 0; dot = name.lastIndexOf(".", dot - 1)) {
     const key = name.slice(0, dot);
     if (isKey(key)) return isPerPayload(ANNOTATIONS[key]) ? [key, name.slice(dot + 1)] : undefined;
@@ -237,8 +241,7 @@ function readPayload(
     problems.push(
       `${PREFIX}${keyFor("payload-path", name)} is missing; each payload beside ${MAIN_PAYLOAD} has a path of its own`,
     );
-  // Every key of the type is of the table that the loop went through.
-  return { name, own: own as NamedPayload["own"] };
+  return { name, own };
 }
 
 function readSecrets(

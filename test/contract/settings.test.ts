@@ -5,6 +5,7 @@ import { camel, parseAnnotations } from "#core/pod-options.ts";
 import type { AppProbes, Probe } from "#core/probe.ts";
 import {
   fromEnv,
+  payloadSettings,
   SETTINGS_VERSION,
   settingRows,
   toEnv,
@@ -109,7 +110,7 @@ const annotations = fc
 const path = fc.option(fc.stringMatching(/^\/[a-z./-]{1,30}$/), { nil: undefined });
 const shortText = fc.option(fc.stringMatching(/^[\x21-\x7e]{1,30}$/), { nil: undefined });
 
-const settings: fc.Arbitrary<Settings> = fc
+const flatSettings: fc.Arbitrary<Settings> = fc
   .record(
     {
       annotations,
@@ -128,6 +129,7 @@ const settings: fc.Arbitrary<Settings> = fc
       secretsMode: fc.constantFrom(0o440, 0o444),
       port,
       app: fc.array(app, { maxLength: 3 }),
+      workloadContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
     },
     plain,
   )
@@ -140,8 +142,22 @@ const settings: fc.Arbitrary<Settings> = fc
       ...Object.fromEntries(sent),
       settingsVersion: SETTINGS_VERSION,
       ...added,
+      payloads: [],
     } as unknown as Settings;
   });
+
+const settings: fc.Arbitrary<Settings> = fc
+  .tuple(
+    flatSettings,
+    fc.uniqueArray(
+      fc.tuple(fc.constantFrom("models", "rules", "a-1", "constructor"), flatSettings),
+      { selector: ([name]) => name, maxLength: 3 },
+    ),
+  )
+  .map(([main, others]) => ({
+    ...main,
+    payloads: others.map(([name, all]) => payloadSettings(name, all, main)),
+  }));
 
 describe("the settings", () => {
   test("come out of the environment as they went in", () => {
@@ -194,12 +210,13 @@ describe("the settings", () => {
 
   test("of a newer webhook are refused, and so is everything else that is wrong, at once", () => {
     const env = {
-      EDGESYNC_SETTINGS_VERSION: "2",
+      EDGESYNC_SETTINGS_VERSION: "3",
       EDGESYNC_PORT: "tcp://10.0.0.1:80",
       EDGESYNC_APP: "[{}]",
       EDGESYNC_POLL_INTERVAL: "soon",
       EDGESYNC_SECRET_DB: "{}",
       EDGESYNC_SECRET_X: "not JSON",
+      EDGESYNC_PAYLOADS: '{"models":{"poll-interval":"soon","port":"1"},"main":{},"x":1}',
     };
     assert.throws(
       () => fromEnv(env),
@@ -207,6 +224,8 @@ describe("the settings", () => {
         assert.equal(error.code, "CONFIG_INVALID");
         for (const variable of Object.keys(env))
           assert.ok(error.message?.includes(variable), variable);
+        for (const part of ["(models, poll-interval)", '"port"', '"main"', '"x"'])
+          assert.ok(error.message?.includes(part), part);
         return true;
       },
     );
