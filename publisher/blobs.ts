@@ -39,6 +39,8 @@ function limitOf(full: FullBlob): number {
 export interface BlobMaker {
   /** The content of a source, with deltas from `bases` (digests of earlier contents); equal for equal arguments. */
   make(source: Source, bases: readonly string[], signal: AbortSignal): Promise<Content>;
+  /** Whether a blob of an earlier release is still there; it can be located from then on. */
+  reuse(blob: PlacedBlob, release: Release): Promise<boolean>;
   /** Where a blob that was made or reused is. */
   locate(sha256: string): Promise<Location>;
 }
@@ -84,7 +86,6 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
     }
   }
 
-  /** Whether a blob of an earlier release is where it says; it can be located from then on. */
   async function has({ sha256, size, places }: PlacedBlob, { packs }: Release): Promise<boolean> {
     const place = places[0];
     const holder = place === undefined ? sha256 : packs[place.pack]?.sha256;
@@ -223,6 +224,7 @@ export function openBlobMaker(deps: BlobDeps): BlobMaker {
   }
 
   return {
+    reuse: has,
     locate,
     async make(source, baseDigests, signal) {
       signal.throwIfAborted();

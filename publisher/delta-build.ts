@@ -74,7 +74,7 @@ export async function buildDeltas(
     const { app, version, platform, tree } = old;
     const written = await writeManifest(
       repository,
-      { app, version, platform, tree, entries: old.entries, ...build.parts() },
+      { app, version, platform, tree, entries: old.entries, steps: old.steps, ...build.parts() },
       [...earlier.values()].map((item) => item.document.manifest),
       { run, deltas },
       signal,

@@ -5,9 +5,7 @@
 import { rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { channelPath, versionFor } from "#core/channel-document.ts";
-import { knownCodecs } from "#core/delta/codec.ts";
 import { EdgeSyncError } from "#core/errors.ts";
-import { makePlan } from "#core/plan.ts";
 import { manifestFilesOf } from "#core/release-document.ts";
 import { blobPath, filesOf } from "#core/release.ts";
 import { END_OF_ARCHIVE, tarHeader, tarPadding } from "#core/ustar.ts";
@@ -23,6 +21,7 @@ import { isoSeconds, makeTimestamp, sign, toBytes } from "./metadata.ts";
 import { signAnew } from "./publish.ts";
 import { targetLocation } from "./repository.ts";
 import type { Repository } from "./repository.ts";
+import { sitePlan } from "./site-plan.ts";
 import type { Progress } from "./work.ts";
 
 export interface Wanted {
@@ -186,15 +185,7 @@ function blobsOf(
   for (const { sha256 } of manifestFilesOf(document)) needed.add(sha256);
   if (bases.length === 0) for (const { sha256 } of filesOf(release)) needed.add(sha256);
   for (const { published } of bases) {
-    const plan = makePlan({
-      release,
-      installed: published.release.version,
-      available: { has: (sha256) => published.release.find(sha256) !== undefined },
-      codecs: new Set(knownCodecs),
-      rejected: new Set(),
-      fallback: { kind: "always" },
-      first: false,
-    });
+    const plan = sitePlan(release, published.release);
     for (const fetch of plan.fetches)
       needed.add(fetch.fetch === "blob" ? fetch.blob.sha256 : fetch.pack.sha256);
   }

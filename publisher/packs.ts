@@ -5,11 +5,14 @@
  * a pack of exactly what an update from it needs.
  */
 import { WHOLE_PACK } from "#core/plan.ts";
-import type { Content, Entry, Pack, Place, PlacedBlob, Release } from "#core/release.ts";
+import type { Content, Entry, Pack, Place, PlacedBlob, Release, Step } from "#core/release.ts";
+import { blobsOf } from "#core/route.ts";
 import type { BlobMaker } from "./blobs.ts";
 import { place, readRange, spool } from "./files.ts";
 import { blobFile } from "./repository.ts";
 import type { Repository } from "./repository.ts";
+import { neededFrom, sitesSources } from "./site-plan.ts";
+import type { Draft } from "./site-plan.ts";
 
 /** Blobs of fewer bytes are in packs only: below it a request costs more than the bytes, on a link with a long round trip. */
 export const PACKED_BELOW = 64 * 1024;
@@ -29,8 +32,9 @@ interface Filled {
 
 export interface Packed {
   readonly packs: readonly Pack[];
-  /** The contents, told where in the packs their blobs are. */
+  /** The contents and steps, told where in the packs their blobs are. */
   readonly contents: readonly Content[];
+  readonly steps: readonly Step[];
 }
 
 /**
@@ -38,23 +42,41 @@ export interface Packed {
  *
  * @param newest the release before, whose packs are used again
  * @param bases releases from which an update is prepared
+ * @param further those before them, from which sites come by chains
  */
 export async function packContents(
-  contents: readonly Content[],
+  draft: Draft,
   newest: Release | undefined,
-  bases: readonly Release[],
+  { bases, further }: { readonly bases: readonly Release[]; readonly further: readonly Release[] },
   blobs: Pick<BlobMaker, "locate">,
   repository: Repository,
 ): Promise<Packed> {
+  const { contents } = draft;
   const { kept, rest } = reusedPacks(contents, newest);
   const filled: (Filled | undefined)[] = [...kept];
   filled.push(await fillPack(null, rest, blobs, repository));
   for (const base of bases) {
-    const needed = neededFrom(base, contents).map((blob) => blob.sha256);
+    const needed = Array.from(neededFrom(base, draft), (blob) => blob.sha256);
     filled.push(await fillPack(base.version, needed, blobs, repository));
   }
+  for (const base of further) {
+    const needed = chainedFrom(base, draft);
+    if (needed.length > 0) filled.push(await fillPack(base.version, needed, blobs, repository));
+  }
   const packs = filled.filter((item) => item !== undefined);
-  return { packs: packs.map(({ pack }) => pack), contents: placeContents(contents, packs) };
+  return { packs: packs.map(({ pack }) => pack), ...placeBlobs(draft, packs) };
+}
+
+/**
+ * The deltas that a site takes that comes by chains; none for one that has none. Whole files stay in their own packs: nobody has compared
+ * them with a delta, so that they count for `full-fallback`.
+ */
+function chainedFrom(base: Release, draft: Draft): readonly string[] {
+  const sources = [...sitesSources(base, draft)];
+  if (!sources.some(({ how }) => how === "chain")) return [];
+  return sources
+    .filter(({ how }) => how === "chain" || how === "delta")
+    .flatMap((source) => blobsOf(source).map(({ sha256 }) => sha256));
 }
 
 interface Candidate {
@@ -100,20 +122,6 @@ function reusedPacks(
   return { kept: [...kept], rest };
 }
 
-/** The blobs that a site at `base` fetches: for each content that it does not have, a delta that it can use, or the full blob. */
-export function neededFrom(
-  base: Pick<Release, "find">,
-  contents: readonly Content[],
-): readonly { readonly sha256: string; readonly size: number }[] {
-  const has = (sha256: string): boolean => base.find(sha256) !== undefined;
-  return contents
-    .filter((content) => !has(content.sha256))
-    .map((content) => {
-      const usable = content.deltas.filter((delta) => has(delta.base));
-      return usable.toSorted((a, b) => a.size - b.size)[0] ?? content.full;
-    });
-}
-
 export function isFile(entry: Entry): entry is Extract<Entry, { type: "file" }> {
   return entry.type === "file";
 }
@@ -141,7 +149,7 @@ async function fillPack(
   return { pack: { from, sha256, size }, parts };
 }
 
-function placeContents(contents: readonly Content[], packs: readonly Filled[]): readonly Content[] {
+function placeBlobs({ contents, steps }: Draft, packs: readonly Filled[]): Draft {
   const places = new Map<string, Place[]>();
   for (const [pack, { parts }] of packs.entries())
     for (const { sha256, offset } of parts) {
@@ -153,9 +161,12 @@ function placeContents(contents: readonly Content[], packs: readonly Filled[]): 
     ...blob,
     places: places.get(blob.sha256) ?? [],
   });
-  return contents.map((content) => ({
-    ...content,
-    full: placed(content.full),
-    deltas: content.deltas.map(placed),
-  }));
+  return {
+    contents: contents.map((content) => ({
+      ...content,
+      full: placed(content.full),
+      deltas: content.deltas.map(placed),
+    })),
+    steps: steps.map((step) => ({ ...step, deltas: step.deltas.map(placed) })),
+  };
 }

@@ -1,7 +1,7 @@
 /** What changes from one release to another, and what a site would fetch for it. */
-import { knownCodecs } from "#core/delta/codec.ts";
-import { makePlan } from "#core/plan.ts";
 import type { Entry, Release } from "#core/release.ts";
+import type { How } from "#core/route.ts";
+import { sitePlan } from "./site-plan.ts";
 
 /** One path. Sizes are bytes of files; null for what is no file, and on the side where it is absent. */
 export interface PathChange {
@@ -25,7 +25,7 @@ export interface Transfer {
   readonly bytes: number;
   readonly requests: number;
   /** How many contents are had in which way. */
-  readonly contents: { readonly keep: number; readonly delta: number; readonly full: number };
+  readonly contents: Readonly<Record<How, number>>;
   /** What a site with nothing would fetch. */
   readonly fullBytes: number;
 }
@@ -59,20 +59,14 @@ export function compareReleases(old: Release, next: Release): Difference {
 
 /** @param installed what the site has; undefined for nothing */
 export function transferOf(release: Release, installed: Release | undefined): Transfer {
-  const available = new Set<string>();
-  for (const content of installed?.contents ?? []) available.add(content.sha256);
-  // What a sidecar would decide, with everything that it may use.
-  const plan = makePlan({
-    release,
-    installed: installed?.version ?? null,
-    available,
-    codecs: new Set(knownCodecs),
-    rejected: new Set(),
-    fallback: { kind: "always" },
-    first: installed === undefined,
-  });
-  const { downloadBytes, fetches, counts, fullBytes } = plan;
-  return { bytes: downloadBytes, requests: fetches.length, contents: counts, fullBytes };
+  const { downloadBytes, fetches, ways, fullBytes } = sitePlan(release, installed);
+  const contents = {
+    keep: ways.keep.contents,
+    delta: ways.delta.contents,
+    chain: ways.chain.contents,
+    full: ways.full.contents,
+  };
+  return { bytes: downloadBytes, requests: fetches.length, contents, fullBytes };
 }
 
 interface Place {

@@ -5,32 +5,41 @@ import { serialize } from "#core/document.ts";
 import { parseReleaseDocument } from "#core/release-document.ts";
 import type { ReleaseDocument } from "#core/release-document.ts";
 import { manifestPath, treeDigest } from "#core/release.ts";
-import type { Content, Release } from "#core/release.ts";
+import type { Release } from "#core/release.ts";
 import { openBlobMaker } from "./blobs.ts";
 import { appRole, listReleases } from "./catalog.ts";
+import { carryOver } from "./chains.ts";
 import { levelFor } from "./compress.ts";
 import type { Keyring } from "./keys.ts";
 import { refuseFull } from "./limits.ts";
 import { openDeltas } from "./deltas.ts";
 import { readPublished, writeManifest } from "./manifests.ts";
 import type { PublishedRelease } from "./manifests.ts";
-import { isFile, neededFrom, packContents } from "./packs.ts";
+import { isFile, packContents } from "./packs.ts";
 import { refuseKeysInTree } from "./private-keys.ts";
 import { findSigners, publish } from "./publish.ts";
 import type { Repository } from "./repository.ts";
+import { neededFrom } from "./site-plan.ts";
+import type { Draft } from "./site-plan.ts";
 import { scanTree } from "./tree.ts";
-import type { Source, Tree } from "./tree.ts";
+import type { NamedTree, Source, Tree } from "./tree.ts";
 import { openUnfinished, removeUnfinished } from "./unfinished.ts";
 import { mapWide, openSlots, slots } from "./work.ts";
 import type { Progress } from "./work.ts";
 
+/** Releases further back than those with deltas, from which sites come by chains of deltas that are there already. */
+export const CHAIN = 3;
+
 export interface NewRelease {
-  readonly folder: string;
+  /** A folder for the whole tree, or several trees, each with the name of its directory in the release. */
+  readonly folder: string | readonly NamedTree[];
   readonly app: string;
   readonly version: string;
   readonly platform: string;
   /** From how many of the previous releases there are deltas. */
   readonly deltas: number;
+  /** For how many releases before those there are chains; {@link CHAIN} when not given. */
+  readonly chain?: number | undefined;
   /** Of zstd, from 1 to 19, for whole files; chosen by the size of the tree when not given. */
   readonly level?: number | undefined;
 }
@@ -79,6 +88,10 @@ export async function addRelease(
     earlier.push(await readPublished(repository, role, item.path, signal));
   const releases = earlier.map((item) => item.release);
   const bases = releases.slice(0, wanted.deltas);
+  const further: PublishedRelease[] = [];
+  const reach = wanted.deltas + (wanted.chain ?? CHAIN);
+  for (const item of wanted.deltas === 0 ? [] : published.slice(wanted.deltas, reach))
+    further.push(await readPublished(repository, role, item.path, signal));
   await using unfinished = await openUnfinished(repository);
   const treeBytes = tree.sources.reduce((sum, source) => sum + source.size, 0);
   const level = wanted.level ?? levelFor(treeBytes);
@@ -101,7 +114,14 @@ export async function addRelease(
   const made = await mapWide(tree.sources, threads * 4, (source) =>
     blobs.make(source, basesOf(source), signal),
   );
-  const { packs, contents } = await packContents(made, releases[0], bases, blobs, repository);
+  const chained = further.map((item) => item.release);
+  const draft = { contents: made, steps: await carryOver(made, bases, chained, blobs) };
+  const prepared = { bases, further: chained };
+  const packed = await packContents(draft, releases[0], prepared, blobs, repository);
+  const { packs, contents, steps } = packed;
+  const served = further.filter(({ release }) =>
+    packs.some(({ from }) => from === release.version),
+  );
   const { entries } = tree;
   const digest = treeDigest({ entries, contents });
   const { release, manifest } = await writeManifest(
@@ -113,13 +133,14 @@ export async function addRelease(
       tree: digest,
       entries,
       contents,
+      steps,
       packs,
     },
-    earlier.slice(0, wanted.deltas).map((item) => item.document.manifest),
+    [...earlier.slice(0, wanted.deltas), ...served].map((item) => item.document.manifest),
     { run, deltas },
     signal,
   );
-  const sizes = bytesOf(contents, bases);
+  const sizes = bytesOf(packed, [...bases, ...served.map((item) => item.release)]);
   const document: ReleaseDocument = {
     schema: 1,
     app,
@@ -187,17 +208,14 @@ function changedFiles(tree: Tree, release: Release): ReadonlyMap<string, string>
   return changed;
 }
 
-function bytesOf(
-  contents: readonly Content[],
-  bases: readonly Release[],
-): Pick<Added, "fullBytes" | "updates"> {
-  const total = (blobs: readonly { readonly size: number }[]): number =>
-    blobs.reduce((sum, blob) => sum + blob.size, 0);
+function bytesOf(draft: Draft, bases: readonly Release[]): Pick<Added, "fullBytes" | "updates"> {
+  const total = (blobs: Iterable<{ readonly sha256: string; readonly size: number }>): number => {
+    const sizes = new Map<string, number>();
+    for (const { sha256, size } of blobs) sizes.set(sha256, size);
+    return sizes.values().reduce((sum, size) => sum + size, 0);
+  };
   return {
-    fullBytes: total(contents.map((content) => content.full)),
-    updates: bases.map((base) => ({
-      from: base.version,
-      bytes: total(neededFrom(base, contents)),
-    })),
+    fullBytes: draft.contents.reduce((sum, { full }) => sum + full.size, 0),
+    updates: bases.map((base) => ({ from: base.version, bytes: total(neededFrom(base, draft)) })),
   };
 }

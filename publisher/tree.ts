@@ -32,39 +32,55 @@ export interface Tree {
 /** A file whose content is not known yet. */
 interface Found {
   readonly path: string;
+  /** Where it can be read. */
+  readonly file: string;
   readonly mode: number;
   readonly size: number;
 }
 
+/** One of several trees of a release: a folder that becomes a directory with a name of its own. */
+export interface NamedTree {
+  readonly name: string;
+  readonly folder: string;
+}
+
 /**
- * The entries and contents of a folder.
+ * The entries and contents of a folder, or of several that stand beside each other.
  *
  * @throws EdgeSyncError TREE_INVALID with everything that is wrong
  */
 export async function scanTree(
-  folder: string,
+  folder: string | readonly NamedTree[],
   run: Run,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Tree> {
+  const trees = typeof folder === "string" ? [{ name: "", folder }] : folder;
+  for (const tree of trees) await refuseNoFolder(tree.folder);
+  try {
+    return await scan(trees, run, progress, signal);
+  } catch (cause) {
+    const code = errnoOf(cause);
+    if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
+    const path = cause instanceof Error && "path" in cause ? String(cause.path) : "a file";
+    throw new EdgeSyncError("TREE_INVALID", `${path} cannot be read (${code})`, { cause });
+  }
+}
+
+async function refuseNoFolder(folder: string): Promise<void> {
   const found = await stat(folder).catch(() => undefined);
   if (found?.isDirectory() !== true)
     throw new EdgeSyncError(
       "TREE_INVALID",
       `${folder} ${found === undefined ? "cannot be found" : "is not a folder"}; expected a folder with the files of the release`,
     );
-  try {
-    return await scan(folder, run, progress, signal);
-  } catch (cause) {
-    const code = errnoOf(cause);
-    if (code !== "ENOENT" && code !== "ENOTDIR" && code !== "EACCES") throw cause;
-    const path = cause instanceof Error && "path" in cause ? String(cause.path) : folder;
-    throw new EdgeSyncError("TREE_INVALID", `${path} cannot be read (${code})`, { cause });
-  }
 }
 
+/** Of a directory that only stands for a tree's name: what its folder's mode is says nothing about the release. */
+const TREE_MODE = 0o755;
+
 async function scan(
-  folder: string,
+  trees: readonly NamedTree[],
   run: Run,
   progress: Progress,
   signal: AbortSignal,
@@ -72,7 +88,10 @@ async function scan(
   const problems: string[] = [];
   const entries: Entry[] = [];
   const found: Found[] = [];
-  await walk(folder, "", { problems, entries, found }, signal);
+  for (const { name, folder } of trees) {
+    if (name !== "") entries.push({ type: "directory", path: name, mode: TREE_MODE });
+    await walk(folder, name, { problems, entries, found }, signal);
+  }
   if (entries.length + found.length > MAX_ENTRIES)
     problems.push(`the tree has more than ${MAX_ENTRIES} entries`);
   refuse(problems);
@@ -84,10 +103,9 @@ async function scan(
     found.map((item) =>
       run(async () => {
         signal.throwIfAborted();
-        const file = join(folder, item.path);
-        const { sha256, size } = await digestOf(readRange(file, 0, item.size));
+        const { sha256, size } = await digestOf(readRange(item.file, 0, item.size));
         progress.advance(size, item.path);
-        return { ...item, file, sha256, size };
+        return { ...item, sha256, size };
       }),
     ),
   );
@@ -105,6 +123,7 @@ interface Collected {
   readonly found: Found[];
 }
 
+/** @param folder path of it in the release, which is empty for the release itself */
 async function walk(
   root: string,
   folder: string,
@@ -113,7 +132,7 @@ async function walk(
 ): Promise<void> {
   const { problems, entries, found } = collected;
   signal.throwIfAborted();
-  const names = (await readdir(join(root, folder))).toSorted();
+  const names = (await readdir(root)).toSorted();
   refuseAlike(folder, names, problems);
   for (const name of names) {
     const path = folder === "" ? name : `${folder}/${name}`;
@@ -121,14 +140,15 @@ async function walk(
       problems.push(`${JSON.stringify(path)} is not a path that a release can have`);
       continue;
     }
-    const stat = await lstat(join(root, path));
+    const file = join(root, name);
+    const stat = await lstat(file);
     const mode = stat.mode & 0o777;
     if (stat.isDirectory()) {
       // A set-group-id bit on a directory only says how files in it were made; it is not carried.
       entries.push({ type: "directory", path, mode });
-      await walk(root, path, collected, signal);
+      await walk(file, path, collected, signal);
     } else if (stat.isSymbolicLink()) {
-      const target = await readlink(join(root, path));
+      const target = await readlink(file);
       const problem = linkProblem(path, target);
       if (problem === undefined) entries.push({ type: "symlink", path, target });
       else problems.push(`${path} ${problem}`);
@@ -136,7 +156,7 @@ async function walk(
       problems.push(`${path} is a device, socket or FIFO`);
     } else if ((stat.mode & 0o6000) !== 0) {
       problems.push(`${path} is setuid or setgid`);
-    } else found.push({ path, mode, size: stat.size });
+    } else found.push({ path, file, mode, size: stat.size });
   }
 }
 

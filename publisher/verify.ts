@@ -15,7 +15,7 @@ import {
   parseReleaseDocument,
 } from "#core/release-document.ts";
 import { filesOf, manifestPath } from "#core/release.ts";
-import type { Blob, Content, Release } from "#core/release.ts";
+import type { Blob, Content, PlacedBlob, Release } from "#core/release.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import type { MetadataSource, MetadataStore, TrustDeps, TrustedSet } from "#core/trust/refresh.ts";
 import { fetchTarget, loadRole } from "#core/trust/target.ts";
@@ -97,6 +97,8 @@ export async function verifyRepository(
           for (const blob of filesOf(release)) await verifyFile(blob);
           for (const content of release.contents)
             await attempt(target, () => verifyContent(path, content, release, checked, signal));
+          for (const { deltas } of release.steps)
+            await attempt(target, () => verifyPlaces(path, deltas, release));
         } else await fetchTarget(trusted, target, TARGET_LIMIT, deps, signal);
       });
     expires = Math.min(...trusted.expiries().values());
@@ -187,15 +189,13 @@ async function sizeOf(file: string): Promise<number> {
   }
 }
 
-/** Packed blobs are where their packs say, and the full blob makes the content. */
-async function verifyContent(
+/** Packed blobs are where their packs say. */
+async function verifyPlaces(
   path: string,
-  content: Content,
+  blobs: readonly PlacedBlob[],
   { packs }: Release,
-  checked: Set<string>,
-  signal: AbortSignal,
 ): Promise<void> {
-  for (const { sha256, size, places } of [content.full, ...content.deltas])
+  for (const { sha256, size, places } of blobs)
     for (const { pack, offset } of places) {
       const file = packs[pack]?.sha256 ?? "";
       await sizeOf(blobFile({ path }, file));
@@ -206,6 +206,18 @@ async function verifyContent(
           `pack ${file} does not hold ${sha256} where it says`,
         );
     }
+}
+
+/** The same of a content, and its full blob makes it. */
+async function verifyContent(
+  path: string,
+  content: Content,
+  release: Release,
+  checked: Set<string>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { packs } = release;
+  await verifyPlaces(path, [content.full, ...content.deltas], release);
   const key = `content ${content.sha256}`;
   if (checked.has(key)) return;
   checked.add(key);

@@ -3,29 +3,17 @@
  * full blobs. Every byte is hashed on its way into the tree, those of linked files too, so what is complete is also verified; modes
  * and earlier checks are not relied on. Memory does not depend on the size of files.
  */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { constants, zstdDecompressSync } from "node:zlib";
-import { decoderOf } from "#core/delta/codec.ts";
-import { FULL_WINDOW_LOG, decodeFull } from "#core/delta/full.ts";
-import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
-import type { Plan, Source } from "#core/plan.ts";
-import type { Blob, Content, FullBlob, Release } from "#core/release.ts";
+import { EdgeSyncError } from "#core/errors.ts";
+import type { Plan } from "#core/plan.ts";
+import type { Release } from "#core/release.ts";
+import type { Source } from "#core/route.ts";
 import { parentOf } from "#core/tree-path.ts";
-import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
-import { openUnsynced } from "./unsynced.ts";
-import type { Unsynced } from "./unsynced.ts";
+import { EXECUTABLE_MODE, FILE_MODE, copyFile, hasDigest, makeFile } from "./make-file.ts";
+import type { OldFiles, ReadBlob, Stock, Trouble } from "./make-file.ts";
 import type { Store } from "./store.ts";
-
-/** The files of the bank that is there already, by the digest of their content. */
-export type OldFiles = Pick<ReadonlyMap<string, OldFile>, "get">;
-
-export interface OldFile {
-  /** Absolute. */
-  readonly path: string;
-  readonly executable: boolean;
-}
+import { openUnsynced } from "./unsynced.ts";
 
 /** What turned out not to be usable; the plan has to be made anew without it. */
 export interface Setback {
@@ -34,9 +22,6 @@ export interface Setback {
   /** Deltas that do not give their file. */
   readonly rejected: readonly string[];
 }
-
-/** The bytes of a blob that was fetched. */
-export type ReadBlob = (blob: Blob) => AsyncIterable<Uint8Array>;
 
 export interface Building extends AsyncDisposable {
   /**
@@ -55,11 +40,6 @@ export interface Building extends AsyncDisposable {
   complete(manifest: string): Promise<void>;
 }
 
-type Trouble = { readonly damaged: string } | { readonly rejected: string } | undefined;
-
-/** Readable by whatever user the application runs as, writable by nobody. */
-const FILE_MODE = 0o444;
-const EXECUTABLE_MODE = 0o555;
 type Mode = typeof FILE_MODE | typeof EXECUTABLE_MODE;
 const DIRECTORY_MODE = 0o755;
 
@@ -99,8 +79,7 @@ export async function beginBank(
     number: number,
     contentNumber: number,
     source: Source,
-    old: OldFiles,
-    read: ReadBlob,
+    stock: Stock,
     signal: AbortSignal,
   ): Promise<Trouble> {
     const { content } = source;
@@ -116,61 +95,24 @@ export async function beginBank(
         throw new EdgeSyncError("DISK_FAILED", `${sibling} reads back as something else`);
       return undefined;
     }
-    const trouble = await make(source, path, mode, old, read, signal);
+    const trouble = await makeFile(source, { disk, path, mode, unsynced }, stock, signal);
     if (trouble !== undefined) return trouble;
     placed[mode][contentNumber] = number + 1;
-    if (source.how !== "keep") written += content.size;
+    // As the plan counts it: what is copied because it cannot be linked is its keptBytes.
+    if (source.how !== "keep" || stock.old.get(content.sha256)?.foreign === true)
+      written += content.size;
     return undefined;
-  }
-
-  async function make(
-    source: Source,
-    path: string,
-    mode: number,
-    old: OldFiles,
-    read: ReadBlob,
-    signal: AbortSignal,
-  ): Promise<Trouble> {
-    const { content } = source;
-    const place = { disk, path, mode, unsynced };
-    switch (source.how) {
-      case "keep": {
-        const file = old.get(content.sha256);
-        const kept = file !== undefined && (await keepFile(place, file, content, signal));
-        return kept ? undefined : { damaged: content.sha256 };
-      }
-      case "delta": {
-        const { delta } = source;
-        const base = old.get(delta.base);
-        // Before it is used: a delta on top of something else is much work for nothing.
-        if (base === undefined || !(await hasDigest(disk, base.path, delta.base, signal)))
-          return { damaged: delta.base };
-        const expanded = expand(disk, base.path, source, read, signal);
-        const fits = await unlessInvalid(writeFile(place, content, expanded, signal));
-        return fits ? undefined : { rejected: delta.sha256 };
-      }
-      case "full": {
-        const { full, size } = content;
-        const bytes = size === 0 ? none() : decode(full, size, read, signal);
-        if (await writeFile(place, content, bytes, signal)) return undefined;
-        throw new EdgeSyncError(
-          "DIGEST_MISMATCH",
-          `the full blob ${content.full.sha256} does not give the file ${content.sha256}`,
-        );
-      }
-      default:
-        return unreachable(source);
-    }
   }
 
   return {
     async add(plan, old, read, signal) {
+      const stock = { old, read, room: store.partial };
       const damaged = new Set<string>();
       const rejected = new Set<string>();
       for (let number = 0; number < done.length; number++) {
         const content = release.contentOf(number);
         if (content === undefined || done[number] === 1) continue;
-        const trouble = await addFile(number, content, plan.source(content), old, read, signal);
+        const trouble = await addFile(number, content, plan.source(content), stock, signal);
         if (trouble === undefined) done[number] = 1;
         else if ("damaged" in trouble) damaged.add(trouble.damaged);
         else rejected.add(trouble.rejected);
@@ -226,149 +168,3 @@ export async function verifyBank(
     if ((await disk.list(join(folder, directory))).length !== count) return false;
   return true;
 }
-
-/** False when the old file is not what it was; it is linked where that is possible, and copied where not. */
-async function keepFile(
-  place: FilePlace,
-  file: OldFile,
-  content: Content,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const { disk, path, mode } = place;
-  const sameMode = file.executable === (mode === EXECUTABLE_MODE);
-  if ((await disk.stat(file.path))?.size !== content.size) return false;
-  if (!sameMode || !(await disk.link(file.path, path)))
-    return await copyFile(place, file.path, content, signal);
-  if (await hasDigest(disk, path, content.sha256, signal)) return true;
-  await disk.remove(path);
-  return false;
-}
-
-async function copyFile(
-  place: FilePlace,
-  from: string,
-  content: Content,
-  signal: AbortSignal,
-): Promise<boolean> {
-  await using file = await place.disk.openRead(from);
-  if (file?.size !== content.size) return false;
-  return await writeFile(place, content, chunksOf(file, 0, file.size), signal);
-}
-
-/** Where a new file is to be. */
-export interface FilePlace {
-  readonly disk: Disk;
-  readonly path: string;
-  readonly mode: number;
-  /** Takes the file that has been written, to make it durable together with others. */
-  readonly unsynced: Pick<Unsynced, "take">;
-}
-
-/** Writes a new file, and says whether it came out as it should; if not, it is gone again. */
-export async function writeFile(
-  { disk, path, mode, unsynced }: FilePlace,
-  content: Blob,
-  bytes: AsyncIterable<Uint8Array>,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const hash = createHash("sha256");
-  let size = 0;
-  try {
-    await using cleanup = new AsyncDisposableStack();
-    const file = cleanup.use(await disk.create(path, 0o600));
-    for await (const chunk of bytes) {
-      signal.throwIfAborted();
-      size += chunk.byteLength;
-      // A small blob can make a very large file; no more is written than is signed.
-      if (size > content.size) break;
-      hash.update(chunk);
-      await file.write(chunk);
-    }
-    if (size === content.size && hash.digest("hex") === content.sha256) {
-      await file.chmod(mode);
-      cleanup.move();
-      await unsynced.take(file, size);
-      return true;
-    }
-  } catch (error) {
-    await disk.remove(path);
-    throw error;
-  }
-  await disk.remove(path);
-  return false;
-}
-
-/** False also when the file cannot be read: it is then as good as damaged. */
-export async function hasDigest(
-  disk: Disk,
-  path: string,
-  sha256: string,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const hash = createHash("sha256");
-  try {
-    await using file = await disk.openRead(path);
-    if (file === undefined) return false;
-    await hashStretch(file, file.size, hash, signal);
-  } catch (error) {
-    if (codeOf(error) === "DISK_FAILED") return false;
-    throw error;
-  }
-  return hash.digest("hex") === sha256;
-}
-
-async function* expand(
-  disk: Disk,
-  base: string,
-  { content, delta }: Extract<Source, { how: "delta" }>,
-  read: ReadBlob,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array, void, void> {
-  const decoder = decoderOf(delta.codec);
-  if (decoder === undefined)
-    throw new EdgeSyncError("DELTA_INVALID", `codec ${delta.codec} is not known`);
-  await using file = await disk.openRead(base);
-  if (file === undefined) throw new EdgeSyncError("DELTA_INVALID", `${base} is gone`);
-  yield* decoder.apply(file, read(delta), content.size, signal);
-}
-
-/** False also for what is no delta. */
-export async function unlessInvalid(written: Promise<boolean>): Promise<boolean> {
-  try {
-    return await written;
-  } catch (error) {
-    if (codeOf(error) === "DELTA_INVALID") return false;
-    throw error;
-  }
-}
-
-/** Bytes of a file that is decoded in one go, without the machinery of a stream. */
-const SMALL_FILE = 256 * 1024;
-
-async function* decode(
-  full: FullBlob,
-  size: number,
-  read: ReadBlob,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array, void, void> {
-  if (size > SMALL_FILE || full.size > SMALL_FILE || full.encoding === "identity") {
-    yield* decodeFull(full.encoding, read(full), size, signal);
-    return;
-  }
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of read(full)) chunks.push(chunk);
-  let file: Buffer;
-  try {
-    file = zstdDecompressSync(Buffer.concat(chunks), { maxOutputLength: size, params: WINDOW });
-  } catch (cause) {
-    throw new EdgeSyncError("DIGEST_MISMATCH", `full blob ${full.sha256} cannot be decompressed`, {
-      cause,
-    });
-  }
-  yield file;
-}
-
-const WINDOW = { [constants.ZSTD_d_windowLogMax]: FULL_WINDOW_LOG };
-
-/** An empty file is not fetched, whatever its blob is called. */
-async function* none(): AsyncGenerator<Uint8Array, void, void> {}

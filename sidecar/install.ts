@@ -15,10 +15,14 @@ import { fetchTarget } from "#core/trust/target.ts";
 import type { Bank, Target } from "#core/update-state.ts";
 import type { FullFallback } from "#core/values.ts";
 import { beginBank, verifyBank } from "./bank.ts";
-import type { OldFile, OldFiles } from "./bank.ts";
 import type { Downloads } from "./download.ts";
+import { openHere } from "./here.ts";
+import type { Here } from "./here.ts";
 import { bringManifest } from "./manifest.ts";
 import type { BroughtManifest } from "./manifest.ts";
+import type { Seed, SeedFiles } from "./seed.ts";
+import { bytesNeeded, requireRoom } from "./space.ts";
+import type { Limits } from "./space.ts";
 import type { Store } from "./store.ts";
 
 export interface InstallDeps {
@@ -29,8 +33,9 @@ export interface InstallDeps {
   readonly app: string;
   readonly platform: string;
   readonly fallback: FullFallback;
-  /** Bytes that the volume may hold in all; undefined for what the file system has room for. */
-  readonly budget: number | undefined;
+  readonly limits: Limits;
+  /** Files of another volume that may help. */
+  readonly seed: Seed | undefined;
   /** Told of the plan, and of each that takes its place. */
   readonly planned: (plan: Plan, from: string | null) => void;
 }
@@ -73,6 +78,9 @@ async function installOnce(
   const { tree } = document;
   if (from?.tree === tree) return { ...target, tree, id: from.id };
   const base = from?.id ?? (await store.current());
+  const { sha256, size, full } = document.manifest;
+  if ((await store.disk.stat(join(store.partial, sha256)))?.size !== size)
+    await requireRoom(document.version, size + full.size, store, deps.limits);
   const basePath = base === undefined ? undefined : store.manifestPath(base);
   const { partial } = store;
   const manifest = await bringManifest(
@@ -91,9 +99,11 @@ async function installOnce(
   const installed = base === undefined ? undefined : await store.manifest(base, signal);
   // Also of a bank that nobody vouches for any more: each file is hashed before it is used.
   const usable = from === null || installed?.tree === from.tree ? installed : undefined;
-  const old = openOldBank(usable, store.bankPath(base ?? ""));
-  const start = { first: from === null, installed: usable?.version ?? null, old, digest };
+  const files = await seedFor(release, usable, deps, signal);
+  const here = openHere(usable, store.bankPath(base ?? ""), files);
+  const start = { first: from === null, installed: usable?.version ?? null, here, digest };
   await build(id, manifest, start, deps, signal);
+  deps.seed?.forget();
   return { ...target, tree, id };
 }
 
@@ -120,36 +130,23 @@ function freeName(name: string, taken: ReadonlySet<string>): string {
   return `${name}.${number}`;
 }
 
-/** What the installed bank has, as far as it has not turned out to be damaged. */
-interface OldBank extends OldFiles {
-  has(sha256: string): boolean;
-  remove(sha256: string): void;
-  /** Any of its files. */
-  some(): OldFile | undefined;
-}
-
-function openOldBank(release: Release | undefined, folder: string): OldBank {
-  const removed = new Set<string>();
-  const find = (sha256: string): number | undefined =>
-    removed.has(sha256) ? undefined : release?.find(sha256);
-  function fileOf(content: number | undefined): OldFile | undefined {
-    if (release === undefined || content === undefined) return undefined;
-    const entry = release.entries.at(release.firstEntryOf(content));
-    if (entry.type !== "file") return undefined;
-    return { path: join(folder, entry.path), executable: (entry.mode & 0o111) !== 0 };
-  }
-  return {
-    has: (sha256) => find(sha256) !== undefined,
-    get: (sha256) => fileOf(find(sha256)),
-    remove: (sha256) => void removed.add(sha256),
-    some: () => fileOf((release?.contents.length ?? 0) > 0 ? 0 : undefined),
-  };
+/** The seed is read only when something is missing: that may be every byte of an image. */
+async function seedFor(
+  release: Release,
+  installed: Release | undefined,
+  { seed }: InstallDeps,
+  signal: AbortSignal,
+): Promise<SeedFiles | undefined> {
+  if (seed === undefined) return undefined;
+  for (const { sha256 } of release.contents)
+    if (installed?.find(sha256) === undefined) return await seed.files(signal);
+  return undefined;
 }
 
 interface Start {
   readonly first: boolean;
   readonly installed: string | null;
-  readonly old: OldBank;
+  readonly here: Here;
   /** Of the document, which is a download too. */
   readonly digest: string;
 }
@@ -157,7 +154,7 @@ interface Start {
 async function build(
   id: string,
   { release, path }: BroughtManifest,
-  { first, installed, old, digest }: Start,
+  { first, installed, here, digest }: Start,
   deps: InstallDeps,
   signal: AbortSignal,
 ): Promise<void> {
@@ -170,7 +167,9 @@ async function build(
     const plan = makePlan({
       release,
       installed,
-      available: old,
+      available: here,
+      foreign: here.foreign,
+      damaged: here.damaged,
       codecs,
       rejected,
       fallback: deps.fallback,
@@ -179,11 +178,12 @@ async function build(
     deps.planned(plan, installed);
     const names = plan.fetches.flatMap(namesOf);
     await downloads.keepOnly(new Set([digest, basename(path), ...names]));
-    await requireSpace(plan, release, old, building.written(), deps, signal);
+    const needed = await bytesNeeded(plan, release, here, building.written(), deps, signal);
+    await requireRoom(release.version, needed, store, deps.limits);
     for (const fetch of plan.fetches) await downloads.fetch(fetch, signal);
-    const setback = await building.add(plan, old, downloads.read, signal);
+    const setback = await building.add(plan, here, downloads.read, signal);
     if (setback.damaged.length === 0 && setback.rejected.length === 0) break;
-    for (const sha256 of setback.damaged) old.remove(sha256);
+    for (const sha256 of setback.damaged) here.remove(sha256);
     for (const sha256 of setback.rejected) rejected.add(sha256);
   }
   await building.complete(path);
@@ -194,51 +194,4 @@ function namesOf(fetch: Fetch): readonly string[] {
   if (fetch.fetch === "blob") return [fetch.blob.sha256];
   if (fetch.fetch === "pack") return [fetch.pack.sha256];
   return fetch.parts.map((part) => part.sha256);
-}
-
-/** Room for directories, links and what else a file system needs for an entry, in bytes. */
-const ENTRY_BYTES = 4096;
-/** Never taken: the journal and the metadata need room in order to say that there is none. */
-const RESERVE_BYTES = 1024 * 1024;
-
-/**
- * @param written bytes of the bank that are on disk already
- * @throws EdgeSyncError DISK_FULL before anything is fetched for nothing
- */
-async function requireSpace(
-  plan: Plan,
-  release: Release,
-  old: OldBank,
-  written: number,
-  { store, downloads, budget }: InstallDeps,
-  signal: AbortSignal,
-): Promise<void> {
-  let needed = RESERVE_BYTES + plan.writtenBytes - written + release.entries.length * ENTRY_BYTES;
-  if (!(await canLink(store, old))) needed += plan.keptBytes;
-  needed += plan.downloadBytes;
-  for (const fetch of plan.fetches) needed -= await downloads.present(fetch, signal);
-  const free = await store.freeBytes();
-  if (needed > free)
-    throw new EdgeSyncError(
-      "DISK_FULL",
-      `${release.version} needs ${needed} bytes, the payload volume has ${free} free`,
-    );
-  if (budget === undefined) return;
-  const used = await store.usedBytes();
-  if (used + needed > budget)
-    throw new EdgeSyncError(
-      "DISK_FULL",
-      `${release.version} needs ${needed} bytes beside the ${used} in use, payload-size allows ${budget}`,
-    );
-}
-
-/** Whether files of the old bank can be linked: not with another owner under fs.protected_hardlinks, for instance. */
-async function canLink({ disk, partial }: Store, old: OldBank): Promise<boolean> {
-  const file = old.some();
-  if (file === undefined) return true;
-  const probe = join(partial, "link-probe");
-  await disk.remove(probe);
-  const linked = (await disk.stat(file.path)) !== undefined && (await disk.link(file.path, probe));
-  await disk.remove(probe);
-  return linked;
 }

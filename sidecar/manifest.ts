@@ -7,10 +7,10 @@ import { EdgeSyncError } from "#core/errors.ts";
 import { openManifestReader } from "#core/manifest.ts";
 import type { ManifestFile, ReleaseDocument } from "#core/release-document.ts";
 import type { Release } from "#core/release.ts";
-import { hasDigest, unlessInvalid, writeFile } from "./bank.ts";
 import type { Downloads } from "./download.ts";
 import { chunksOf, hashStretch } from "./durable.ts";
 import type { Disk } from "./durable.ts";
+import { hasDigest, unlessInvalid, writeFile } from "./make-file.ts";
 import { atOnce } from "./unsynced.ts";
 
 interface ManifestDeps {

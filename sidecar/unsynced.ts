@@ -54,3 +54,10 @@ export const atOnce: Pick<Unsynced, "take"> = {
     await file.sync();
   },
 };
+
+/** For a file that is read once and removed: it need not outlive a power cut. */
+export const notKept: Pick<Unsynced, "take"> = {
+  async take(file) {
+    await file[Symbol.asyncDispose]();
+  },
+};

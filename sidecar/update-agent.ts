@@ -301,7 +301,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
         trusted: trusted.set,
         trust: trusted.deps,
         fallback: settings.fullFallback,
-        budget: settings.payloadSize,
+        limits: { volume: settings.payloadSize, local: undefined, reserve: 0 },
+        seed: undefined,
         planned: (plan: Plan, base: string | null) => report.planned(plan, target.version, base),
       };
       const bank = await install(target, from, deps, bounded);

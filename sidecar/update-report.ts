@@ -9,6 +9,8 @@ import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
+import { planStatus } from "./plan-status.ts";
+import type { PlanStatus } from "./plan-status.ts";
 import type { TimeStatus, TrustTime } from "./trust-time.ts";
 
 type PhaseName = Phase["phase"];
@@ -63,21 +65,6 @@ export interface RolloutStatus {
   readonly turn: string | null;
   /** Why the site does not install it; null when it does, or has it. */
   readonly waiting: WaitReason | null;
-}
-
-export interface PlanStatus {
-  readonly version: string;
-  readonly from: string | null;
-  readonly downloadBytes: number;
-  /** In this process; a download that was resumed began with more. */
-  readonly receivedBytes: number;
-  /** What a site with nothing would fetch. */
-  readonly fullBytes: number;
-  readonly savedBytes: number;
-  /** Numbers of contents, by how they are had. */
-  readonly keep: number;
-  readonly delta: number;
-  readonly full: number;
 }
 
 export interface TrialStatus {
@@ -208,13 +195,13 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
         metrics.add("edgesync_sidecar_saved_bytes_total", {}, Math.max(0, plan.savedBytes));
       measure(after);
     },
-    planned({ downloadBytes, fullBytes, counts }, version, from) {
+    planned(next, version, from) {
       // With a second plan for the same release the bytes of the first were spent all the same.
       const receivedBytes = plan?.version === version ? plan.receivedBytes : 0;
-      const savedBytes = fullBytes - downloadBytes;
-      plan = { version, from, downloadBytes, receivedBytes, fullBytes, savedBytes, ...counts };
+      plan = planStatus(next, version, from, receivedBytes);
+      const { downloadBytes, savedBytes, ways, whole } = plan;
       const labels = { app, channel, version, from: from ?? "" };
-      log.info({ ...labels, sizeBytes: downloadBytes, savedBytes }, "update planned");
+      log.info({ ...labels, sizeBytes: downloadBytes, savedBytes, ways, whole }, "update planned");
     },
     arrived(bytes) {
       if (plan !== undefined) plan = { ...plan, receivedBytes: plan.receivedBytes + bytes };

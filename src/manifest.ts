@@ -10,14 +10,29 @@
  *     {"file":"bin/web2","mode":493,"sha256":"<sha256>"}
  *     {"symlink":"bin/www","target":"web"}
  *
+ * A file may carry steps, by which sites that are further behind come to a base of its deltas; each stands with the first file that
+ * needs it. Readers that do not know them pass over them:
+ *
+ *     {"file":…,"deltas":[{"base":"<B>",…}],"steps":[{"sha256":"<B>","size":7,"deltas":[{"base":"<A>",…}]}]}
+ *
  * By the time it is read its bytes are authentic; they are checked all the same, because a publisher can be wrong. It is read piece by
  * piece into the compact form, so that memory has a bound that does not depend on what the lines hold.
  */
 import * as s from "valibot";
 import { name, platform, version } from "./document.ts";
 import { openTreeDigest } from "./release.ts";
-import type { Content, Entry, PlacedBlob, Release, ReleaseName, ReleaseParts } from "./release.ts";
-import { invalid, openReleaseBuilder } from "./release-table.ts";
+import type {
+  Content,
+  DeltaBlob,
+  Entry,
+  PlacedBlob,
+  Release,
+  ReleaseName,
+  ReleaseParts,
+  Step,
+} from "./release.ts";
+import { invalid } from "./release-columns.ts";
+import { openReleaseBuilder } from "./release-table.ts";
 import { comparePaths, isTreePath, parentOf, staysInside } from "./tree-path.ts";
 
 /**
@@ -41,6 +56,15 @@ const directoryLine = s.object({ directory: path, mode });
 const linkTarget = s.pipe(s.string(), s.minLength(1), s.maxLength(4096));
 const symlinkLine = s.object({ symlink: path, target: linkTarget });
 const fileLine = s.object({ file: path, mode, sha256: digest });
+const deltas = s.array(
+  s.object({
+    base: digest,
+    codec: s.pipe(s.string(), s.regex(/^[a-z0-9-]{1,32}$/)),
+    sha256: digest,
+    size,
+    in: places,
+  }),
+);
 const contentLine = s.object({
   ...fileLine.entries,
   size,
@@ -49,18 +73,10 @@ const contentLine = s.object({
     s.object({ encoding: s.literal("identity"), in: places }),
     s.object({ encoding: s.literal("zstd"), sha256: digest, size, in: places }),
   ]),
-  deltas: s.optional(
-    s.array(
-      s.object({
-        base: digest,
-        codec: s.pipe(s.string(), s.regex(/^[a-z0-9-]{1,32}$/)),
-        sha256: digest,
-        size,
-        in: places,
-      }),
-    ),
-  ),
+  deltas: s.optional(deltas),
+  steps: s.optional(s.array(s.object({ sha256: digest, size, deltas }))),
 });
+type DeltaLine = s.InferOutput<typeof deltas>[number];
 
 /** The lines of a manifest, each with its end. */
 export function* formatManifest(
@@ -68,6 +84,8 @@ export function* formatManifest(
 ): Generator<string> {
   const contents = new Map<string, Content>();
   for (const content of parts.contents) contents.set(content.sha256, content);
+  const steps = new Map<string, Step>();
+  for (const step of parts.steps) steps.set(step.sha256, step);
   const { app, version, platform, tree } = parts;
   yield line({ schema: 1, app, version, platform, tree });
   for (const { sha256, size, from } of parts.packs) yield line({ pack: sha256, size, from });
@@ -78,12 +96,23 @@ export function* formatManifest(
       const { path, mode, sha256 } = entry;
       const content = contents.get(sha256);
       contents.delete(sha256);
-      yield line({ file: path, mode, sha256, ...(content && contentFields(content)) });
+      yield line({ file: path, mode, sha256, ...(content && contentFields(content, steps)) });
     }
   }
 }
 
-function contentFields({ size, full, deltas }: Content): object {
+/** @param steps that have not been written yet; those that are needed here are taken out */
+function contentFields({ size, full, deltas }: Content, steps: Map<string, Step>): object {
+  const needed: Step[] = [];
+  const bases = deltas.map(({ base }) => base);
+  // The list grows while it is gone through, by the bases of the steps themselves.
+  for (const base of bases) {
+    const step = steps.get(base);
+    if (step === undefined) continue;
+    steps.delete(base);
+    needed.push(step);
+    bases.push(...step.deltas.map((delta) => delta.base));
+  }
   return {
     size,
     full: {
@@ -91,16 +120,20 @@ function contentFields({ size, full, deltas }: Content): object {
       ...(full.encoding === "zstd" && { sha256: full.sha256, size: full.size }),
       ...placesField(full),
     },
-    ...(deltas.length > 0 && {
-      deltas: deltas.map((delta) => ({
-        base: delta.base,
-        codec: delta.codec,
-        sha256: delta.sha256,
-        size: delta.size,
-        ...placesField(delta),
+    ...(deltas.length > 0 && { deltas: deltas.map(deltaFields) }),
+    ...(needed.length > 0 && {
+      steps: needed.map((step) => ({
+        sha256: step.sha256,
+        size: step.size,
+        deltas: step.deltas.map(deltaFields),
       })),
     }),
   };
+}
+
+function deltaFields(delta: DeltaBlob): object {
+  const { base, codec, sha256, size } = delta;
+  return { base, codec, sha256, size, ...placesField(delta) };
 }
 
 function placesField({ places }: PlacedBlob): object {
@@ -201,20 +234,22 @@ function openLineReader(): ManifestReader {
       add({ type: "file", path, mode, sha256 }, undefined);
       return;
     }
-    const { file: path, mode, sha256, size, full, deltas = [] } = read(contentLine, json);
+    const line = read(contentLine, json);
+    const { file: path, mode, sha256, size, full, deltas = [], steps = [] } = line;
     const blob =
       full.encoding === "identity" ? { sha256, size } : { sha256: full.sha256, size: full.size };
     const content: Content = {
       sha256,
       size,
       full: { ...placed(blob, full.in), encoding: full.encoding },
-      deltas: deltas.map(({ base, codec, sha256, size, in: found }) => ({
-        ...placed({ sha256, size }, found),
-        base,
-        codec,
-      })),
+      deltas: deltas.map(deltaOf),
     };
     add({ type: "file", path, mode, sha256 }, content);
+    for (const step of steps) builder.addStep({ ...step, deltas: step.deltas.map(deltaOf) });
+  }
+
+  function deltaOf({ base, codec, sha256, size, in: found }: DeltaLine): DeltaBlob {
+    return { ...placed({ sha256, size }, found), base, codec };
   }
 
   function placed(

@@ -1,31 +1,26 @@
 /**
- * How a release is had with the fewest bytes: for each content the cheapest of what the site has already (keep), a delta from
- * what it has, and the full blob; and then which requests bring the blobs, where small ones travel together in packs.
+ * How a release is had with the fewest bytes: for each content the cheapest way (route.ts), what that comes to in bytes, room and whole
+ * files, and then which requests bring the blobs, where small ones travel together in packs.
  */
 import { EdgeSyncError } from "./errors.ts";
-import type { Blob, Content, DeltaBlob, Pack, PlacedBlob, Release } from "./release.ts";
+import { WHOLE_REASONS } from "./reasons.ts";
+import type { WholeReason } from "./reasons.ts";
+import type { Blob, Pack, PlacedBlob, Release } from "./release.ts";
+import { blobsOf, openRoutes, roomOf } from "./route.ts";
+import type { How, Means, Source } from "./route.ts";
 import { formatBytes } from "./values.ts";
 import type { FullFallback } from "./values.ts";
 
-export interface Situation {
+export interface Situation extends Means {
   readonly release: Release;
   /** The version that the current bank holds, if any. */
   readonly installed: string | null;
-  /** Digests of the contents that the current bank holds undamaged. */
-  readonly available: Pick<ReadonlySet<string>, "has">;
-  /** Names of the delta codecs that this sidecar can decode. */
-  readonly codecs: ReadonlySet<string>;
-  /** Digests of deltas that turned out not to work. */
-  readonly rejected: ReadonlySet<string>;
+  /** Of what is available, the digests of what lies on another volume and can only be copied. */
+  readonly foreign: Pick<ReadonlySet<string>, "has">;
   readonly fallback: FullFallback;
   /** A first installation may always fetch whole files. */
   readonly first: boolean;
 }
-
-export type Source =
-  | { readonly how: "keep"; readonly content: Content }
-  | { readonly how: "delta"; readonly content: Content; readonly delta: DeltaBlob }
-  | { readonly how: "full"; readonly content: Content };
 
 /** Whether bytes travel because there was a delta or in spite of there being none. */
 export type BlobKind = "delta" | "full";
@@ -45,6 +40,13 @@ export type Fetch =
   /** Neighbouring parts of a pack, by Range; small gaps between them come along. */
   | { readonly fetch: "range"; readonly pack: Blob; readonly parts: readonly Part[] };
 
+/** A part of a release. */
+export interface Share {
+  readonly contents: number;
+  /** On the wire. */
+  readonly bytes: number;
+}
+
 export interface Plan {
   /** How the content with this number is had. */
   source(content: number): Source;
@@ -57,7 +59,11 @@ export interface Plan {
   readonly writtenBytes: number;
   /** Bytes shared with the current bank, which take room only where hard links do not work. */
   readonly keptBytes: number;
-  readonly counts: Readonly<Record<Source["how"], number>>;
+  /** Bytes beside the bank that chains take while they are gone through, one after the other. */
+  readonly chainBytes: number;
+  readonly ways: Readonly<Record<How, Share>>;
+  /** Of those that come whole, why they do. */
+  readonly whole: Readonly<Record<WholeReason, Share>>;
 }
 
 /** A gap of this many bytes between two parts costs less than a request of its own on a slow link. */
@@ -67,50 +73,66 @@ const MAX_RANGES = 16;
 /** The share of a pack from which on it is fetched whole: one digest, one request, one file to resume. */
 export const WHOLE_PACK = 0.75;
 
-/** In the table of choices; from 0 on it is the number of the delta. */
-const KEEP = -1;
-const FULL = -2;
-
 /** @throws EdgeSyncError FALLBACK_REFUSED */
 export function makePlan(situation: Situation): Plan {
   const { release } = situation;
+  const routes = openRoutes(release, situation);
   const choices = new Int16Array(release.contents.length);
-  const counts = { keep: 0, delta: 0, full: 0 };
+  const ways = { keep: none(), delta: none(), chain: none(), full: none() };
+  const reasons = Object.keys(WHOLE_REASONS) as WholeReason[];
+  const whole = Object.fromEntries(reasons.map((reason) => [reason, none()])) as Tally<WholeReason>;
   const variants = variantsOf(release);
-  const whole = { bytes: 0, files: 0 };
+  const unprepared = none();
   const fetches = openFetches(situation);
   let fullBytes = 0;
   let writtenBytes = 0;
   let keptBytes = 0;
+  let chainBytes = 0;
   for (let number = 0; number < choices.length; number++) {
     const content = release.contents.at(number);
-    const choice = cheapest(content, situation);
+    const choice = routes.choose(content);
     choices[number] = choice;
-    const source = sourceOf(content, choice);
-    counts[source.how] += 1;
+    const source = routes.source(content, choice);
     fullBytes += content.full.size;
     // Equal files of one bank are links to each other, unless only one of them is executable.
-    const bytes = content.size * (variants[number] === BOTH ? 2 : 1);
-    if (source.how === "keep") keptBytes += bytes;
-    else writtenBytes += bytes;
-    const blob = blobOf(source);
-    if (blob === undefined) continue;
-    fetches.add(blob, source.how === "delta" ? "delta" : "full");
-    if (source.how !== "full" || isPrepared(blob, situation)) continue;
-    whole.bytes += blob.size;
-    whole.files += 1;
+    const room = content.size * (variants[number] === BOTH ? 2 : 1);
+    if (source.how === "keep" && !situation.foreign.has(content.sha256)) keptBytes += room;
+    else writtenBytes += room;
+    chainBytes = Math.max(chainBytes, roomOf(source));
+    const blobs = blobsOf(source);
+    const kind = source.how === "full" ? "full" : "delta";
+    let bytes = 0;
+    for (const blob of blobs) if (fetches.add(blob, kind)) bytes += blob.size;
+    count(ways[source.how], bytes);
+    const [blob] = blobs;
+    if (source.how !== "full" || blob === undefined) continue;
+    count(whole[routes.reason(content)], bytes);
+    if (!isPrepared(blob, situation)) count(unprepared, blob.size);
   }
-  refuseFallback(whole, situation);
+  refuseFallback(unprepared, situation);
   const list = fetches.done();
   return {
-    source: (number) => sourceOf(release.contents.at(number), choices[number] ?? FULL),
+    source: (number) => routes.source(release.contents.at(number), choices[number] ?? 0),
     fetches: list,
     downloadBytes: list.reduce((sum, fetch) => sum + sizeOf(fetch), 0),
     fullBytes,
     writtenBytes,
     keptBytes,
-    counts,
+    chainBytes,
+    ways,
+    whole,
   };
+}
+
+type Tally<K extends string> = Record<K, { contents: number; bytes: number }>;
+
+function none(): { contents: number; bytes: number } {
+  return { contents: 0, bytes: 0 };
+}
+
+function count(share: { contents: number; bytes: number }, bytes: number): void {
+  share.contents += 1;
+  share.bytes += bytes;
 }
 
 const PLAIN = 1;
@@ -149,34 +171,6 @@ export function spanOf(parts: readonly Part[]): { readonly offset: number; reado
   return { offset, end };
 }
 
-/** The blob that a source needs; none for what is there already, and none for an empty file. */
-export function blobOf(source: Source): PlacedBlob | undefined {
-  if (source.how === "keep" || source.content.size === 0) return undefined;
-  return source.how === "delta" ? source.delta : source.content.full;
-}
-
-function sourceOf(content: Content, choice: number): Source {
-  if (choice === KEEP) return { how: "keep", content };
-  const delta = content.deltas[choice];
-  return delta === undefined ? { how: "full", content } : { how: "delta", content, delta };
-}
-
-function cheapest(content: Content, situation: Situation): number {
-  if (situation.available.has(content.sha256)) return KEEP;
-  let choice = FULL;
-  let { size } = content.full;
-  for (const [number, delta] of content.deltas.entries())
-    if (delta.size < size && isUsable(delta, situation)) {
-      choice = number;
-      ({ size } = delta);
-    }
-  return choice;
-}
-
-function isUsable(delta: DeltaBlob, { codecs, available, rejected }: Situation): boolean {
-  return codecs.has(delta.codec) && available.has(delta.base) && !rejected.has(delta.sha256);
-}
-
 /**
  * Whether a blob is in the pack that was made for the step from the installed release. Of a whole file this says that the publisher
  * compared it with its delta and found it no larger.
@@ -190,7 +184,7 @@ function isPrepared({ places }: PlacedBlob, { installed, release }: Situation): 
 
 /** Holds the policy full-fallback: every whole file counts, with its bytes on the wire, but for those that were prepared. */
 function refuseFallback(
-  { bytes, files }: { readonly bytes: number; readonly files: number },
+  { bytes, contents }: Share,
   { fallback, first, installed, release }: Situation,
 ): void {
   if (first || fallback.kind === "always") return;
@@ -199,13 +193,14 @@ function refuseFallback(
   const allowed = fallback.kind === "never" ? "none" : `at most ${formatBytes(limit)} bytes`;
   throw new EdgeSyncError(
     "FALLBACK_REFUSED",
-    `${files} files of ${release.version} have no usable delta from ${installed ?? "what is here"} and take ${bytes} bytes whole; full-fallback allows ${allowed}`,
+    `${contents} files of ${release.version} have no usable delta from ${installed ?? "what is here"} and take ${bytes} bytes whole; full-fallback allows ${allowed}`,
   );
 }
 
 /** Gathers what is fetched: blobs by themselves, and parts by their pack. */
 function openFetches({ release, installed }: Situation): {
-  add(blob: PlacedBlob, kind: BlobKind): void;
+  /** False when it is there already: two contents may come from one blob. */
+  add(blob: PlacedBlob, kind: BlobKind): boolean;
   done(): readonly Fetch[];
 } {
   const alone: Fetch[] = [];
@@ -218,18 +213,18 @@ function openFetches({ release, installed }: Situation): {
   };
   return {
     add({ sha256, size, places }, kind) {
-      // Two contents may come from one blob.
-      if (seen.has(sha256)) return;
+      if (seen.has(sha256)) return false;
       seen.add(sha256);
       const place = places.toSorted((a, b) => rank(a.pack) - rank(b.pack))[0];
       if (place === undefined) {
         alone.push({ fetch: "blob", blob: { sha256, size }, kind });
-        return;
+        return true;
       }
       const part = { sha256, size, offset: place.offset, kind };
       const known = parts.get(place.pack);
       if (known === undefined) parts.set(place.pack, [part]);
       else known.push(part);
+      return true;
     },
     done() {
       const packed = [...parts].flatMap(([number, wanted]) => {

@@ -46,3 +46,13 @@ export const CLOCK_REASONS = {
     "the clock is more than 400 days past the last signed time, so it does not make anything expire",
 } as const satisfies Record<string, string>;
 export type ClockReason = keyof typeof CLOCK_REASONS;
+
+/** Why a file is fetched whole. */
+export const WHOLE_REASONS = {
+  no_delta: "no delta, and no chain of deltas, starts from what the site has",
+  codec_unknown: "the deltas that would fit are of a codec that this sidecar does not know",
+  delta_rejected: "a delta was fetched and did not give the file that it should",
+  base_damaged: "the file that a delta starts from is damaged on the payload volume",
+  whole_is_smaller: "the file itself takes no more bytes than the deltas to it",
+} as const satisfies Record<string, string>;
+export type WholeReason = keyof typeof WHOLE_REASONS;

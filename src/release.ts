@@ -47,6 +47,16 @@ export interface Content {
   readonly deltas: readonly DeltaBlob[];
 }
 
+/**
+ * A content of an earlier release that is made only on the way to another: from a base that a site has to one that a delta of this
+ * release starts from. It has no full blob; where one would be needed, the file itself is fetched whole.
+ */
+export interface Step {
+  readonly sha256: string;
+  readonly size: number;
+  readonly deltas: readonly DeltaBlob[];
+}
+
 export type Entry =
   | { readonly type: "directory"; readonly path: string; readonly mode: number }
   | { readonly type: "file"; readonly path: string; readonly mode: number; readonly sha256: string }
@@ -83,12 +93,16 @@ export interface Release extends ReleaseName {
   readonly entries: List<Entry>;
   /** In the order of the first entry that has the content. */
   readonly contents: List<Content>;
+  /** By which a site that is further behind comes to a base; see {@link Step}. */
+  readonly steps: List<Step>;
   /** Number of an entry's content; undefined for what is no file. */
   contentOf(entry: number): number | undefined;
   /** Number of the first entry that has a content. */
   firstEntryOf(content: number): number;
   /** Number of the content with a digest. */
   find(sha256: string): number | undefined;
+  /** Number of the step with a digest. */
+  findStep(sha256: string): number | undefined;
 }
 
 /** A release as its publisher has it at hand, before it is written down. */
@@ -98,6 +112,8 @@ export interface ReleaseParts extends ReleaseName {
   readonly entries: Iterable<Entry>;
   /** Those of all files, in any order. */
   readonly contents: Iterable<Content>;
+  /** In any order; those that no content needs are left out. */
+  readonly steps: Iterable<Step>;
 }
 
 /** Of the document of a release, which is a target. */
@@ -114,11 +130,14 @@ export function blobPath(sha256: string): string {
  * The files below `blobs/` that a release needs, beside its manifest: packs, and the blobs that are in none. A file can be named more
  * than once, for contents of which one is the compressed form of another.
  */
-export function* filesOf(release: Pick<Release, "packs" | "contents">): Generator<Blob> {
+export function* filesOf(release: Pick<Release, "packs" | "contents" | "steps">): Generator<Blob> {
   for (const { sha256, size } of release.packs) yield { sha256, size };
-  for (const { full, deltas } of release.contents)
-    for (const { sha256, size, places } of [full, ...deltas])
-      if (places.length === 0) yield { sha256, size };
+  for (const { full, deltas } of release.contents) yield* alone([full, ...deltas]);
+  for (const { deltas } of release.steps) yield* alone(deltas);
+}
+
+function* alone(blobs: readonly PlacedBlob[]): Generator<Blob> {
+  for (const { sha256, size, places } of blobs) if (places.length === 0) yield { sha256, size };
 }
 
 /**

@@ -1,6 +1,7 @@
 /** How programs record metrics (the tables are in `metrics.ts`) and what their log lines may carry: a new field is a deliberate act. */
 import type { SIDECAR_METRICS, WEBHOOK_METRICS } from "./metrics.ts";
 import type { Metric } from "./metrics.ts";
+import type { Share } from "./plan.ts";
 
 /** Records the metrics of one table; names and labels are checked by the compiler. */
 export interface Metrics<Table extends Readonly<Record<string, Metric>>> {
@@ -130,6 +131,9 @@ export interface LogFields {
   readonly delayMs?: number;
   readonly sizeBytes?: number;
   readonly savedBytes?: number;
+  /** Of a plan: contents and bytes by how they are had, and of those that come whole by the reason. */
+  readonly ways?: Readonly<Record<string, Share>>;
+  readonly whole?: Readonly<Record<string, Share>>;
   readonly expiresAt?: string;
   readonly hook?: string;
   /** Of a hook. */

@@ -3,8 +3,6 @@ import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { knownCodecs } from "#core/delta/codec.ts";
-import { makePlan } from "#core/plan.ts";
 import { blobPath } from "#core/release.ts";
 import { findChannel, listReleases, readRelease } from "../../publisher/catalog.ts";
 import { releasesOf, rollOut } from "../../publisher/channel-change.ts";
@@ -14,6 +12,7 @@ import type { Garbage } from "../../publisher/gc.ts";
 import { openKeyring } from "../../publisher/keys.ts";
 import { removeReleases } from "../../publisher/release-remove.ts";
 import { openRepository, viewRepository } from "../../publisher/repository.ts";
+import { sitePlan } from "../../publisher/site-plan.ts";
 import type { View } from "../../publisher/repository.ts";
 import { orderedFiles } from "../../publisher/sync.ts";
 import { verifyRepository } from "../../publisher/verify.ts";
@@ -51,18 +50,8 @@ async function refuseUnreachable(view: View): Promise<void> {
   if (to === undefined) return;
   const release = await readRelease(view, to, never);
   for (const from of [undefined, ...listed]) {
-    const available = new Set<string>();
     const old = from && (await readRelease(view, from, never));
-    for (const { sha256 } of old?.contents ?? []) available.add(sha256);
-    const { fetches } = makePlan({
-      release,
-      installed: from?.version ?? null,
-      available,
-      codecs: new Set(knownCodecs),
-      rejected: new Set(),
-      fallback: { kind: "always" },
-      first: from === undefined,
-    });
+    const { fetches } = sitePlan(release, old);
     for (const fetch of fetches) {
       const { sha256 } = fetch.fetch === "blob" ? fetch.blob : fetch.pack;
       assert.ok(

@@ -22,6 +22,9 @@ export interface HandMadeContent {
   readonly deltas: readonly Unplaced<DeltaBlob>[];
 }
 
+/** A step whose deltas have no places yet. */
+export type HandMadeStep = Pick<HandMadeContent, "sha256" | "size" | "deltas">;
+
 /** A pack with what is in it, by digest. */
 export interface HandMadePack extends Pack {
   readonly parts: readonly { readonly sha256: string; readonly offset: number }[];
@@ -32,6 +35,7 @@ export function handMadeParts(
   entries: readonly Entry[],
   unplaced: readonly HandMadeContent[],
   packs: readonly HandMadePack[] = [],
+  steps: readonly HandMadeStep[] = [],
 ): ReleaseParts & { readonly tree: string } {
   const placesOf = (sha256: string): readonly Place[] =>
     packs.flatMap(({ parts }, pack) =>
@@ -42,8 +46,19 @@ export function handMadeParts(
     full: { ...content.full, places: placesOf(content.full.sha256) },
     deltas: content.deltas.map((delta) => ({ ...delta, places: placesOf(delta.sha256) })),
   }));
+  const placedSteps = steps.map((step) => ({
+    ...step,
+    deltas: step.deltas.map((delta) => ({ ...delta, places: placesOf(delta.sha256) })),
+  }));
   const name = { app: "web", version: "2.0.0", platform: "linux-x64" };
-  return { ...name, tree: treeDigest({ entries, contents }), entries, contents, packs };
+  return {
+    ...name,
+    tree: treeDigest({ entries, contents }),
+    entries,
+    contents,
+    packs,
+    steps: placedSteps,
+  };
 }
 
 /** A release by hand, as a sidecar reads it. */

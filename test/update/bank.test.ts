@@ -12,9 +12,10 @@ import { handMadeRelease } from "../support/release.ts";
 import type { HandMadeContent } from "../support/release.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { beginBank, verifyBank } from "../../sidecar/bank.ts";
-import type { OldFiles, Setback } from "../../sidecar/bank.ts";
+import type { Setback } from "../../sidecar/bank.ts";
 import { nodeDisk } from "../../sidecar/durable.ts";
 import type { Disk } from "../../sidecar/durable.ts";
+import type { OldFiles } from "../../sidecar/make-file.ts";
 import { openStore } from "../../sidecar/store.ts";
 import type { Store } from "../../sidecar/store.ts";
 
@@ -71,6 +72,8 @@ async function build(
     release,
     installed: null,
     available: old,
+    foreign: new Set(),
+    damaged: new Set(),
     codecs: new Set(["edgesync-1"]),
     rejected: new Set(),
     fallback: { kind: "always" },
@@ -133,7 +136,7 @@ describe("a bank", () => {
         const path = join(bench.folder, name);
         await writeFile(path, name === "broken" ? "brokem" : name === "longer" ? "longer!" : name);
         await chmod(path, 0o444);
-        old.set(digest(name), { path, executable: false });
+        old.set(digest(name), { path, foreign: false });
       }
       await rm(join(bench.folder, "gone"));
       const made = handMade({
@@ -160,7 +163,7 @@ describe("a bank", () => {
       await using bench = await openBench();
       const path = join(bench.folder, "old");
       await writeFile(path, "old text");
-      const old = new Map([[digest("old text"), { path, executable: false }]]);
+      const old = new Map([[digest("old text"), { path, foreign: false }]]);
       const delta = {
         base: digest("old text"),
         codec: "edgesync-1",
@@ -178,7 +181,7 @@ describe("a bank", () => {
     await using bench = await openBench();
     const path = join(bench.folder, "old");
     await writeFile(path, "other text");
-    const old = new Map([[digest("old text"), { path, executable: false }]]);
+    const old = new Map([[digest("old text"), { path, foreign: false }]]);
     const delta = {
       base: digest("old text"),
       codec: "edgesync-1",
