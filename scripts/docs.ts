@@ -14,7 +14,13 @@ import {
 } from "#core/annotations.ts";
 import type { Row } from "#core/annotations.ts";
 import { ERRORS } from "#core/errors.ts";
-import { GATE_REASONS, ROLLBACK_REASONS, SKIP_REASONS, WAIT_REASONS } from "#core/reasons.ts";
+import {
+  GATE_REASONS,
+  ROLLBACK_REASONS,
+  SKIP_REASONS,
+  WAIT_REASONS,
+  WHOLE_REASONS,
+} from "#core/reasons.ts";
 import { settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
 import type { Metric } from "#core/metrics.ts";
@@ -115,6 +121,7 @@ function errors(): string {
     reasons("Why a pod may not start, or is not ready", GATE_REASONS),
     reasons("Why a release was rolled back", ROLLBACK_REASONS),
     reasons("Why a site does not yet install what its channel points to", WAIT_REASONS),
+    reasons("Why a file comes whole", WHOLE_REASONS),
   ].join("\n\n");
 }
 

@@ -1,5 +1,5 @@
 /** Commands for the releases of an app. */
-import { integer } from "#core/values.ts";
+import { fileName, integer } from "#core/values.ts";
 import {
   findRelease,
   listReleases,
@@ -13,8 +13,9 @@ import { refuseToPublish } from "../keys.ts";
 import { compareReleases, transferOf } from "../release-diff.ts";
 import type { PathChange } from "../release-diff.ts";
 import { removeReleases } from "../release-remove.ts";
-import { addRelease } from "../release.ts";
+import { CHAIN, addRelease } from "../release.ts";
 import type { View } from "../repository.ts";
+import type { NamedTree } from "../tree.ts";
 import {
   REPOSITORY_OPTION,
   WRITES,
@@ -37,26 +38,38 @@ const add: Command = {
     "Publishes a folder as a version of an app for a platform, with deltas from earlier releases.",
   example:
     "edgesync release add ./build --repository ./repository --keys ./keys --app web --version 1.4.0 --platform linux-arm64",
-  positionals: ["<folder>"],
+  examples: [
+    "edgesync release add --tree model=./model --tree rules=./rules --app detector --version 2.1.0 --platform linux-arm64",
+  ],
+  notes:
+    "Several trees become directories of one release: a site takes all of them at one instant, tries them together and goes back with all of them.",
+  positionals: ["[<folder>]"],
   options: {
     ...WRITES,
     app: "name of the app",
     version: "version; never published twice with another content",
     platform: "<os>-<arch> as Node names them, such as linux-arm64",
     deltas: "from how many of the previous releases to make deltas; 3 when not given",
+    chain:
+      "from how many releases before those sites come by a chain of the deltas that are there already; 3 when not given",
     level:
       "of zstd for whole files, 1 to 19; when not given 19, and 12 for a tree of more than 1 GiB",
   },
+  lists: {
+    tree: "<name>=<folder>: one of several trees, instead of <folder>",
+  },
   async run(args, shell, signal) {
-    const [folder = ""] = args.positionals;
+    const folder = foldersOf(args);
     const wanted = {
       folder,
       ...releaseName(args),
-      deltas: deltasOf(args.optional("deltas")),
+      deltas: countOfReleases("deltas", args.optional("deltas"), DELTAS),
+      chain: countOfReleases("chain", args.optional("chain"), CHAIN),
       level: levelOf(args.optional("level")),
     };
     const keyring = await openKeys(args, pathOf(args), shell);
-    await refuseToPublish(folder, pathOf(args), keyring.folder);
+    for (const part of typeof folder === "string" ? [folder] : folder.map((tree) => tree.folder))
+      await refuseToPublish(part, pathOf(args), keyring.folder);
     await using repository = await openLocked(args, shell, signal);
     const added = await addRelease(
       repository,
@@ -103,11 +116,30 @@ function levelOf(input: string | undefined): number | undefined {
   return value;
 }
 
-function deltasOf(input: string | undefined): number {
+/** Releases from which there are deltas. */
+const DELTAS = 3;
+
+function countOfReleases(option: string, input: string | undefined, otherwise: number): number {
   const allowed = integer(0, 20);
-  const value = input === undefined ? 3 : allowed.parse(input);
-  if (value === undefined) throw usage(`--deltas must be ${allowed.allowed}`);
+  const value = input === undefined ? otherwise : allowed.parse(input);
+  if (value === undefined) throw usage(`--${option} must be ${allowed.allowed}`);
   return value;
+}
+
+function foldersOf(args: Arguments): string | readonly NamedTree[] {
+  const [folder] = args.positionals;
+  const trees = args.all("tree").map((text): NamedTree => {
+    const at = text.indexOf("=");
+    const name = fileName.parse(text.slice(0, Math.max(0, at)));
+    if (name === undefined || at === text.length - 1)
+      throw usage(`--tree is ${JSON.stringify(text)}; expected <name>=<folder>, with a file name`);
+    return { name, folder: text.slice(at + 1) };
+  });
+  if ((folder === undefined) === (trees.length === 0))
+    throw usage("release add takes either <folder> or --tree <name>=<folder>");
+  const names = new Set(trees.map(({ name }) => name.toLowerCase()));
+  if (names.size < trees.length) throw usage("each --tree needs a name of its own");
+  return folder ?? trees;
 }
 
 const list: Command = {
@@ -211,7 +243,8 @@ async function basesOf(
   signal: AbortSignal,
 ): Promise<readonly Release[]> {
   const bases = new Set<string>();
-  for (const { deltas } of release.contents) for (const { base } of deltas) bases.add(base);
+  for (const { deltas } of [...release.contents, ...release.steps])
+    for (const { base } of deltas) bases.add(base);
   const found: Release[] = [];
   for (const listed of listReleases(repository, { app, platform })) {
     if (listed.order >= order || found.length === 20) continue;
@@ -254,7 +287,7 @@ const diff: Command = {
       lines: [
         ...changes.map(lineOf),
         `${count("added")} added, ${count("removed")} removed, ${count("changed")} changed, ${same} the same`,
-        `an update transfers ${countOf(bytes, "byte")} in ${countOf(requests, "request")} (${share.toFixed(1)} % of the ${fullBytes} bytes of a first installation): ${countOf(contents.delta, "content")} by delta, ${contents.full} whole`,
+        `an update transfers ${countOf(bytes, "byte")} in ${countOf(requests, "request")} (${share.toFixed(1)} % of the ${fullBytes} bytes of a first installation): ${countOf(contents.delta, "content")} by delta, ${contents.chain === 0 ? "" : `${contents.chain} by a chain of deltas, `}${contents.full} whole`,
       ],
       json: { app, platform: next.platform, from, to, changes, same, transfer },
     };

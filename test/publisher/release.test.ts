@@ -116,7 +116,8 @@ describe("a release", () => {
     const { release, updates } = await publisher.add("a", { file: `${text}a` });
     assert.deepEqual(
       updates.map((update) => update.from),
-      ["1.0", "zeta", "9"],
+      // And from one more by a chain.
+      ["1.0", "zeta", "9", "10"],
     );
     assert.equal(release.contents.at(0).deltas.length, 3);
   });
