@@ -6,6 +6,9 @@ const [command, ...rest] = process.argv.slice(2);
 if (command === "agent") {
   const { main } = await import("../sidecar/main.ts");
   process.exitCode = await main(rest);
+} else if (command === "status" || command === "update") {
+  const { control } = await import("../sidecar/main.ts");
+  process.exitCode = await control([command, ...rest]);
 } else if (command === "webhook") {
   const { main } = await import("../webhook/main.ts");
   process.exitCode = await main(rest);

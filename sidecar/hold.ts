@@ -1,14 +1,142 @@
-/** Leases by which the application holds an update for a while. */
+/**
+ * The holds of a pod's application: those that came over the control port, which are kept on the volume across a restart of the sidecar,
+ * and those that stand as files on a volume of the application's own. Each ends by monotonic time, whatever the clock does meanwhile.
+ */
+import { join } from "node:path";
+import type { Clock } from "#core/clock.ts";
+import { codeOf } from "#core/errors.ts";
+import { HOLDS_LIMIT, formatHolds, parseHolds } from "#core/hold.ts";
+import type { Hold, HoldRequest } from "#core/hold.ts";
+import type { Log } from "#core/telemetry.ts";
+import { nodeDisk, readSmallFile, replaceFile } from "./durable.ts";
+import type { Disk } from "./durable.ts";
+import { openHoldFiles } from "./hold-files.ts";
 
-export interface Hold {
-  readonly owner: string;
-  /** Milliseconds since the epoch, by the node's clock. */
-  readonly since: number;
-  readonly until: number;
-  readonly reason?: string | undefined;
-}
+export type { Hold } from "#core/hold.ts";
 
 /** Those that have not ended yet; looked at anew at each call, because one may have come a moment ago. */
 export type Holds = (signal: AbortSignal) => Promise<readonly Hold[]>;
 
 export const noHolds: Holds = () => Promise.resolve([]);
+
+export interface HoldBook {
+  readonly list: Holds;
+  /** As {@link HoldBook.list} saw them last: for what must not wait. */
+  known(): readonly Hold[];
+  /** Takes a hold, or takes it anew from now on; `undefined` when there are too many already. */
+  put(owner: string, request: HoldRequest): Promise<Hold | undefined>;
+  /** Whether there was one. */
+  remove(owner: string): Promise<boolean>;
+}
+
+export interface HoldDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Folder of the payload volume; absent when there is none, and then nothing is kept. */
+  readonly volume: string | undefined;
+  /** Folder with the application's own files, if it has one. */
+  readonly folder: string | undefined;
+  /** UID of the pod. */
+  readonly pod: string | undefined;
+  /** For tests that make it fail. */
+  readonly disk?: Disk;
+}
+
+interface Entry {
+  readonly hold: Hold;
+  /** Monotonic milliseconds. */
+  readonly end: number;
+}
+
+/** Bytes. */
+const FILE_LIMIT = 64 * 1024;
+
+/** Milliseconds: what a crash may give back of the time of a hold, where the clock was set back meanwhile. */
+const SAVE_AGAIN_MS = 300_000;
+
+export async function openHolds(deps: HoldDeps): Promise<HoldBook> {
+  const { clock, log, pod, disk = nodeDisk } = deps;
+  const path = deps.volume === undefined ? undefined : join(deps.volume, "holds.json");
+  const files = openHoldFiles(deps);
+  const entries = new Map<string, Entry>();
+  let savedAt = -Infinity;
+  let saving: Promise<void> = Promise.resolve();
+  let fromFiles: readonly Hold[] = [];
+
+  function current(): readonly Hold[] {
+    const now = clock.monotonic();
+    for (const [owner, { end }] of entries) if (end <= now) entries.delete(owner);
+    // As the clock stands: it may have been set since.
+    return Array.from(entries.values(), ({ hold, end }) => ({
+      ...hold,
+      until: clock.now() + end - now,
+    }));
+  }
+
+  /** One after the other. A disk that takes nothing does not let an update through: the hold counts, and a restart forgets it. */
+  function save(): Promise<void> {
+    if (path === undefined) return Promise.resolve();
+    saving = saving.then(async () => {
+      try {
+        const text = formatHolds(current(), pod, clock.now());
+        savedAt = clock.monotonic();
+        await replaceFile(disk, path, Buffer.from(text));
+      } catch (err) {
+        log.warn(
+          { err, code: codeOf(err) },
+          "holds not saved; a restart of the sidecar forgets them",
+        );
+      }
+    });
+    return saving;
+  }
+
+  async function restore(from: string): Promise<void> {
+    try {
+      const bytes = await readSmallFile(disk, from, FILE_LIMIT);
+      const text = bytes === undefined ? "" : Buffer.from(bytes).toString();
+      for (const { leftMs, ...hold } of parseHolds(text, pod, clock.now()))
+        entries.set(hold.owner, { hold, end: clock.monotonic() + leftMs });
+    } catch (err) {
+      log.warn({ err, code: codeOf(err) }, "saved holds cannot be read");
+    }
+  }
+
+  if (path !== undefined) await restore(path);
+
+  return {
+    async list(signal) {
+      fromFiles = await files.list(signal);
+      if (entries.size > 0 && clock.monotonic() - savedAt >= SAVE_AGAIN_MS) await save();
+      return [...current(), ...fromFiles];
+    },
+    known: () => [...current(), ...fromFiles],
+    async put(owner, { forMs, reason }) {
+      const before = current().find((hold) => hold.owner === owner);
+      if (before === undefined && entries.size >= HOLDS_LIMIT) return undefined;
+      const now = clock.now();
+      const since = before?.since ?? now;
+      const hold: Hold = {
+        owner,
+        since,
+        until: now + forMs,
+        ...(reason !== undefined && { reason }),
+      };
+      entries.set(owner, { hold, end: clock.monotonic() + forMs });
+      const expiresAt = new Date(hold.until).toISOString();
+      log.info(
+        { owner, expiresAt, ...(reason !== undefined && { detail: reason }) },
+        "updates held",
+      );
+      await save();
+      return hold;
+    },
+    async remove(owner) {
+      const found = entries.delete(owner);
+      if (!found) return false;
+      log.info({ owner }, "hold released");
+      await save();
+      return true;
+    },
+  };
+}

@@ -6,12 +6,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { Clock } from "#core/clock.ts";
+import { ANNOTATIONS } from "#core/annotations.ts";
+import { CONTROL_PORT } from "#core/control.ts";
 import { ERRORS, codeOf } from "#core/errors.ts";
 import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import type { Log } from "#core/telemetry.ts";
-import { aborted, runAgents } from "./agents.ts";
+import { aborted } from "./aborted.ts";
+import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
 import { openProxies } from "./proxy.ts";
@@ -106,6 +109,24 @@ export async function tufClient(args: readonly string[]): Promise<number> {
   const { runTufClient } = await import("./tuf-client.ts");
   const say = (text: string): void => void process.stderr.write(text);
   return runTufClient(args, { now: Date.now(), say }, new AbortController().signal);
+}
+
+/** `edgesync status` and `edgesync update …`. @returns the exit status */
+export async function control(args: readonly string[]): Promise<number> {
+  const { runControl } = await import("./control-client.ts");
+  const { value } = ANNOTATIONS["control-port"];
+  const port = value.parse(process.env[variableOf("control-port")] ?? "") ?? CONTROL_PORT;
+  const print = (text: string): void => void process.stdout.write(text);
+  try {
+    await runControl(args, { port, print }, new AbortController().signal);
+    return 0;
+  } catch (error) {
+    const code = codeOf(error);
+    const { exit, remedy } = ERRORS[code];
+    const message = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`edgesync: ${code}: ${message}. ${remedy}\n`);
+    return exit;
+  }
 }
 
 function usage(args: readonly string[]): number {

@@ -3,13 +3,12 @@
  * can ask, so there is nothing to learn here: no Vault path, no value of a secret. The one thing that asking changes is the lever, which
  * takes every probe for the kubelet's; the threat model says what that is worth to a neighbour.
  */
-import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
 import { unreachable } from "#core/errors.ts";
 import type { Answer } from "#core/lever.ts";
 import type { GateReason } from "#core/reasons.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { boundedServer, closeServer, listenOn } from "./connections.ts";
 
 export interface ServerDeps {
   readonly port: number;
@@ -28,9 +27,6 @@ export interface Server extends AsyncDisposable {
   readonly port: number;
 }
 
-/** Milliseconds for a request to arrive; the kubelet needs one packet. */
-const REQUEST_TIMEOUT_MS = 5_000;
-const HEADER_LIMIT = 8 * 1024;
 const CONNECTIONS = 64;
 
 const ROUTES = ["/startup", "/ready", "/live", "/status", "/metrics"] as const;
@@ -38,46 +34,19 @@ const LEVER = /^\/app\/([a-z0-9][-a-z0-9]{0,62})\/(startup|live)$/;
 
 /** @throws NodeJS.ErrnoException when the port cannot be listened on */
 export async function openServer(deps: ServerDeps): Promise<Server> {
-  const server = createServer(
-    {
-      maxHeaderSize: HEADER_LIMIT,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      keepAliveTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: REQUEST_TIMEOUT_MS,
-    },
-    (request, response) => {
-      answer(request, response, deps).catch((err: unknown) => {
-        deps.log.error({ err }, "cannot answer a request");
-        response.destroy();
-      });
-    },
-  );
-  const open = new Set<Socket>();
-  server.on("connection", (socket: Socket) => {
-    // At the limit the oldest goes: were it the newest, idle connections of a stranger could keep the kubelet out, which would
-    // then restart the application.
-    if (open.size >= CONNECTIONS) open.values().next().value?.destroy();
-    open.add(socket);
-    socket.once("close", () => open.delete(socket));
-  });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    // Without an address: the kubelet comes to the pod's, of either family.
-    server.listen(deps.port, () => {
-      server.off("error", reject);
-      resolve();
+  const server = boundedServer(CONNECTIONS, (request, response) => {
+    answer(request, response, deps).catch((err: unknown) => {
+      deps.log.error({ err }, "cannot answer a request");
+      response.destroy();
     });
   });
+  // Without an address: the kubelet comes to the pod's, of either family.
+  await listenOn(server, deps.port);
   // Accepting may fail for a moment, for want of descriptors; the next one may be well.
   server.on("error", (err) => deps.log.error({ err }, "server error"));
   return {
     port: deps.port,
-    async [Symbol.asyncDispose]() {
-      const closed = new Promise((resolve) => server.close(resolve));
-      server.closeAllConnections();
-      await closed;
-    },
+    [Symbol.asyncDispose]: () => closeServer(server),
   };
 }
 

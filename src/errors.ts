@@ -183,6 +183,12 @@ export const ERRORS = {
     remedy: "`edgesync root show` says who has signed and who is missing.",
     exit: 75,
   },
+  AGENT_UNAVAILABLE: {
+    means:
+      "No sidecar or agent answers on the control port of this pod or machine, or it refuses what is asked.",
+    remedy: "Run the command in the sidecar's container, and check edgesync.dev/control-port.",
+    exit: 69,
+  },
   VAULT_UNAVAILABLE: {
     means: "Vault does not answer, is sealed or standby, or answers with an error that may pass.",
     remedy: "Nothing to do: it is tried again with growing pauses; secrets stay as they are.",

@@ -1,4 +1,5 @@
 /** Annotations by which the application has a say in its updates. */
+import { CONTROL_PORT } from "../control.ts";
 import { HOOKS, daemonHookTarget, hookTarget } from "../hook.ts";
 import type { HookName, HookTarget } from "../hook.ts";
 import * as v from "../values.ts";
@@ -45,7 +46,7 @@ export const WORKLOAD = {
     section: "Sidecar",
     help: "Port on the pod's loopback interface at which containers of the pod can hold updates and ask for the status.",
     value: v.integer(1, 65535),
-    default: "9903",
+    default: String(CONTROL_PORT),
     sidecar: true,
   },
 } as const satisfies Record<string, Row<never> | Row<unknown>>;

@@ -1,0 +1,66 @@
+/** The control port: what containers of the pod, and `edgesync status` and `edgesync update`, may ask the sidecar for. */
+
+export const CONTROL_PORT = 9903;
+
+export const STATUS_PATH = "/v1/status";
+export const HOLDS_PATH = "/v1/holds";
+
+/** What may be asked of the update agent at once: to look at the channel, or to try again what it has blocked. */
+export const UPDATE_ORDERS = ["look", "retry"] as const;
+export type UpdateOrder = (typeof UPDATE_ORDERS)[number];
+
+/** The commands that talk to it, for the help and the reference page. */
+export const CONTROL_COMMANDS = [
+  {
+    name: "status",
+    synopsis: "edgesync status [--json] [--port <number>]",
+    summary: "Shows what the sidecar of this pod, or the agent of this machine, is doing.",
+    example: "kubectl exec detector-0 -c edgesync -- node /app/edgesync.mjs status",
+  },
+  {
+    name: "update hold",
+    synopsis:
+      "edgesync update hold [--for <duration>] [--owner <name>] [--reason <text>] [--port <number>]",
+    summary:
+      "Keeps releases from being swapped in for a while, an hour unless told otherwise; the same owner may ask again.",
+    example: "edgesync update hold --for 2h --owner night-shift --reason 'inventory'",
+  },
+  {
+    name: "update release",
+    synopsis: "edgesync update release [--owner <name>] [--port <number>]",
+    summary: "Ends a hold before its time.",
+    example: "edgesync update release --owner night-shift",
+  },
+  {
+    name: "update retry",
+    synopsis: "edgesync update retry [--port <number>]",
+    summary: "Forgets that a release was rolled back or refused here, so that it is tried again.",
+    example: "edgesync update retry",
+  },
+  {
+    name: "update look",
+    synopsis: "edgesync update look [--port <number>]",
+    summary: "Looks at the channel now instead of at the next poll-interval.",
+    example: "edgesync update look",
+  },
+] as const;
+
+/** The hosts by which a program of this machine calls it. A page in a browser may reach the port too, but not under such a name. */
+const LOCAL_HOST = /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/i;
+
+/**
+ * Whether a request is one that a web page cannot have caused: under the name of another host a page would get past the same-origin
+ * rule (DNS rebinding), and what a page sends elsewhere carries its origin.
+ */
+export function isLocalCaller(
+  headers: Readonly<Record<string, string | readonly string[] | undefined>>,
+): boolean {
+  const { host, origin } = headers;
+  const site = headers["sec-fetch-site"];
+  return (
+    typeof host === "string" &&
+    LOCAL_HOST.test(host) &&
+    origin === undefined &&
+    (site === undefined || site === "none")
+  );
+}

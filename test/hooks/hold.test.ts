@@ -1,0 +1,270 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdir, readFile, rm, symlink, utimes, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import {
+  FILE_HOLD_MS,
+  HOLDS_LIMIT,
+  HOLD_LIMIT_MS,
+  formatHolds,
+  parseHoldRequest,
+  parseHolds,
+  readHoldFile,
+} from "#core/hold.ts";
+import type { Hold } from "#core/hold.ts";
+import { openHolds } from "../../sidecar/hold.ts";
+import type { HoldBook, HoldDeps } from "../../sidecar/hold.ts";
+import { manualClock } from "../support/clock.ts";
+import type { ManualClock } from "../support/clock.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+
+const forever = new AbortController().signal;
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+const NOW = Date.parse("2026-11-22T12:00:00Z");
+
+function open(clock: ManualClock, more: Partial<HoldDeps> = {}): Promise<HoldBook> {
+  return openHolds({
+    clock,
+    log: quiet,
+    volume: undefined,
+    folder: undefined,
+    pod: "p-1",
+    ...more,
+  });
+}
+
+async function owners(book: HoldBook): Promise<readonly string[]> {
+  return (await book.list(forever)).map(({ owner }) => owner).toSorted();
+}
+
+describe("a request for a hold", () => {
+  test("has a whole number of seconds, at most a day, and perhaps a reason", () => {
+    assert.deepEqual(parseHoldRequest({ seconds: 60, reason: " a\nb\u0007 " }), {
+      forMs: 60_000,
+      reason: "a b",
+    });
+    assert.equal(parseHoldRequest({ seconds: 86_400 })?.forMs, HOLD_LIMIT_MS);
+    for (const bad of [
+      {},
+      { seconds: 0 },
+      { seconds: 86_401 },
+      { seconds: 1.5 },
+      { seconds: "60" },
+    ])
+      assert.equal(parseHoldRequest(bad), undefined);
+    for (const bad of [null, [], { seconds: 1, for: 2 }, { seconds: 1, reason: 7 }])
+      assert.equal(parseHoldRequest(bad), undefined);
+  });
+});
+
+describe("holds over the control port", () => {
+  test("end by themselves, and may be taken anew", async () => {
+    const clock = manualClock(NOW);
+    const book = await open(clock);
+    await book.put("backup", { forMs: 60_000, reason: "nightly" });
+    await clock.advance(50_000);
+    await book.put("backup", { forMs: 60_000, reason: "nightly" });
+    await clock.advance(59_999);
+    const [hold] = await book.list(forever);
+    assert.deepEqual(hold, {
+      owner: "backup",
+      since: NOW,
+      until: NOW + 110_000,
+      reason: "nightly",
+    });
+    await clock.advance(1);
+    assert.deepEqual(await book.list(forever), []);
+  });
+
+  test("are as long as was asked whatever the clock does", async () => {
+    const clock = manualClock(NOW);
+    const book = await open(clock);
+    await book.put("backup", { forMs: 60_000, reason: undefined });
+    clock.setWall(0);
+    await clock.advance(59_999);
+    assert.deepEqual(await owners(book), ["backup"]);
+    await clock.advance(1);
+    assert.deepEqual(await owners(book), []);
+  });
+
+  test("are released by their owner", async () => {
+    const book = await open(manualClock(NOW));
+    await book.put("a", { forMs: 60_000, reason: undefined });
+    await book.put("b", { forMs: 60_000, reason: undefined });
+    assert.equal(await book.remove("a"), true);
+    assert.equal(await book.remove("a"), false);
+    assert.deepEqual(await owners(book), ["b"]);
+  });
+
+  test("are bounded in number", async () => {
+    const book = await open(manualClock(NOW));
+    for (let index = 0; index < HOLDS_LIMIT; index++)
+      assert.ok(await book.put(`o${index}`, { forMs: 60_000, reason: undefined }));
+    assert.equal(await book.put("more", { forMs: 60_000, reason: undefined }), undefined);
+    assert.ok(await book.put("o0", { forMs: 90_000, reason: undefined }));
+  });
+
+  test("outlive a restart of the sidecar, by what is left of them", async () => {
+    await using folder = await temporaryFolder();
+    const volume = folder.path;
+    const before = manualClock(NOW);
+    const book = await open(before, { volume });
+    await book.put("short", { forMs: 10_000, reason: undefined });
+    await book.put("long", { forMs: 100_000, reason: undefined });
+    const after = manualClock(NOW + 20_000);
+    const restarted = await open(after, { volume });
+    assert.deepEqual(await owners(restarted), ["long"]);
+    await after.advance(80_000);
+    assert.deepEqual(await owners(restarted), []);
+    // A clock that was set back does not make a hold longer than it was when it was saved.
+    const behind = manualClock(NOW - 9_000_000);
+    const wrong = await open(behind, { volume });
+    await behind.advance(100_000);
+    assert.deepEqual(await owners(wrong), []);
+  });
+
+  test("of a pod that is gone hold nothing", async () => {
+    await using folder = await temporaryFolder();
+    const book = await open(manualClock(NOW), { volume: folder.path });
+    await book.put("backup", { forMs: 60_000, reason: undefined });
+    const other = await open(manualClock(NOW), { volume: folder.path, pod: "p-2" });
+    assert.deepEqual(await owners(other), []);
+  });
+
+  test("count also when the disk does not take them, or what it holds is no list", async () => {
+    await using folder = await temporaryFolder();
+    const gone = await open(manualClock(NOW), { volume: join(folder.path, "missing") });
+    await gone.put("backup", { forMs: 60_000, reason: undefined });
+    assert.deepEqual(await owners(gone), ["backup"]);
+    await writeFile(join(folder.path, "holds.json"), '{"holds":');
+    const book = await open(manualClock(NOW), { volume: folder.path });
+    assert.deepEqual(await owners(book), []);
+    await book.put("backup", { forMs: 60_000, reason: undefined });
+    assert.match(await readFile(join(folder.path, "holds.json"), "utf8"), /"owner":"backup"/);
+  });
+
+  test("are saved and read back by any clock without becoming longer", () => {
+    const hold: fc.Arbitrary<Hold> = fc.record({
+      owner: fc.stringMatching(/^[a-z0-9]{1,8}$/),
+      since: fc.integer({ min: 0, max: 4e12 }),
+      until: fc.integer({ min: 0, max: 4e12 }),
+    });
+    const time = fc.integer({ min: 0, max: 4e12 });
+    fc.assert(
+      fc.property(fc.array(hold, { maxLength: 4 }), time, time, (holds, savedAt, now) => {
+        for (const { owner, leftMs } of parseHolds(formatHolds(holds, "p", savedAt), "p", now)) {
+          const most = holds.filter((one) => one.owner === owner).map((one) => one.until - savedAt);
+          assert.ok(leftMs > 0 && leftMs <= HOLD_LIMIT_MS && leftMs <= Math.max(...most));
+        }
+      }),
+    );
+  });
+});
+
+describe("what a hold file asks for", () => {
+  const read = (text: string, writtenAt = NOW) => readHoldFile("backup", text, writtenAt, NOW);
+
+  test("is an hour from when it was written, when it is empty or cannot be read", () => {
+    for (const text of ["", "  ", "{", "[]", "7", '{"until":"soon"}', '{"seconds":"1"}'])
+      assert.deepEqual(read(text), { owner: "backup", forMs: FILE_HOLD_MS, reason: undefined });
+    assert.equal(read("", NOW - FILE_HOLD_MS).forMs, 0);
+  });
+
+  test("is a time, or seconds from when it was written, at most a day", () => {
+    assert.equal(read('{"until":"2026-11-22T12:30:00Z"}').forMs, 1_800_000);
+    assert.equal(read('{"until":"2026-11-22T11:30:00Z"}').forMs, 0);
+    assert.equal(read('{"seconds":90}', NOW - 30_000).forMs, 60_000);
+    assert.equal(read('{"until":"2099-01-01T00:00:00Z"}').forMs, HOLD_LIMIT_MS);
+    assert.equal(read("", NOW + 1e12).forMs, HOLD_LIMIT_MS);
+  });
+
+  test("may name its owner and a reason", () => {
+    assert.deepEqual(read('{"owner":"till-4","seconds":60,"reason":"inventory"}'), {
+      owner: "till-4",
+      forMs: 60_000,
+      reason: "inventory",
+    });
+    assert.equal(read('{"owner":"../x","seconds":60}').owner, "backup");
+  });
+});
+
+describe("holds as files", () => {
+  async function withFiles(
+    act: (folder: string, book: HoldBook, clock: ManualClock) => Promise<void>,
+  ): Promise<void> {
+    await using folder = await temporaryFolder();
+    const clock = manualClock(Date.now());
+    await act(folder.path, await open(clock, { folder: folder.path }), clock);
+  }
+
+  test("hold while they are there, beside the others", async () => {
+    await withFiles(async (folder, book) => {
+      await book.put("api", { forMs: 60_000, reason: undefined });
+      await writeFile(join(folder, "batch.hold"), '{"seconds":600,"reason":"a batch"}');
+      await writeFile(join(folder, "empty.hold"), "");
+      await writeFile(join(folder, "notes.txt"), "");
+      assert.deepEqual(await owners(book), ["api", "batch", "empty"]);
+      assert.deepEqual(
+        book
+          .known()
+          .map(({ owner }) => owner)
+          .toSorted(),
+        ["api", "batch", "empty"],
+      );
+      await rm(join(folder, "batch.hold"));
+      assert.deepEqual(await owners(book), ["api", "empty"]);
+    });
+  });
+
+  test("end by monotonic time, a day after they were first seen at the latest", async () => {
+    await withFiles(async (folder, book, clock) => {
+      await writeFile(join(folder, "far.hold"), '{"until":"2099-01-01T00:00:00Z"}');
+      assert.deepEqual(await owners(book), ["far"]);
+      clock.setWall(0);
+      await clock.advance(HOLD_LIMIT_MS - 1);
+      assert.deepEqual(await owners(book), ["far"]);
+      await clock.advance(1);
+      assert.deepEqual(await owners(book), []);
+      assert.deepEqual(await owners(book), [], "and do not begin anew");
+    });
+  });
+
+  test("hold anew when they are written anew", async () => {
+    await withFiles(async (folder, book, clock) => {
+      const path = join(folder, "batch.hold");
+      await writeFile(path, "");
+      assert.deepEqual(await owners(book), ["batch"]);
+      await clock.advance(FILE_HOLD_MS + 60_000);
+      assert.deepEqual(await owners(book), []);
+      await utimes(path, clock.now() / 1000, clock.now() / 1000);
+      assert.deepEqual(await owners(book), ["batch"]);
+    });
+  });
+
+  test("are files: a link, a pipe or a folder is not opened, and nothing waits for one", async () => {
+    await withFiles(async (folder, book) => {
+      await writeFile(join(folder, "secret.txt"), '{"seconds":60,"reason":"hunter2"}');
+      await symlink(join(folder, "secret.txt"), join(folder, "link.hold"));
+      execFileSync("mkfifo", [join(folder, "pipe.hold")]);
+      await mkdir(join(folder, "folder.hold"));
+      await writeFile(join(folder, "-bad.hold"), "");
+      assert.deepEqual(await owners(book), []);
+    });
+  });
+
+  test("are bounded in number and size", async () => {
+    await withFiles(async (folder, book) => {
+      for (let index = 0; index < HOLDS_LIMIT + 5; index++)
+        await writeFile(join(folder, `${index}.hold`), " ".repeat(100_000));
+      assert.equal((await book.list(forever)).length, HOLDS_LIMIT);
+    });
+  });
+
+  test("on a volume that is gone hold nothing", async () => {
+    await using folder = await temporaryFolder();
+    const book = await open(manualClock(NOW), { folder: join(folder.path, "missing") });
+    assert.deepEqual(await owners(book), []);
+  });
+});
