@@ -5,6 +5,7 @@ import { payloadNames, settingsOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import { withFields } from "#core/telemetry.ts";
 import type { Log, PodMetrics } from "#core/telemetry.ts";
+import { aborted } from "./aborted.ts";
 import type { Clients } from "./clients.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
 import type { ServerDeps } from "./server.ts";
@@ -119,11 +120,4 @@ async function revoke(
   } catch (err) {
     log.warn({ err, code: codeOf(err) }, "credentials not revoked; they end with their leases");
   }
-}
-
-export async function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise((resolve) => {
-    signal.addEventListener("abort", resolve, { once: true });
-  });
 }

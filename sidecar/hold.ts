@@ -54,7 +54,7 @@ const FILE_LIMIT = 64 * 1024;
 /** Milliseconds: what a crash may give back of the time of a hold, where the clock was set back meanwhile. */
 const SAVE_AGAIN_MS = 300_000;
 
-export async function openHolds(deps: HoldDeps): Promise<HoldBook> {
+export function openHolds(deps: HoldDeps): HoldBook {
   const { clock, log, pod, disk = nodeDisk } = deps;
   const path = deps.volume === undefined ? undefined : join(deps.volume, "holds.json");
   const files = openHoldFiles(deps);
@@ -102,16 +102,19 @@ export async function openHolds(deps: HoldDeps): Promise<HoldBook> {
     }
   }
 
-  if (path !== undefined) await restore(path);
+  // Not waited for here: a disk that hangs must not keep the probes from being answered.
+  const restored = path === undefined ? Promise.resolve() : restore(path);
 
   return {
     async list(signal) {
+      await restored;
       fromFiles = await files.list(signal);
       if (entries.size > 0 && clock.monotonic() - savedAt >= SAVE_AGAIN_MS) await save();
       return [...current(), ...fromFiles];
     },
     known: () => [...current(), ...fromFiles],
     async put(owner, { forMs, reason }) {
+      await restored;
       const before = current().find((hold) => hold.owner === owner);
       if (before === undefined && entries.size >= HOLDS_LIMIT) return undefined;
       const now = clock.now();
@@ -132,6 +135,7 @@ export async function openHolds(deps: HoldDeps): Promise<HoldBook> {
       return hold;
     },
     async remove(owner) {
+      await restored;
       const found = entries.delete(owner);
       if (!found) return false;
       log.info({ owner }, "hold released");

@@ -91,6 +91,10 @@ export const SETTINGS = {
     value: anyPath,
     perPayload: true,
   },
+  "hold-dir": {
+    help: "Folder in which the application may put *.hold files; the sidecar only reads it.",
+    value: anyPath,
+  },
   "repository-credentials-dir": {
     help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
     value: anyPath,

@@ -8,17 +8,17 @@ import { isOurs } from "./sidecar.ts";
 /** @param injected whether an earlier call has already put the sidecar there: our own volumes and mounts are then no conflict */
 export function conflicts(
   spec: PodSpec,
-  port: number,
+  ports: readonly number[],
   wanted: readonly Volume[],
   injected: boolean,
 ): readonly string[] {
   return [
     ...(spec.hostNetwork === true
-      ? [`spec.hostNetwork is true: port ${port} of the sidecar would be the node's`]
+      ? [`spec.hostNetwork is true: port ${ports[0]} of the sidecar would be the node's`]
       : []),
     ...takenNames(spec),
     ...takenVolumes(spec, wanted, injected),
-    ...takenPorts(spec, port),
+    ...ports.flatMap((port) => takenPorts(spec, port)),
   ];
 }
 

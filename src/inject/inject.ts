@@ -21,9 +21,10 @@ import { places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
 import {
-  importProblems,
+  volumeProblems,
   leverProblems,
   requirements,
+  signalProblems,
   trialProblems,
   warnings,
 } from "./requirements.ts";
@@ -73,12 +74,13 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
     ...problems,
     ...requirements(annotations, options, cluster),
     ...strangers,
-    ...importProblems(annotations, options, spec),
+    ...volumeProblems(annotations, options, spec),
     ...payloadsOf(options).flatMap((payload) => {
       const having = (targets?.payloads.get(payload.name) ?? []).filter(runsOn);
       const fresh = having.filter(({ container }) => !known.has(container.name));
       return [
         ...leverProblems(annotations, payload, spec, having),
+        ...signalProblems(annotations, payload, spec, having),
         ...trialProblems(annotations, payload, fresh),
       ];
     }),
@@ -137,6 +139,13 @@ function withLevers(payloads: readonly Payload[], targets: Targets | undefined):
   return new Set(places.filter(runsOn).map(({ container }) => container.name));
 }
 
+/** Ports that the sidecar listens on: the control port only where there are updates to control. */
+function portsOf(cluster: ClusterOptions, options: PodOptions): readonly number[] {
+  const { controlPort }: Partial<PodOptions> = options;
+  const used = payloadsOf(options).length > 0 && controlPort !== undefined;
+  return [cluster.sidecarPort, ...(used ? [controlPort] : [])];
+}
+
 /** A field for each thing in the way. Options that could not be read are left out of it. */
 function fieldConflicts(
   spec: PodSpec,
@@ -167,7 +176,7 @@ function fieldConflicts(
   const levers = withLevers(volumes, targets);
   const known = probesBefore(found);
   return [
-    ...conflicts(spec, cluster.sidecarPort, readable ? volumesOf(options) : [], again),
+    ...conflicts(spec, portsOf(cluster, options), readable ? volumesOf(options) : [], again),
     ...volumes.flatMap(({ name, payload: { volume }, options: own }) =>
       inTargets(targets?.payloads.get(name), own.payloadPath, volume),
     ),

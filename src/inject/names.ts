@@ -2,6 +2,9 @@
 
 export const SIDECAR = "edgesync";
 
+/** User and group of the sidecar where the pod says nothing else. */
+export const DEFAULT_ID = 65_532;
+
 export const VOLUMES = {
   payload: "edgesync-payload",
   secrets: "edgesync-secrets",
@@ -23,6 +26,7 @@ export const PATHS = {
   repositoryCredentials: "/edgesync/repository-credentials",
   vaultCa: "/edgesync/vault-ca",
   import: "/edgesync/import",
+  hold: "/edgesync/hold",
   /** Where the API server would otherwise mount the pod's own token into the sidecar too. */
   noToken: "/var/run/secrets/kubernetes.io/serviceaccount",
 } as const;

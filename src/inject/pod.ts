@@ -27,6 +27,7 @@ export interface PodSpec {
   readonly restartPolicy?: string;
   readonly serviceAccountName?: string;
   readonly hostNetwork?: boolean;
+  readonly shareProcessNamespace?: boolean | null;
   readonly securityContext?: SecurityContext | null;
   readonly nodeSelector?: Readonly<Record<string, string>> | null;
   readonly os?: { readonly name?: string } | null;
@@ -195,6 +196,7 @@ const pod = s.looseObject({
       restartPolicy: text,
       serviceAccountName: text,
       hostNetwork: s.optional(s.boolean()),
+      shareProcessNamespace: s.nullish(s.boolean()),
       securityContext,
       nodeSelector: strings,
       os: s.nullish(s.looseObject({ name: text })),

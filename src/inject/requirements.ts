@@ -7,9 +7,9 @@ import type { Payload, PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
-import { VOLUMES } from "./names.ts";
-import { given } from "./pod.ts";
-import type { Container, PodSpec } from "./pod.ts";
+import { DEFAULT_ID, VOLUMES } from "./names.ts";
+import { fieldOf, given } from "./pod.ts";
+import type { Container, Place, PodSpec } from "./pod.ts";
 import { restartMs } from "./probes.ts";
 import { LEAST_MEMORY, limitsStorage } from "./resources.ts";
 import { runsOn } from "./targets.ts";
@@ -51,6 +51,9 @@ export function requirements(
     ...notAllowed(annotations, options, payloads, cluster),
     ...payloads.flatMap((payload) => trialOrder(annotations, payload)),
     ...outOfOrder(options),
+    ...(payloads.length > 0 && options.controlPort === cluster.sidecarPort
+      ? [`${PREFIX}control-port is ${cluster.sidecarPort}, the port of the sidecar's probes`]
+      : []),
     ...mountPaths(annotations, options),
     ...sharedClaims(annotations, payloads),
   ];
@@ -193,21 +196,27 @@ function mountPaths(annotations: Annotations, options: PodOptions): readonly str
   return [...system, ...nested];
 }
 
-/** The volume of bundles is one that the pod brings along. */
-export function importProblems(
+/** The volumes of bundles and of holds are ones that the pod brings along. */
+export function volumeProblems(
   annotations: Annotations,
   options: PodOptions,
   spec: PodSpec,
 ): readonly string[] {
   const own = (spec.volumes ?? []).map(({ name }) => name).filter((name) => !isInjected(name));
-  return payloadsOf(options).flatMap((payload) => {
-    const { importVolume }: ReadOptions = payload.options;
-    if (importVolume === undefined || own.includes(importVolume)) return [];
-    const key = keyOf(annotations, "import-volume", payload);
-    return [
-      `${key} is ${importVolume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
-    ];
-  });
+  const problem = (key: string, volume: string | undefined): readonly string[] =>
+    volume === undefined || own.includes(volume)
+      ? []
+      : [
+          `${key} is ${volume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
+        ];
+  const payloads: readonly ReadPayload[] = payloadsOf(options);
+  const { holdVolume }: ReadOptions = options;
+  return [
+    ...payloads.flatMap((payload) =>
+      problem(keyOf(annotations, "import-volume", payload), payload.options.importVolume),
+    ),
+    ...(payloads.length === 0 ? [] : problem(`${PREFIX}hold-volume`, holdVolume)),
+  ];
 }
 
 /** Whether a volume has a name that the injection gives. */
@@ -239,6 +248,43 @@ export function leverProblems(
         ]
       : [],
   );
+}
+
+/**
+ * What must be so in the pod for a signal to reach the application: Linux lets a process without capabilities signal those of its own user
+ * only, and see only those of its own process namespace (kill(2), pid_namespaces(7)).
+ */
+export function signalProblems(
+  annotations: Annotations,
+  payload: ReadPayload,
+  spec: PodSpec,
+  having: readonly Place[],
+): readonly string[] {
+  const { onUpdate, runAs } = payload.options;
+  if (onUpdate?.kind !== "signal") return [];
+  const uid = runAs?.uid ?? DEFAULT_ID;
+  const instead = `; or use ${keyOf(annotations, "on-update", payload)}: http:<port>/<path>`;
+  const problems = having.flatMap((place) => {
+    const field = `${fieldOf(place)}.securityContext.runAsUser`;
+    const own = place.container.securityContext?.runAsUser ?? spec.securityContext?.runAsUser;
+    if (own === uid) return [];
+    if (own === undefined)
+      return [
+        `${field} is not set: a signal reaches only processes of the sidecar's user, so state it, and ${PREFIX}run-as as the same${instead}`,
+      ];
+    if (own === 0)
+      return [
+        `${field} is 0: the sidecar does not run as root and cannot signal its processes${instead}`,
+      ];
+    return [
+      `${field} is ${own} and the sidecar's user is ${uid}: a signal reaches only processes of the sidecar's user, so set ${PREFIX}run-as to ${own}${instead}`,
+    ];
+  });
+  if (spec.shareProcessNamespace !== true)
+    problems.unshift(
+      `spec.shareProcessNamespace is not true: the sidecar cannot see the application's processes without it${instead}`,
+    );
+  return problems;
 }
 
 /**
@@ -298,7 +344,7 @@ function payloadWarnings(
   spec: PodSpec,
   having: Targets["payload"],
 ): readonly string[] {
-  const { payloadStorage, payloadSize, health } = payload.options;
+  const { payloadStorage, payloadSize, health, onUpdate } = payload.options;
   const found: string[] = [];
   const own = (key: string): string => PREFIX + keyFor(key, payload.name);
   if (payloadStorage.kind === "ephemeral") {
@@ -310,6 +356,10 @@ function payloadWarnings(
         `${own("payload-size")} is not set, and the pod's ephemeral-storage limits count the payload: past them it is evicted`,
       );
   }
+  if (onUpdate.kind === "signal")
+    found.push(
+      `${keyOf(annotations, "on-update", payload)} is signal: with a common process namespace and user, the sidecar can see and signal every process of the pod, and the application can reach the sidecar's memory, files and token; http:<port>/<path> needs none of that`,
+    );
   if (health.kind === "probe" && !having.filter(runsOn).some(hasProbe))
     found.push(
       `${keyOf(annotations, "health", payload)} is probe, but no container with the payload has an http, tcp or grpc probe: a trial can only watch starts`,

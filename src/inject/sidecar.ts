@@ -6,14 +6,12 @@ import { MAIN_PAYLOAD } from "#core/payloads.ts";
 import { payloadSettings, settingsVersion, toEnv, variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { ClusterOptions } from "./cluster.ts";
-import { FILES, PATHS, SIDECAR } from "./names.ts";
+import { DEFAULT_ID, FILES, PATHS, SIDECAR } from "./names.ts";
 import { payloadVolumes } from "./payload-volumes.ts";
 import type { PayloadVolumes } from "./payload-volumes.ts";
 import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
 import type { Targets } from "./targets.ts";
 import { sidecarMounts } from "./volumes.ts";
-
-const DEFAULT_ID = 65_532;
 
 /** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
 const ENDLESS = 2_147_483_647;
@@ -140,6 +138,7 @@ function settingsWith(
     repositoryCaFile: payload?.repositoryCa && `${payload.repositoryCa.path}/${FILES.ca}`,
     repositoryCredentialsDir: payload?.repositoryCredentials?.path,
     importDir: payload?.imports?.path,
+    holdDir: count > 0 && options.holdVolume !== undefined ? PATHS.hold : undefined,
     secretsDir: secrets ? PATHS.secrets : undefined,
     tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultCaFile:

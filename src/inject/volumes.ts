@@ -105,6 +105,8 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
         mountPropagation: "HostToContainer",
       });
   }
+  if (options.holdVolume !== undefined && payloadVolumes(options).length > 0)
+    mount({ volume: options.holdVolume, path: PATHS.hold });
   if (options.secrets.length > 0) {
     mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });
     readable("token");

@@ -124,6 +124,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       repositoryCaFile: path,
       repositoryCredentialsDir: path,
       importDir: path,
+      holdDir: path,
       vaultCaFile: path,
       tokenFile: path,
       secretsMode: fc.constantFrom(0o440, 0o444),

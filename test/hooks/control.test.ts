@@ -26,7 +26,7 @@ interface Setup extends AsyncDisposable {
 async function open(more: Partial<ControlDeps> = {}): Promise<Setup> {
   const clock = manualClock();
   const port = await freePort();
-  const holds = await openHolds({
+  const holds = openHolds({
     clock,
     log: quiet,
     volume: undefined,
@@ -190,7 +190,7 @@ describe("the control port", () => {
     const holder = await byteServer(() => undefined);
     const { port } = holder;
     const stop = new AbortController();
-    const holds = await openHolds({
+    const holds = openHolds({
       clock: realClock,
       log: quiet,
       volume: undefined,

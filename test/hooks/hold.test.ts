@@ -24,7 +24,7 @@ const forever = new AbortController().signal;
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 const NOW = Date.parse("2026-11-22T12:00:00Z");
 
-function open(clock: ManualClock, more: Partial<HoldDeps> = {}): Promise<HoldBook> {
+function open(clock: ManualClock, more: Partial<HoldDeps> = {}): HoldBook {
   return openHolds({
     clock,
     log: quiet,
@@ -62,7 +62,7 @@ describe("a request for a hold", () => {
 describe("holds over the control port", () => {
   test("end by themselves, and may be taken anew", async () => {
     const clock = manualClock(NOW);
-    const book = await open(clock);
+    const book = open(clock);
     await book.put("backup", { forMs: 60_000, reason: "nightly" });
     await clock.advance(50_000);
     await book.put("backup", { forMs: 60_000, reason: "nightly" });
@@ -80,7 +80,7 @@ describe("holds over the control port", () => {
 
   test("are as long as was asked whatever the clock does", async () => {
     const clock = manualClock(NOW);
-    const book = await open(clock);
+    const book = open(clock);
     await book.put("backup", { forMs: 60_000, reason: undefined });
     clock.setWall(0);
     await clock.advance(59_999);
@@ -90,7 +90,7 @@ describe("holds over the control port", () => {
   });
 
   test("are released by their owner", async () => {
-    const book = await open(manualClock(NOW));
+    const book = open(manualClock(NOW));
     await book.put("a", { forMs: 60_000, reason: undefined });
     await book.put("b", { forMs: 60_000, reason: undefined });
     assert.equal(await book.remove("a"), true);
@@ -99,7 +99,7 @@ describe("holds over the control port", () => {
   });
 
   test("are bounded in number", async () => {
-    const book = await open(manualClock(NOW));
+    const book = open(manualClock(NOW));
     for (let index = 0; index < HOLDS_LIMIT; index++)
       assert.ok(await book.put(`o${index}`, { forMs: 60_000, reason: undefined }));
     assert.equal(await book.put("more", { forMs: 60_000, reason: undefined }), undefined);
@@ -110,36 +110,37 @@ describe("holds over the control port", () => {
     await using folder = await temporaryFolder();
     const volume = folder.path;
     const before = manualClock(NOW);
-    const book = await open(before, { volume });
+    const book = open(before, { volume });
     await book.put("short", { forMs: 10_000, reason: undefined });
     await book.put("long", { forMs: 100_000, reason: undefined });
     const after = manualClock(NOW + 20_000);
-    const restarted = await open(after, { volume });
+    const restarted = open(after, { volume });
     assert.deepEqual(await owners(restarted), ["long"]);
     await after.advance(80_000);
     assert.deepEqual(await owners(restarted), []);
     // A clock that was set back does not make a hold longer than it was when it was saved.
     const behind = manualClock(NOW - 9_000_000);
-    const wrong = await open(behind, { volume });
+    const wrong = open(behind, { volume });
+    assert.deepEqual(await owners(wrong), ["long", "short"]);
     await behind.advance(100_000);
     assert.deepEqual(await owners(wrong), []);
   });
 
   test("of a pod that is gone hold nothing", async () => {
     await using folder = await temporaryFolder();
-    const book = await open(manualClock(NOW), { volume: folder.path });
+    const book = open(manualClock(NOW), { volume: folder.path });
     await book.put("backup", { forMs: 60_000, reason: undefined });
-    const other = await open(manualClock(NOW), { volume: folder.path, pod: "p-2" });
+    const other = open(manualClock(NOW), { volume: folder.path, pod: "p-2" });
     assert.deepEqual(await owners(other), []);
   });
 
   test("count also when the disk does not take them, or what it holds is no list", async () => {
     await using folder = await temporaryFolder();
-    const gone = await open(manualClock(NOW), { volume: join(folder.path, "missing") });
+    const gone = open(manualClock(NOW), { volume: join(folder.path, "missing") });
     await gone.put("backup", { forMs: 60_000, reason: undefined });
     assert.deepEqual(await owners(gone), ["backup"]);
     await writeFile(join(folder.path, "holds.json"), '{"holds":');
-    const book = await open(manualClock(NOW), { volume: folder.path });
+    const book = open(manualClock(NOW), { volume: folder.path });
     assert.deepEqual(await owners(book), []);
     await book.put("backup", { forMs: 60_000, reason: undefined });
     assert.match(await readFile(join(folder.path, "holds.json"), "utf8"), /"owner":"backup"/);
@@ -196,7 +197,7 @@ describe("holds as files", () => {
   ): Promise<void> {
     await using folder = await temporaryFolder();
     const clock = manualClock(Date.now());
-    await act(folder.path, await open(clock, { folder: folder.path }), clock);
+    await act(folder.path, open(clock, { folder: folder.path }), clock);
   }
 
   test("hold while they are there, beside the others", async () => {
@@ -264,7 +265,7 @@ describe("holds as files", () => {
 
   test("on a volume that is gone hold nothing", async () => {
     await using folder = await temporaryFolder();
-    const book = await open(manualClock(NOW), { folder: join(folder.path, "missing") });
+    const book = open(manualClock(NOW), { folder: join(folder.path, "missing") });
     assert.deepEqual(await owners(book), []);
   });
 });
