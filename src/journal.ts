@@ -2,6 +2,10 @@
  * The journal: the state of the update machine as it lies on the payload volume, `state.json`. One line of JSON with a schema
  * number. What a trial has watched so far is left out: it is worth less than the writes, and a resumed trial begins anew.
  *
+ * Versions of edgesync that follow each other read each other's journals, because a sidecar may be updated and taken back in the
+ * middle of anything. So fields that are not known are passed over, and so is a reason; what is added later must mean no harm when it
+ * is. A phase that is not known cannot be acted on: that is a journal that cannot be read.
+ *
  * A journal that cannot be read is never written over and nothing is deleted on its account: the site goes on serving what
  * `current` names, takes no update, and reads it again at every look, so that a person may move it away or put it back.
  */
@@ -27,7 +31,10 @@ const bank = s.object({
   id: s.pipe(s.string(), s.regex(/^[A-Za-z0-9][A-Za-z0-9._+-]{0,255}$/)),
   tree: sha256,
 });
-const reasons = Object.keys(ROLLBACK_REASONS) as RollbackReason[];
+const reason = s.pipe(
+  text,
+  s.transform((word): RollbackReason => (isReason(word) ? word : "unknown")),
+);
 const common = {
   schema: s.literal(SCHEMA),
   channels: s.record(
@@ -35,7 +42,7 @@ const common = {
     s.object({
       sequence: count,
       blocked: s.nullable(
-        s.object({ sequence: count, version: text, tree: sha256, reason: s.picklist(reasons) }),
+        s.object({ sequence: count, version: text, tree: s.nullable(sha256), reason }),
       ),
       begun: s.optional(text),
     }),
@@ -69,6 +76,10 @@ const journal = s.variant("phase", [
   s.object({ ...common, phase: s.literal("rolling-back"), failed: bank, to: bank }),
   s.object({ ...common, phase: s.literal("committed"), bank, previous: s.nullable(bank) }),
 ]);
+
+function isReason(word: string): word is RollbackReason {
+  return Object.hasOwn(ROLLBACK_REASONS, word);
+}
 
 /** The text of a state: equal states have equal text, so that what is saved already is not written again. */
 export function formatJournal(state: UpdateState): string {

@@ -22,12 +22,13 @@ export const GATE_REASONS = {
 } as const satisfies Record<string, string>;
 export type GateReason = keyof typeof GATE_REASONS;
 
-/** Why a release on trial was rolled back. */
+/** Why a release was rolled back, or not taken at all. */
 export const ROLLBACK_REASONS = {
   health_failed: "the health check failed as often as its threshold allows",
   trial_timeout: "the release was not healthy for trial-duration before trial-timeout",
   too_many_starts: "the main container started more often than trial-starts allows",
   interrupted: "the sidecar itself restarted more often during the trial than is allowed",
+  unknown: "a newer version of edgesync rolled it back, for a reason that this one does not know",
 } as const satisfies Record<string, string>;
 export type RollbackReason = keyof typeof ROLLBACK_REASONS;
 

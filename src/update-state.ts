@@ -31,7 +31,8 @@ export interface ChannelMemory {
 export interface Blocked {
   readonly sequence: number;
   readonly version: string;
-  readonly tree: string;
+  /** Null when nothing of it was ever fetched. */
+  readonly tree: string | null;
   readonly reason: RollbackReason;
 }
 

@@ -1,0 +1,110 @@
+/** Histories of the update machine: events, and what comes of them. */
+import * as fc from "fast-check";
+import type { Policy } from "#core/policy.ts";
+import { next } from "#core/update.ts";
+import type { Event, Step } from "#core/update.ts";
+import { INITIAL } from "#core/update-state.ts";
+import type { Bank, Target, UpdateState } from "#core/update-state.ts";
+
+export const CHANNEL = "web/stable";
+
+export const policy: Policy = {
+  trialDurationMs: 60_000,
+  trialTimeoutMs: 600_000,
+  trialStarts: 2,
+  healthFailureThreshold: 3,
+  graceMs: 60_000,
+  judged: true,
+  restarts: true,
+};
+
+export function target(sequence: number): Target {
+  return { channel: CHANNEL, sequence, version: `1.${sequence}.0` };
+}
+
+export function bank(sequence: number): Bank {
+  const tree = sequence.toString(16).padStart(64, "0");
+  return { ...target(sequence), id: `1.${sequence}.0-${tree.slice(-12)}`, tree };
+}
+
+export const seen = (sequence: number): Event => ({ event: "seen", target: target(sequence) });
+export const begun = (sequence: number, salt: string): Event => ({
+  event: "seen",
+  target: target(sequence),
+  begun: salt,
+});
+export const withheld = (sequence: number): Event => ({
+  event: "withheld",
+  target: target(sequence),
+});
+export const staged = (sequence: number): Event => ({ event: "staged", bank: bank(sequence) });
+export const permitted: Event = { event: "permitted" };
+export const restarted: Event = { event: "restarted", passedMs: 1_000 };
+export const health = (
+  verdict: "healthy" | "unhealthy" | "unknown",
+  passedMs = 10_000,
+  starts = 0,
+): Event => ({ event: "health", verdict, starts, passedMs });
+export const started = (...sequences: readonly number[]): Event => ({
+  event: "started",
+  banks: sequences.map((sequence) => bank(sequence).id),
+});
+
+export const sequence = fc.integer({ min: 1, max: 16 });
+export const all = Array.from({ length: 128 }, (_, index) => index + 1);
+export const passedMs = fc.integer({ min: 0, max: 90_000 });
+export const anyEvent: fc.Arbitrary<Event> = fc.oneof(
+  fc.constant(started(...all)),
+  sequence.map(seen),
+  sequence.map((number) => begun(number, String(number))),
+  sequence.map(withheld),
+  sequence.map(staged),
+  fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
+  fc.constant(permitted),
+  passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
+  passedMs.map((ms): Event => ({ event: "restarted", passedMs: ms })),
+  fc
+    .record({
+      verdict: fc.constantFrom("healthy", "unhealthy", "unknown"),
+      starts: fc.integer({ min: 0, max: 1 }),
+      passedMs,
+    })
+    .map((fields): Event => ({ event: "health", ...fields })),
+);
+/** Mostly what the steps lead to, so that histories get somewhere; streaks, as bad days have them; and anything else in between. */
+export const history = fc
+  .array(
+    fc.oneof(
+      { weight: 2, arbitrary: fc.tuple(anyEvent) },
+      { weight: 8, arbitrary: fc.tuple(fc.constant("obey" as const)) },
+      { weight: 1, arbitrary: anyEvent.map((event) => Array.from({ length: 5 }, () => event)) },
+    ),
+    { minLength: 1, maxLength: 80, size: "max" },
+  )
+  .map((parts): readonly (Event | "obey")[] => parts.flat());
+
+/** What performing the last step of a list leads to. */
+export function obey(steps: readonly Step[], turn: number): Event {
+  const last = steps.at(-1);
+  if (last?.step === "build") return { event: "staged", bank: bank(last.target.sequence) };
+  if (last?.step === "await-swap") return permitted;
+  if (last?.step === "restart") return restarted;
+  if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
+  const number = 1 + Math.floor(turn / 6);
+  return turn % 5 === 0 ? withheld(number) : begun(number, "salt");
+}
+
+/** Calls back for each transition of a history. */
+export function follow(
+  events: readonly (Event | "obey")[],
+  look: (before: UpdateState, event: Event, state: UpdateState, steps: readonly Step[]) => void,
+): void {
+  let state = INITIAL;
+  let steps: readonly Step[] = [];
+  for (const [turn, given] of events.entries()) {
+    const event = given === "obey" ? obey(steps, turn) : given;
+    const before = state;
+    [state, steps] = next(before, event, policy);
+    look(before, event, state, steps);
+  }
+}
