@@ -47,8 +47,9 @@ export async function askFor(
   const offer = (version: string, taken: boolean, refusal?: unknown): Offer => {
     const target: Target = { channel, sequence, version };
     const begun = course.begins ?? undefined;
+    const urgent = document.urgency === "urgent" ? true : undefined;
     const event = taken
-      ? ({ event: "seen", target, begun } as const)
+      ? ({ event: "seen", target, begun, urgent } as const)
       : ({ event: "withheld", target } as const);
     return { ...common, event, refusal };
   };

@@ -4,6 +4,7 @@ import type { ClockSkew } from "#core/clock-skew.ts";
 import { CLOCK_REASONS } from "#core/reasons.ts";
 import type { ClockReason } from "#core/reasons.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { judgeTime } from "#core/trust/time.ts";
 import type { TimeMemory, Timing, TrustedSet } from "#core/trust/refresh.ts";
 
 /** The part of `/status` that concerns the time and the expiry of metadata. Times are in ISO 8601. */
@@ -25,6 +26,8 @@ export interface TrustTime {
   timing(): Timing;
   /** Tells what a look has shown. @param set what it led to; undefined when it failed */
   looked(set: TrustedSet | undefined): void;
+  /** Milliseconds since the epoch, as far as they can be trusted now. */
+  readonly now: () => number;
   status(): TimeStatus;
 }
 
@@ -69,6 +72,7 @@ export function openTrustTime({ settings, clock, log, metrics }: TimeDeps): Trus
           "the clock is suspected",
         );
     },
+    now: () => judgeTime(clock.now(), memory.anchor, clock.monotonic(), skew).now,
     status() {
       const { judged, expiries } = memory;
       const expired = (role: string, expires: number): boolean =>

@@ -3,7 +3,6 @@ import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
-import { WAIT_REASONS } from "#core/reasons.ts";
 import type { WaitReason } from "#core/reasons.ts";
 import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
@@ -11,6 +10,7 @@ import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
 import { planStatus } from "./plan-status.ts";
 import type { PlanStatus } from "./plan-status.ts";
+import type { Moment, Permit } from "./permits.ts";
 import type { TimeStatus, TrustTime } from "./trust-time.ts";
 
 type PhaseName = Phase["phase"];
@@ -40,6 +40,8 @@ export interface UpdateStatus {
   readonly rollout: RolloutStatus | null;
   readonly plan: PlanStatus | null;
   readonly trial: TrialStatus | null;
+  /** What the next step waits for; null when it waits for nothing. */
+  readonly waiting: WaitingStatus | null;
   /** Not tried again before the channel is set anew. */
   readonly blocked: Blocked | null;
   /** When the channel was last read and verified. */
@@ -67,6 +69,15 @@ export interface RolloutStatus {
   readonly waiting: WaitReason | null;
 }
 
+export interface WaitingStatus {
+  /** What is not done meanwhile: a release is not fetched, or the application is not given it. */
+  readonly moment: Moment;
+  readonly reason: WaitReason;
+  readonly since: string;
+  /** Null when nobody knows. */
+  readonly until: string | null;
+}
+
 export interface TrialStatus {
   readonly stage: "restarting" | "watching";
   readonly fallback: string;
@@ -81,6 +92,8 @@ export interface Report {
   status(state: UpdateState | undefined, current: string | undefined): UpdateStatus;
   /** A transition that has been saved. */
   changed(before: UpdateState, after: UpdateState): void;
+  /** What stands in the way of a download or a swap; nothing when it may go on. */
+  waits(moment: Moment, permit: Permit): void;
   /** A plan, or the one that takes its place when something in it did not work. */
   planned(plan: Plan, version: string, from: string | null): void;
   /** Bytes of a plan's downloads. */
@@ -114,6 +127,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
   let lastLook: number | undefined;
   let error: ErrorStatus | null = null;
   let untidy = false;
+  let waiting: WaitingStatus | null = null;
 
   const iso = (ms: number): string => new Date(ms).toISOString();
   const memoryOf = (state: UpdateState | undefined): ChannelMemory =>
@@ -139,6 +153,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
       }
       case "committed":
         announceCommit(before, after);
+        announceVeto(before, after);
         break;
       case "idle":
         break;
@@ -156,6 +171,20 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
     if (!tried && !installed) return;
     metrics.add("edgesync_sidecar_commits_total", {});
     log.info(labels, "release committed");
+  }
+
+  function measureWaiting(): void {
+    metrics.clear("edgesync_sidecar_waiting");
+    const reason = waiting?.reason ?? rollout?.waiting ?? null;
+    if (reason !== null) metrics.set("edgesync_sidecar_waiting", { reason }, 1);
+  }
+
+  /** A release that the application did not want at all was never on trial. */
+  function announceVeto(before: UpdateState, after: UpdateState): void {
+    const blocked = memoryOf(after).blocked;
+    if (blocked?.reason !== "hook_refused" || memoryOf(before).blocked === blocked) return;
+    const { version, sequence, reason, detail = "" } = blocked;
+    log.warn({ app, channel, version, sequence, reason, detail }, "release refused");
   }
 
   function measure(state: UpdateState): void {
@@ -182,6 +211,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
         rollout,
         plan: plan ?? null,
         trial: state?.phase === "trial" ? trialOf(state) : null,
+        waiting,
         blocked,
         lastLook: lastLook === undefined ? null : iso(lastLook),
         time: time.status(),
@@ -190,10 +220,30 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
     },
     changed(before, after) {
       if (before.phase !== after.phase) announce(before, after);
+      if (
+        waiting !== null &&
+        after.phase !== (waiting.moment === "swap" ? "staged" : "downloading")
+      )
+        waiting = null;
       const built = before.phase === "downloading" && after.phase !== "downloading";
       if (built && plan !== undefined && targetReached(before, after))
         metrics.add("edgesync_sidecar_saved_bytes_total", {}, Math.max(0, plan.savedBytes));
       measure(after);
+      measureWaiting();
+    },
+    waits(moment, permit) {
+      const before = waiting?.moment === moment ? waiting : null;
+      if (permit.answer !== "wait") {
+        waiting = null;
+        if (before !== null) log.info({ app, channel, moment }, "waiting is over");
+      } else {
+        const { reason } = permit;
+        const until = permit.until === null ? null : iso(permit.until);
+        const same = before?.reason === reason;
+        waiting = { moment, reason, until, since: same ? before.since : iso(clock.now()) };
+        if (!same) log.info({ app, channel, moment, reason, until: until ?? "" }, "waiting");
+      }
+      measureWaiting();
     },
     planned(next, version, from) {
       // With a second plan for the same release the bytes of the first were spent all the same.
@@ -216,6 +266,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
         waiting: place.waiting,
       };
       measureRollout(place, metrics);
+      measureWaiting();
       if (rollout === null || rollout.waiting === before) return;
       const { waiting, turn } = rollout;
       const labels = { app, channel, version };
@@ -259,11 +310,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
   };
 }
 
-const WAITS = Object.keys(WAIT_REASONS) as WaitReason[];
-
 function measureRollout(place: Place | null, metrics: SidecarMetrics): void {
-  for (const reason of WAITS)
-    metrics.set("edgesync_sidecar_rollout_waiting", { reason }, place?.waiting === reason ? 1 : 0);
   metrics.clear("edgesync_sidecar_rollout_number");
   metrics.clear("edgesync_sidecar_rollout_turn_timestamp_seconds");
   if (place === null) return;

@@ -1,47 +1,61 @@
 /** Performs the steps of the update machine, one at a time. Each may be repeated after a crash: done twice is done once. */
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, unreachable } from "#core/errors.ts";
+import type { HookAnswer, HookName } from "#core/hook.ts";
 import type { Event, Step, Verdict } from "#core/update.ts";
 import type { Bank, Target } from "#core/update-state.ts";
+import type { Hooks } from "./hooks.ts";
+import type { Pause } from "./pause.ts";
+import type { Moment, Permits } from "./permits.ts";
 import type { Store } from "./store.ts";
-import type { Turn } from "./turn.ts";
+import type { Report } from "./update-report.ts";
 import type { Workload } from "./workload.ts";
 
 export interface StepDeps {
+  readonly app: string;
+  readonly channel: string;
   readonly store: Store;
   readonly workload: Workload;
   readonly clock: Clock;
+  /** Trusted time, in milliseconds since the epoch. */
+  readonly now: () => number;
+  readonly permits: Permits;
+  readonly hooks: Hooks;
   /** Whether the main container's first start is still held back. */
   readonly held: () => boolean;
-  /** Among the payloads of the pod. */
-  readonly turn: Turn;
-  /** Milliseconds to wait for a swap before the channel is looked at again. */
-  readonly patienceMs: number;
+  /** Whether a check of the workload says anything; without, a release that runs is well. */
+  readonly judged: boolean;
+  readonly pause: Pause;
+  readonly report: Report;
+  /** Milliseconds until the channel is to be looked at again: no wait takes longer. */
+  readonly patienceMs: () => number;
   readonly build: (target: Target, from: Bank | null, signal: AbortSignal) => Promise<Bank>;
 }
 
+/** What a step ends with: an event, nothing that the machine has to know, or a wait that was given up. */
+export type StepOutcome = Event | "done" | "later";
+
 export interface Stepper {
   /**
-   * @returns the event that the step ends with, if it has one; a wait that was given up has none
    * @throws whatever stands in the way of the step
    */
-  perform(step: Step, signal: AbortSignal): Promise<Event | undefined>;
+  perform(step: Step, signal: AbortSignal): Promise<StepOutcome>;
   /** Monotonic milliseconds since the last event: what the machine counts a trial in. */
   passedMs(): number;
 }
 
-/** Milliseconds between two looks at whether the main container may start, and whether no other payload is being swapped. */
-const HELD_PERIOD_MS = 1_000;
+/** A notice is given up after so many looks at the channel: it must not keep the site busy for ever. */
+const NOTICE_ATTEMPTS = 10;
 
-export function openStepper({
-  store,
-  workload,
-  clock,
-  held,
-  turn,
-  patienceMs,
-  build,
-}: StepDeps): Stepper {
+const GO: HookAnswer = { answer: "go" };
+
+export function openStepper(deps: StepDeps): Stepper {
+  const { store, workload, clock, permits, hooks, pause, report, patienceMs, build } = deps;
+  const { app, channel, held, judged } = deps;
+  /** The bank on trial that the application has agreed to run with. */
+  let approved: string | undefined;
+  /** How often in a row nobody had time for a notice. */
+  let unheard = 0;
   let eventAt = clock.monotonic();
   let startsSeen = workload.starts();
 
@@ -51,12 +65,22 @@ export function openStepper({
     return eventAt - since;
   }
 
-  async function awaitSwap(signal: AbortSignal): Promise<Event | undefined> {
-    const end = clock.monotonic() + patienceMs;
-    while (held() || !turn.ask()) {
-      if (clock.monotonic() >= end) return undefined;
-      await clock.sleep(HELD_PERIOD_MS, signal);
+  async function awaitPermit(
+    moment: Moment,
+    target: Target,
+    signal: AbortSignal,
+  ): Promise<StepOutcome> {
+    for (;;) {
+      const permit = await permits.ask(moment, target, signal);
+      report.waits(moment, permit);
+      if (permit.answer === "no")
+        return { event: "vetoed", hook: permit.hook, detail: permit.detail };
+      if (permit.answer === "go") break;
+      const leftMs = patienceMs();
+      if (leftMs <= 0 || pause.isOver()) return "later";
+      await pause.wait(Math.min(leftMs, permit.againMs), signal);
     }
+    if (moment === "download") return "done";
     // The trial's time begins here.
     passedMs();
     return { event: "permitted" };
@@ -71,27 +95,71 @@ export function openStepper({
     return { event: restarted ? "restarted" : "tick", passedMs: passedMs() };
   }
 
-  async function watch(withinMs: number, signal: AbortSignal): Promise<Event> {
+  function ask(
+    hook: HookName,
+    { version, sequence }: Target,
+    from: string | null,
+    signal: AbortSignal,
+  ): Promise<HookAnswer> {
+    return hooks.ask(hook, { app, channel, version, sequence, from }, signal);
+  }
+
+  async function watch(
+    { withinMs, bank, from }: Extract<Step, { step: "watch" }>,
+    signal: AbortSignal,
+  ): Promise<Event> {
     await clock.sleep(Math.min(withinMs, workload.healthPeriodMs), signal);
-    const verdict = await check(signal);
+    let verdict: Verdict = "unknown";
+    // Until it agrees to run with the release, the application is not well; how long it may take is for trial-timeout to say.
+    const consent = (late: AbortSignal): Promise<HookAnswer> => ask("post-swap", bank, from, late);
+    const answer = approved === bank.id ? GO : await bounded(consent, signal);
+    if (answer?.answer === "no")
+      return { event: "vetoed", hook: "post-swap", detail: answer.detail };
+    if (answer?.answer === "go") {
+      approved = bank.id;
+      verdict = (await bounded((late) => check(bank, from, late), signal)) ?? "unknown";
+    }
     const before = startsSeen;
     startsSeen = workload.starts();
     const starts = Math.max(0, startsSeen - before);
     return { event: "health", verdict, starts, passedMs: passedMs() };
   }
 
-  /** A check that takes longer than the pause between two says as little as one that fails to be made. */
-  async function check(signal: AbortSignal): Promise<Verdict> {
-    let verdict: Verdict = "unknown";
+  /** One that fails is enough. */
+  async function check(bank: Bank, from: string, signal: AbortSignal): Promise<Verdict> {
+    const verdict = judged ? await workload.check(signal) : "healthy";
+    if (verdict !== "healthy" || !hooks.has("health")) return verdict;
+    const { answer } = await ask("health", bank, from, signal);
+    return answer === "go" ? "healthy" : answer === "no" ? "unhealthy" : "unknown";
+  }
+
+  /** At least once, and not for ever. What it answers changes nothing. */
+  async function notify(
+    { bank, notice }: Extract<Step, { step: "notify" }>,
+    signal: AbortSignal,
+  ): Promise<StepOutcome> {
+    const { answer } = held() ? GO : await ask(notice.hook, bank, notice.from, signal);
+    unheard = answer === "later" ? unheard + 1 : 0;
+    if (unheard > 0 && unheard < NOTICE_ATTEMPTS) return "later";
+    unheard = 0;
+    return { event: "notified" };
+  }
+
+  /** What takes longer than the pause between two checks says as little as what fails: nothing of the release. The trial's deadline does. */
+  async function bounded<T>(
+    task: (signal: AbortSignal) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
+    let result: T | undefined;
     try {
-      await within(clock, Math.max(10_000, workload.healthPeriodMs), signal, async (bounded) => {
-        verdict = await workload.check(bounded);
+      const ms = Math.max(10_000, workload.healthPeriodMs);
+      await within(clock, ms, signal, async (late) => {
+        result = await task(late);
       });
     } catch {
       signal.throwIfAborted();
-      // Not being able to ask says nothing about the release; the trial's deadline still does.
     }
-    return verdict;
+    return result;
   }
 
   return {
@@ -100,18 +168,26 @@ export function openStepper({
       switch (step.step) {
         case "activate":
           await store.activate(step.bank.id);
-          return undefined;
+          return "done";
         case "sweep":
           await store.sweep(step.keep);
-          return undefined;
+          return "done";
+        case "await-download":
+          return await awaitPermit("download", step.target, signal);
         case "build":
-          return { event: "staged", bank: await build(step.target, step.from, signal) };
+          return {
+            event: "staged",
+            bank: await build(step.target, step.from, signal),
+            at: deps.now(),
+          };
         case "await-swap":
-          return await awaitSwap(signal);
+          return await awaitPermit("swap", step.bank, signal);
         case "restart":
           return await restart(step.withinMs, signal);
         case "watch":
-          return await watch(step.withinMs, signal);
+          return await watch(step, signal);
+        case "notify":
+          return await notify(step, signal);
         case "refuse":
           throw new EdgeSyncError(
             step.code,

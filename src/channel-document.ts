@@ -31,6 +31,8 @@ export interface ChannelDocument {
   readonly minimum?: string | undefined;
   /** Without it no site goes to a release that is older than its own. */
   readonly downgrade?: true | undefined;
+  /** Sites shall not wait for their windows, budgets and the like. */
+  readonly urgency?: "urgent" | undefined;
 }
 
 /** When it is whose turn; `src/rollout.ts` says what follows from it. */
@@ -101,6 +103,7 @@ const channelDocument = s.object({
   rollout: s.optional(rollout),
   minimum: s.optional(version),
   downgrade: s.optional(s.literal(true, "true, or absent")),
+  urgency: s.optional(s.unknown()),
 });
 
 /** Whether a text is a time as a roll-out begins at, one that exists in the calendar. */
@@ -117,7 +120,14 @@ export function isSalt(input: string): boolean {
 
 /** @throws EdgeSyncError RELEASE_INVALID */
 export function parseChannelDocument(bytes: Uint8Array): ChannelDocument {
-  return parseDocument(channelDocument, bytes, CHANNEL_DOCUMENT_LIMIT, "channel document");
+  const { urgency, ...document } = parseDocument(
+    channelDocument,
+    bytes,
+    CHANNEL_DOCUMENT_LIMIT,
+    "channel document",
+  );
+  // What later versions may say of it means nothing here.
+  return urgency === "urgent" ? { ...document, urgency } : document;
 }
 
 /** The version that a list names for a platform. */

@@ -42,12 +42,24 @@ const common = {
     s.object({
       sequence: count,
       blocked: s.nullable(
-        s.object({ sequence: count, version: text, tree: s.nullable(sha256), reason }),
+        s.object({
+          sequence: count,
+          version: text,
+          tree: s.nullable(sha256),
+          reason,
+          detail: s.optional(s.string()),
+        }),
       ),
       begun: s.optional(text),
+      urgent: s.optional(s.literal(true)),
     }),
   ),
 };
+
+const notice = s.object({
+  hook: s.picklist(["post-commit", "post-rollback"]),
+  from: s.nullable(text),
+});
 
 const journal = s.variant("phase", [
   s.object({ ...common, phase: s.literal("idle") }),
@@ -62,6 +74,7 @@ const journal = s.variant("phase", [
     phase: s.literal("staged"),
     bank,
     from: bank,
+    since: s.optional(count),
     withheld: s.optional(s.literal(true)),
   }),
   s.object({
@@ -74,7 +87,14 @@ const journal = s.variant("phase", [
     starts: count,
   }),
   s.object({ ...common, phase: s.literal("rolling-back"), failed: bank, to: bank }),
-  s.object({ ...common, phase: s.literal("committed"), bank, previous: s.nullable(bank) }),
+  s.object({
+    ...common,
+    phase: s.literal("committed"),
+    bank,
+    previous: s.nullable(bank),
+    // It may be of a kind that is not known here: then it is not for us to tell.
+    notice: s.fallback(s.optional(notice), undefined),
+  }),
 ]);
 
 function isReason(word: string): word is RollbackReason {

@@ -98,9 +98,9 @@ export const SIDECAR_METRICS = {
     help: "Highest sequence number seen in the channel.",
     perPayload: true,
   },
-  edgesync_sidecar_rollout_waiting: {
+  edgesync_sidecar_waiting: {
     type: "gauge",
-    help: "1 while the site does not yet install what its channel points to, by reason (rollout_not_yet, rollout_not_included, rollout_paused); 0 otherwise.",
+    help: "1 while the site does not install, fetch or swap what its channel points to, by reason; absent when it waits for nothing.",
     labels: ["reason"],
     perPayload: true,
   },

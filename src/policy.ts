@@ -1,4 +1,5 @@
 /** How a release is tried, from the pod's annotations and probes. */
+import type { HookName, NoticeHook } from "./hook.ts";
 import type { AppProbes } from "./probe.ts";
 import type { Settings } from "./settings.ts";
 
@@ -10,19 +11,25 @@ export interface Policy {
   readonly healthFailureThreshold: number;
   /** For this long after a start, failed checks do not count yet: a program may take its time to come up. */
   readonly graceMs: number;
-  /** False with `health: none`: every check then counts as healthy. */
+  /** Whether a check of the workload says anything: not with `health: none`, nor without any probe. */
   readonly judged: boolean;
   /** Whether the main container is restarted for a release, so that nothing uses the old bank after a commit. */
   readonly restarts: boolean;
+  /** What the application wants to be told of. */
+  readonly notices: readonly NoticeHook[];
 }
 
-/** @param healthFailureThreshold of the check that the workload carries out */
+/**
+ * @param healthFailureThreshold of the check that the workload carries out
+ * @param hasHook whether the application has one
+ */
 export function policyOf(
   settings: Pick<
     Settings,
     "app" | "health" | "onUpdate" | "trialDuration" | "trialTimeout" | "trialStarts"
   >,
   healthFailureThreshold: number,
+  hasHook: (hook: HookName) => boolean,
 ): Policy {
   const { app, health, trialDuration } = settings;
   // A container without any probe counts as healthy for Kubernetes too; its starts still say something.
@@ -36,6 +43,7 @@ export function policyOf(
     graceMs: Math.max(trialDuration, ...app.map(startAllowanceMs)),
     judged: health.kind !== "none" && !unprobed,
     restarts: settings.onUpdate.kind === "restart",
+    notices: (["post-commit", "post-rollback"] as const).filter(hasHook),
   };
 }
 

@@ -28,6 +28,7 @@ export const ROLLBACK_REASONS = {
   trial_timeout: "the release was not healthy for trial-duration before trial-timeout",
   too_many_starts: "the main container started more often than trial-starts allows",
   interrupted: "the sidecar itself restarted more often during the trial than is allowed",
+  hook_refused: "a hook of the application said no",
   unknown: "a newer version of edgesync rolled it back, for a reason that this one does not know",
 } as const satisfies Record<string, string>;
 export type RollbackReason = keyof typeof ROLLBACK_REASONS;
@@ -37,6 +38,9 @@ export const WAIT_REASONS = {
   rollout_not_yet: "the roll-out goes on, and the site's turn has not come",
   rollout_not_included: "the roll-out's percent, as it stands, does not reach the site's number",
   rollout_paused: "the roll-out is paused: who has not swapped yet stays",
+  not_started: "the main container has not been let start yet, so nothing can be tried with it",
+  payload: "another payload of the pod is on trial",
+  hook_later: "a hook of the application wants to be asked again later",
 } as const satisfies Record<string, string>;
 export type WaitReason = keyof typeof WAIT_REASONS;
 

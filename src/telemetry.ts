@@ -140,6 +140,9 @@ export interface LogFields {
   readonly answer?: string;
   /** Of a hold. */
   readonly owner?: string;
+  /** What is waited for: download or swap. */
+  readonly moment?: string;
+  readonly until?: string;
   /** When a site's turn comes. */
   readonly turn?: string;
   readonly signal?: string;

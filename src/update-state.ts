@@ -1,5 +1,6 @@
 /** What a site knows about its updates: the states of the update machine, which are also what the journal holds. */
 import { unreachable } from "./errors.ts";
+import type { NoticeHook } from "./hook.ts";
 import type { RollbackReason } from "./reasons.ts";
 
 /** What a channel names at one sequence number. */
@@ -26,6 +27,8 @@ export interface ChannelMemory {
   readonly blocked: Blocked | null;
   /** Salt of the roll-out in which this site's turn has come; it then counts as come until the roll-out is paused. */
   readonly begun?: string | undefined;
+  /** What it names now shall not wait for windows, budgets and the like. */
+  readonly urgent?: true | undefined;
 }
 
 export interface Blocked {
@@ -34,18 +37,14 @@ export interface Blocked {
   /** Null when nothing of it was ever fetched. */
   readonly tree: string | null;
   readonly reason: RollbackReason;
+  /** What a hook said, in a line. */
+  readonly detail?: string | undefined;
 }
 
 export type Phase =
   | { readonly phase: "idle" }
   | { readonly phase: "downloading"; readonly target: Target; readonly from: Bank | null }
-  | {
-      readonly phase: "staged";
-      readonly bank: Bank;
-      readonly from: Bank;
-      /** The channel has been paused: the bank is kept, and not swapped before the channel goes on. */
-      readonly withheld?: true | undefined;
-    }
+  | Staged
   | Trial
   | {
       readonly phase: "rolling-back";
@@ -57,7 +56,26 @@ export type Phase =
       readonly bank: Bank;
       /** Kept because the application may still use its files: with on-update none nobody knows. The next update takes its room. */
       readonly previous: Bank | null;
+      /** Of which the application has not been told yet. */
+      readonly notice?: Notice | undefined;
     };
+
+/** What has become of a release. */
+export interface Notice {
+  readonly hook: NoticeHook;
+  /** The version before it; after a rollback the one that failed. Null for a first release. */
+  readonly from: string | null;
+}
+
+export interface Staged {
+  readonly phase: "staged";
+  readonly bank: Bank;
+  readonly from: Bank;
+  /** Milliseconds since the epoch at which it was; what leases of the application are bounded from. */
+  readonly since?: number | undefined;
+  /** The channel has been paused: the bank is kept, and not swapped before the channel goes on. */
+  readonly withheld?: true | undefined;
+}
 
 export interface Trial {
   readonly phase: "trial";

@@ -6,72 +6,31 @@
  *     committed ─seen──► downloading ──staged──► staged ──permitted──► trial ──healthy──► committed
  *                                                                        └──reason──► rolling-back ──restarted──► committed
  *
+ * Two steps only wait: `await-download` and `await-swap`. What stands in the way there (a window, a budget, a lease, a hook that wants it
+ * later, another replica) is no knowledge of the machine; what it hears is that it may go on, or, from a hook, that it never may.
+ *
  * What holds in every state, and is tested over arbitrary histories:
  * - `current` is a function of the state ({@link served}); every list of steps that a state implies begins by making it so.
  * - Saved before acted on, and every step may be repeated: recovery is {@link stepsOf} the saved state.
  * - A committed release is left only for another one that the channel names for the site, never by itself.
  * - What the channel withholds from the site is not swapped, also after a restart; what was fetched of it stays.
  * - A trial ends: it is left after `trialTimeoutMs`, after `trialStarts` starts, after {@link RESUMPTIONS} restarts of the sidecar.
- * - A release that was rolled back is blocked until the channel's sequence number grows: `edgesync channel set` is the explicit
- *   command that tries it again. The sequence number itself only grows.
+ * - A release that was rolled back, or refused by the application, is blocked until the channel's sequence number grows or a person says
+ *   `edgesync update retry`. The sequence number itself only grows.
+ * - What waits, to be fetched or to be swapped, gives way to what the channel names now.
  *
  * Names after Mender's client states; "blocked" after snapd.
  */
-import type { ErrorCode } from "./errors.ts";
+import { block, forgive, learn, refuse } from "./channel-memory.ts";
 import { unreachable } from "./errors.ts";
+import type { NoticeHook } from "./hook.ts";
 import type { Policy } from "./policy.ts";
 import type { RollbackReason } from "./reasons.ts";
+import type { Event, Step } from "./update-events.ts";
 import { NOTHING_SEEN, isSame, isVersion, served } from "./update-state.ts";
-import type { Bank, Blocked, Phase, Target, Trial, UpdateState, Watch } from "./update-state.ts";
+import type { Bank, Phase, Staged, Target, Trial, UpdateState, Watch } from "./update-state.ts";
 
-export type Verdict = "healthy" | "unhealthy" | "unknown";
-
-export type Event =
-  /** The sidecar came up; `banks` are the complete banks that the volume holds. */
-  | { readonly event: "started"; readonly banks: readonly string[] }
-  /** The channel, verified, names this for the site; `begun` is the salt of the roll-out in which its turn has come. */
-  | { readonly event: "seen"; readonly target: Target; readonly begun?: string | undefined }
-  /** The channel, verified, names this, but not for the site yet: its turn has not come, or the roll-out is paused. */
-  | { readonly event: "withheld"; readonly target: Target }
-  /** The target's bank is complete and verified on disk, or was already. */
-  | { readonly event: "staged"; readonly bank: Bank }
-  /** The last step could not be done; it is tried again by a `tick`. */
-  | { readonly event: "failed"; readonly code: ErrorCode }
-  /** Time to go on with whatever is pending. */
-  | { readonly event: "tick"; readonly passedMs: number }
-  /** Now is a time at which the bank may be swapped. */
-  | { readonly event: "permitted" }
-  /** Every container that has the payload was seen to start since the lever was pulled. */
-  | { readonly event: "restarted"; readonly passedMs: number }
-  | {
-      readonly event: "health";
-      readonly verdict: Verdict;
-      /** Starts of the main container since the last event. */
-      readonly starts: number;
-      /** Monotonic milliseconds since the last event. */
-      readonly passedMs: number;
-    };
-
-export type Step =
-  /** Makes `current` name the bank. No event. */
-  | { readonly step: "activate"; readonly bank: Bank }
-  /** Removes every bank but these, the one that `current` names, and all leftovers. No event. */
-  | { readonly step: "sweep"; readonly keep: readonly string[] }
-  /** Fetches and builds the bank: `staged` or `failed`. */
-  | { readonly step: "build"; readonly target: Target; readonly from: Bank | null }
-  /** Waits until a swap is permitted: `permitted`. It may be given up for a while, so that the channel can be looked at. */
-  | { readonly step: "await-swap" }
-  /** Pulls the lever and waits until it took effect: `restarted`, or `tick` after `withinMs`. Null waits as long as it takes. */
-  | { readonly step: "restart"; readonly withinMs: number | null }
-  /** Waits a period, but not longer than `withinMs`, and checks: `health`. */
-  | { readonly step: "watch"; readonly withinMs: number }
-  /** Reports an offer that must not be taken. No event. */
-  | {
-      readonly step: "refuse";
-      readonly code: ErrorCode;
-      readonly target: Target;
-      readonly floor: number;
-    };
+export type { Event, Step, Verdict } from "./update-events.ts";
 
 /**
  * A trial outlives this many restarts of the sidecar, each with a fresh `trialTimeoutMs`, so it takes at most four times that. Saved
@@ -91,13 +50,19 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
     case "withheld":
       return onWithheld(state, event.target, policy);
     case "staged":
-      return onStaged(state, event.bank, policy);
+      return onStaged(state, event, policy);
     case "failed":
       return onFailed(state);
     case "tick":
       return onTick(state, event.passedMs, policy);
     case "permitted":
       return onPermitted(state, policy);
+    case "vetoed":
+      return onVetoed(state, event, policy);
+    case "notified":
+      return onNotified(state);
+    case "retry":
+      return stay(forgive(state));
     case "restarted":
       return onRestarted(state, event.passedMs, policy);
     case "health":
@@ -116,16 +81,23 @@ export function stepsOf(state: Phase, policy: Policy): readonly Step[] {
       return [{ step: "sweep", keep: [] }];
     case "downloading": {
       const { target, from } = state;
-      return [...activate, sweep(from), { step: "build", target, from }];
+      const wait: Step = { step: "await-download", target, first: from === null };
+      return [...activate, sweep(from), wait, { step: "build", target, from }];
     }
-    case "staged":
-      return state.withheld === true ? activate : [...activate, { step: "await-swap" }];
+    case "staged": {
+      const wait: Step = { step: "await-swap", bank: state.bank, since: state.since ?? null };
+      return state.withheld === true ? activate : [...activate, wait];
+    }
     case "trial":
-      return [...activate, trialStep(state, policy)];
+      return [{ step: "activate", bank: state.bank, trial: true }, trialStep(state, policy)];
     case "rolling-back":
       return [...activate, { step: "restart", withinMs: null }];
-    case "committed":
-      return [...activate, sweep(state.bank, state.previous)];
+    case "committed": {
+      const { notice } = state;
+      const notify: readonly Step[] =
+        notice === undefined ? [] : [{ step: "notify", bank: state.bank, notice }];
+      return [...activate, sweep(state.bank, state.previous), ...notify];
+    }
     default:
       return unreachable(state);
   }
@@ -137,7 +109,8 @@ function sweep(...keep: readonly (Bank | null)[]): Step {
 
 function trialStep(trial: Trial, policy: Policy): Step {
   const withinMs = Math.max(0, policy.trialTimeoutMs - trial.watch.spentMs);
-  return { step: trial.stage === "restarting" ? "restart" : "watch", withinMs };
+  if (trial.stage === "restarting") return { step: "restart", withinMs };
+  return { step: "watch", withinMs, bank: trial.bank, from: trial.fallback.version };
 }
 
 function enter(state: UpdateState, phase: Phase, policy: Policy): Outcome {
@@ -185,28 +158,32 @@ function onStarted(state: UpdateState, banks: readonly string[], policy: Policy)
 
 function onSeen(
   state: UpdateState,
-  { target, begun }: Extract<Event, { event: "seen" }>,
+  event: Extract<Event, { event: "seen" }>,
   policy: Policy,
 ): Outcome {
+  const { target } = event;
   const refusal = refuse(state, target);
   if (refusal !== undefined) return [state, [refusal]];
-  const known = learn(state, target, begun);
+  const known = learn(state, target, event);
+  const blocked = known.channels[target.channel]?.blocked ?? null;
   const grown = target.sequence > (state.channels[target.channel]?.sequence ?? 0);
   switch (known.phase) {
     case "idle":
+      // A site that has lost all that it had takes what there is, also what it once rolled back.
+      if (blocked?.reason === "hook_refused") return stay(known);
       return enter(known, { phase: "downloading", target, from: null }, policy);
-    case "committed": {
-      const blocked = known.channels[target.channel]?.blocked ?? null;
+    case "committed":
       if (blocked !== null || isSame(known.bank, target)) return stay(known);
       return enter(known, { phase: "downloading", target, from: known.bank }, policy);
-    }
+    case "downloading":
+      // The shell looks only while nothing is fetched, so nothing is lost.
+      if (blocked !== null || isSame(known.target, target)) return stay(known);
+      return enter(known, { ...known, target }, policy);
     case "staged":
       // What waits to be swapped gives way to what is newer, and to nothing else.
       if (grown && !isVersion(known.bank, target))
         return enter(known, { phase: "downloading", target, from: known.from }, policy);
-      if (known.withheld !== true) return stay(known);
-      return enter(known, { phase: "staged", bank: known.bank, from: known.from }, policy);
-    case "downloading":
+      return known.withheld === true ? enter(known, freed(known), policy) : stay(known);
     case "trial":
     case "rolling-back":
       // One thing at a time: the channel is looked at again when this one is over.
@@ -216,11 +193,16 @@ function onSeen(
   }
 }
 
+function freed(staged: Staged): Staged {
+  const { withheld: _, ...others } = staged;
+  return others;
+}
+
 /** What has not been swapped is not swapped; what has been fetched for it is kept. */
 function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome {
   const refusal = refuse(state, target);
   if (refusal !== undefined) return [state, [refusal]];
-  const known = learn(state, target, undefined);
+  const known = learn(state, target, {});
   switch (known.phase) {
     case "downloading":
       return onFailed(known);
@@ -231,7 +213,7 @@ function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome
         return enter(known, { phase: "committed", bank: from, previous: null }, policy);
       return known.withheld === true
         ? stay(known)
-        : enter(known, { phase: "staged", bank, from, withheld: true }, policy);
+        : enter(known, { ...known, withheld: true }, policy);
     }
     case "idle":
     case "committed":
@@ -243,34 +225,14 @@ function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome
   }
 }
 
-function refuse({ channels }: UpdateState, target: Target): Step | undefined {
-  const floor = channels[target.channel]?.sequence ?? 0;
-  if (target.sequence >= floor) return undefined;
-  return { step: "refuse", code: "RELEASE_ROLLBACK", target, floor };
-}
-
-/** A grown sequence number forgets what was blocked at the one before. The same knowledge is the same state. */
-function learn(state: UpdateState, target: Target, begun: string | undefined): UpdateState {
-  const memory = state.channels[target.channel] ?? { sequence: 0, blocked: null };
-  const grown = target.sequence > memory.sequence;
-  if (!grown && memory.begun === begun) return state;
-  return remember(state, target, grown ? null : memory.blocked, begun);
-}
-
-function remember(
+function onStaged(
   state: UpdateState,
-  { channel, sequence }: Target,
-  blocked: Blocked | null,
-  begun: string | undefined,
-): UpdateState {
-  const memory = { sequence, blocked, ...(begun !== undefined && { begun }) };
-  return { ...state, channels: { ...state.channels, [channel]: memory } };
-}
-
-function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
+  { bank, at }: Extract<Event, { event: "staged" }>,
+  policy: Policy,
+): Outcome {
   if (state.phase !== "downloading" || !isSame(state.target, bank)) return stay(state);
   const { from } = state;
-  if (from === null) return enter(state, { phase: "committed", bank, previous: null }, policy);
+  if (from === null) return commit(state, bank, null, "post-commit", policy);
   // The same tree under another number or name is adopted as it stands, without a trial of what runs already.
   if (from.tree === bank.tree)
     return enter(
@@ -278,7 +240,7 @@ function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
       { phase: "committed", bank: { ...bank, id: from.id }, previous: null },
       policy,
     );
-  return enter(state, { phase: "staged", bank, from }, policy);
+  return enter(state, { phase: "staged", bank, from, since: at }, policy);
 }
 
 function onFailed(state: UpdateState): Outcome {
@@ -311,11 +273,7 @@ function onTick(state: UpdateState, passedMs: number, policy: Policy): Outcome {
 
 function onRestarted(state: UpdateState, passedMs: number, policy: Policy): Outcome {
   if (state.phase === "rolling-back")
-    return enter(
-      state,
-      { phase: "committed", bank: state.to, previous: policy.restarts ? null : state.failed },
-      policy,
-    );
+    return commit(state, state.to, state.failed, "post-rollback", policy);
   if (state.phase !== "trial" || state.stage !== "restarting") return stay(state);
   const watch = { ...state.watch, spentMs: state.watch.spentMs + passedMs };
   return watchOn(state, { ...state, stage: "watching", starts: state.starts + 1, watch }, policy);
@@ -327,9 +285,8 @@ function onHealth(
   policy: Policy,
 ): Outcome {
   if (state.phase !== "trial" || state.stage !== "watching") return stay(state);
-  const { passedMs, starts } = event;
+  const { passedMs, starts, verdict } = event;
   const before = state.watch;
-  const verdict = policy.judged ? event.verdict : "healthy";
   const settledMs =
     starts > 0 ? 0 : before.settlingMs === null ? null : before.settlingMs + passedMs;
   const counts = settledMs === null || settledMs >= policy.graceMs;
@@ -348,19 +305,61 @@ function onHealth(
   return watchOn(state, { ...state, starts: state.starts + starts, watch }, policy);
 }
 
+/** @param other the bank that was served before, or was to be */
+function commit(
+  state: UpdateState,
+  bank: Bank,
+  other: Bank | null,
+  hook: NoticeHook,
+  policy: Policy,
+): Outcome {
+  const notice = policy.notices.includes(hook) && { hook, from: other?.version ?? null };
+  const previous = policy.restarts ? null : other;
+  return enter(
+    state,
+    { phase: "committed", bank, previous, ...(notice !== false && { notice }) },
+    policy,
+  );
+}
+
 /** The verdict on a trial, if there is one yet. */
 function watchOn(state: UpdateState, trial: Trial, policy: Policy): Outcome {
   const { starts, watch } = trial;
   if (starts > policy.trialStarts) return rollBack(state, trial, "too_many_starts", policy);
   if (watch.failures >= policy.healthFailureThreshold)
     return rollBack(state, trial, "health_failed", policy);
-  if (watch.healthyMs !== null && watch.healthyMs >= policy.trialDurationMs) {
-    const previous = policy.restarts ? null : trial.fallback;
-    return enter(state, { phase: "committed", bank: trial.bank, previous }, policy);
-  }
+  if (watch.healthyMs !== null && watch.healthyMs >= policy.trialDurationMs)
+    return commit(state, trial.bank, trial.fallback, "post-commit", policy);
   if (watch.spentMs >= policy.trialTimeoutMs)
     return rollBack(state, trial, "trial_timeout", policy);
   return [{ ...trial, channels: state.channels }, [trialStep(trial, policy)]];
+}
+
+/** The application has the last word on what it is given: the site stays on what it has. */
+function onVetoed(
+  state: UpdateState,
+  { hook, detail }: Extract<Event, { event: "vetoed" }>,
+  policy: Policy,
+): Outcome {
+  const reason = "hook_refused";
+  if (state.phase === "downloading" && hook === "pre-download") {
+    const known = block(state, { ...state.target, tree: null, reason, detail });
+    return onFailed(known);
+  }
+  if (state.phase === "staged" && hook === "pre-swap") {
+    const { channel, sequence, version, tree } = state.bank;
+    const known = block(state, { channel, sequence, version, tree, reason, detail });
+    return enter(known, { phase: "committed", bank: state.from, previous: null }, policy);
+  }
+  if (state.phase === "trial" && hook === "post-swap")
+    return rollBack(state, state, reason, policy, detail);
+  return stay(state);
+}
+
+function onNotified(state: UpdateState): Outcome {
+  if (state.phase !== "committed") return stay(state);
+  const { notice: _, ...told } = state;
+  return stay(told);
 }
 
 function rollBack(
@@ -368,13 +367,16 @@ function rollBack(
   { bank, fallback }: Trial,
   reason: RollbackReason,
   policy: Policy,
+  detail?: string,
 ): Outcome {
   const { channel, sequence, version, tree } = bank;
-  const memory = state.channels[channel];
-  // A newer channel state that came in meanwhile is not the one that failed.
-  const known =
-    memory !== undefined && memory.sequence > sequence
-      ? state
-      : remember(state, bank, { sequence, version, tree, reason }, memory?.begun);
-  return enter(known, { phase: "rolling-back", failed: bank, to: fallback }, policy);
+  const what = {
+    channel,
+    sequence,
+    version,
+    tree,
+    reason,
+    ...(detail !== undefined && { detail }),
+  };
+  return enter(block(state, what), { phase: "rolling-back", failed: bank, to: fallback }, policy);
 }

@@ -84,7 +84,7 @@ describe("a site in a roll-out", () => {
     });
     assert.deepEqual([status.release?.version, status.sequence, status.error], ["1.0.0", 2, null]);
     const labels = { reason: "rollout_not_included" };
-    assert.equal(await site.metric("edgesync_sidecar_rollout_waiting", labels), 1);
+    assert.equal(await site.metric("edgesync_sidecar_waiting", labels), 1);
     assert.equal(await site.metric("edgesync_sidecar_rollout_number"), NUMBER);
     assert.ok(
       site.log.some(
@@ -99,7 +99,7 @@ describe("a site in a roll-out", () => {
     await world.forgeChannel(documentOf("1.1.0", { rollout: below }));
     await site.looked();
     assert.equal(site.agent.status().release?.version, "1.1.0");
-    assert.equal(await site.metric("edgesync_sidecar_rollout_waiting", labels), 0);
+    assert.equal(await site.metric("edgesync_sidecar_waiting", labels), 0);
     assert.equal(site.application.restarts(), 1);
   });
 

@@ -99,17 +99,20 @@ describe("the policy of a trial", () => {
 
   test("gives a program as long to come up as its startup probe does", () => {
     const app = [{ ...container, startup: probe }];
-    assert.equal(policyOf({ ...settings, app }, 3).graceMs, 125_000);
-    assert.equal(policyOf(settings, 3).graceMs, 60_000);
+    assert.equal(policyOf({ ...settings, app }, 3, () => false).graceMs, 125_000);
+    assert.equal(policyOf(settings, 3, () => false).graceMs, 60_000);
   });
 
   test("judges nothing where there is no probe to judge by", () => {
-    assert.equal(policyOf(settings, 3).judged, false);
+    assert.equal(policyOf(settings, 3, () => false).judged, false);
     assert.equal(
-      policyOf({ ...settings, app: [{ ...container, liveness: probe }] }, 3).judged,
+      policyOf({ ...settings, app: [{ ...container, liveness: probe }] }, 3, () => false).judged,
       true,
     );
-    assert.equal(policyOf({ ...settings, health: { kind: "tcp", port: 1 } }, 3).judged, true);
-    assert.equal(policyOf({ ...settings, health: { kind: "none" } }, 3).judged, false);
+    assert.equal(
+      policyOf({ ...settings, health: { kind: "tcp", port: 1 } }, 3, () => false).judged,
+      true,
+    );
+    assert.equal(policyOf({ ...settings, health: { kind: "none" } }, 3, () => false).judged, false);
   });
 });

@@ -32,6 +32,8 @@ function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, r
   return [state, steps];
 }
 
+const awaitSwap: Step = { step: "await-swap", bank: bank(2), since: 1_000 };
+
 const [installed] = after(INITIAL, seen(1), staged(1));
 const [trial] = after(installed, seen(2), staged(2), permitted);
 const [watching] = after(trial, restarted);
@@ -65,11 +67,11 @@ describe("an update", () => {
   test("is staged, then tried: the new bank is served before the restart", () => {
     const [state, steps] = after(installed, seen(2), staged(2));
     assert.equal(state.phase, "staged");
-    assert.deepEqual(steps, [{ step: "activate", bank: bank(1) }, { step: "await-swap" }]);
+    assert.deepEqual(steps, [{ step: "activate", bank: bank(1) }, awaitSwap]);
     const [tried, then] = after(state, permitted);
     assert.equal(tried.phase, "trial");
     assert.deepEqual(then, [
-      { step: "activate", bank: bank(2) },
+      { step: "activate", bank: bank(2), trial: true },
       { step: "restart", withinMs: 600_000 },
     ]);
   });
@@ -86,13 +88,14 @@ describe("an update", () => {
     assert.equal(newer.phase, "downloading");
     assert.deepEqual(steps.slice(1), [
       { step: "sweep", keep: [bank(1).id] },
+      { step: "await-download", target: target(3), first: false },
       { step: "build", target: target(3), from: bank(1) },
     ]);
   });
 
   test("to the same tree under another number is adopted without a trial", () => {
     const same = { ...bank(2), tree: bank(1).tree };
-    const [state] = after(installed, seen(2), { event: "staged", bank: same });
+    const [state] = after(installed, seen(2), { event: "staged", bank: same, at: 0 });
     assert.equal(state.phase, "committed");
     assert.deepEqual(served(state), { ...same, id: bank(1).id });
   });
@@ -179,8 +182,8 @@ describe("a trial", () => {
   test("is resumed after a restart of the sidecar, with what was saved", () => {
     const [state, steps] = after(watching, started(1, 2));
     assert.deepEqual(steps, [
-      { step: "activate", bank: bank(2) },
-      { step: "watch", withinMs: 600_000 },
+      { step: "activate", bank: bank(2), trial: true },
+      { step: "watch", withinMs: 600_000, bank: bank(2), from: "1.1.0" },
     ]);
     assert.equal(state.phase === "trial" && state.resumed, 1);
     assert.equal(state.phase === "trial" && state.starts, 1);
@@ -192,14 +195,8 @@ describe("a trial", () => {
     assert.equal(state.channels[CHANNEL]?.blocked?.reason, "interrupted");
   });
 
-  test("without anything to judge by ends well after trial-duration", () => {
-    const [first] = next(watching, health("unhealthy", 10_000), { ...policy, judged: false });
-    const [state] = next(first, health("unknown", 60_000), { ...policy, judged: false });
-    assert.equal(state.phase, "committed");
-  });
-
   test("keeps the old bank after the commit when nobody is restarted for it, until the next release", () => {
-    const lenient = { ...policy, judged: false, restarts: false };
+    const lenient = { ...policy, restarts: false };
     const [first] = next(watching, health("healthy"), lenient);
     const [state, steps] = next(first, health("healthy", 60_000), lenient);
     assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(2).id, bank(1).id] });
@@ -279,7 +276,7 @@ describe("a release that is withheld", () => {
       assert.equal(after(state, event)[0], state);
     assert.deepEqual(after(state, started(1, 2))[1], steps);
     const [freed, then] = after(state, begun(2, "2"));
-    assert.deepEqual(then.at(-1), { step: "await-swap" });
+    assert.deepEqual(then.at(-1), awaitSwap);
     assert.equal(after(freed, permitted)[0].phase, "trial");
   });
 
@@ -289,7 +286,7 @@ describe("a release that is withheld", () => {
     assert.equal(state.phase === "staged" && state.withheld, true);
     const [freed, then] = after(state, { event: "seen", target: again });
     assert.equal(freed.phase, "staged");
-    assert.deepEqual(then.at(-1), { step: "await-swap" });
+    assert.deepEqual(then.at(-1), awaitSwap);
   });
 
   test("takes the place of what was staged for an earlier state of the channel", () => {
@@ -317,7 +314,7 @@ describe("recovery", () => {
 
   test("goes on with a staged release", () => {
     const [state] = after(installed, seen(2), staged(2));
-    assert.deepEqual(after(state, started(1, 2))[1].at(-1), { step: "await-swap" });
+    assert.deepEqual(after(state, started(1, 2))[1].at(-1), awaitSwap);
   });
 
   test("ends a rollback", () => {
@@ -366,7 +363,8 @@ describe("in any history", () => {
         follow(events, (_before, _event, state) => {
           const now = served(state);
           const [first, ...rest] = stepsOf(state, policy);
-          if (now !== null) assert.deepEqual(first, { step: "activate", bank: now });
+          const trial = state.phase === "trial" && { trial: true };
+          if (now !== null) assert.deepEqual(first, { step: "activate", bank: now, ...trial });
           for (const step of rest)
             if (step.step === "sweep" && now !== null) assert.ok(step.keep.includes(now.id));
         }),

@@ -16,6 +16,7 @@ export const policy: Policy = {
   graceMs: 60_000,
   judged: true,
   restarts: true,
+  notices: [],
 };
 
 export function target(sequence: number): Target {
@@ -37,7 +38,11 @@ export const withheld = (sequence: number): Event => ({
   event: "withheld",
   target: target(sequence),
 });
-export const staged = (sequence: number): Event => ({ event: "staged", bank: bank(sequence) });
+export const staged = (sequence: number): Event => ({
+  event: "staged",
+  bank: bank(sequence),
+  at: 1_000,
+});
 export const permitted: Event = { event: "permitted" };
 export const restarted: Event = { event: "restarted", passedMs: 1_000 };
 export const health = (
@@ -86,7 +91,7 @@ export const history = fc
 /** What performing the last step of a list leads to. */
 export function obey(steps: readonly Step[], turn: number): Event {
   const last = steps.at(-1);
-  if (last?.step === "build") return { event: "staged", bank: bank(last.target.sequence) };
+  if (last?.step === "build") return staged(last.target.sequence);
   if (last?.step === "await-swap") return permitted;
   if (last?.step === "restart") return restarted;
   if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
