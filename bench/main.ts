@@ -7,6 +7,7 @@
  *     memory    the same three, idle, and the first two after 300 HTTPS requests that they made and 50 scrapes that they served
  *     idle      an hour of a site at rest, compressed into seconds: memory, processor time and bytes, beside its libraries
  *     apply     1 GiB installed, updated and recovered in a memory cgroup of 96 MiB, beside a copy of the files; takes some minutes
+ *     swap      for how long an application is away when a release is swapped, beside a restart for no reason
  *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
@@ -21,6 +22,7 @@ import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { startup } from "./startup.ts";
 import type { Measurement } from "./subjects.ts";
+import { swap } from "./swap.ts";
 import { trust } from "./trust.ts";
 
 const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
@@ -28,6 +30,7 @@ const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
   memory,
   idle,
   apply,
+  swap,
   fleet,
   publish,
   trust,
