@@ -285,26 +285,47 @@ function watchdog(ms: number, bark: () => void): Watchdog {
   };
 }
 
-/** The time-out runs while bytes are waited for and not while the reader is busy with those it has. */
+/**
+ * The time-out runs while bytes are waited for and not while the reader is busy with those it has. What has arrived is given out before
+ * the error that came after it: Node's own iterator drops up to 64 KiB there, which a download would have to fetch again.
+ */
 function bodyOf(
   response: IncomingMessage,
   idle: Watchdog,
   explain: (cause: unknown) => unknown,
 ): AsyncIterable<Uint8Array> {
-  const chunks: AsyncIterator<Uint8Array> = response[Symbol.asyncIterator]();
+  let end: { readonly error?: unknown } | undefined;
+  let wake = (): void => undefined;
+  const over = (how: { readonly error?: unknown }): void => {
+    end ??= how;
+    wake();
+  };
+  response.on("readable", () => wake());
+  response.once("end", () => over({}));
+  response.on("error", (error) => over({ error }));
+  response.once("close", () => over({ error: new Error("closed before its end") }));
   idle.feed();
+
+  async function next(): Promise<IteratorResult<Uint8Array, undefined>> {
+    idle.feed();
+    try {
+      for (;;) {
+        const value: Buffer | null = response.read();
+        if (value !== null) return { done: false, value };
+        if (end !== undefined && "error" in end) throw explain(end.error);
+        if (end !== undefined) return { done: true, value: undefined };
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    } finally {
+      idle.stop();
+    }
+  }
+
   return {
     [Symbol.asyncIterator]: () => ({
-      async next() {
-        idle.feed();
-        try {
-          return await chunks.next();
-        } catch (cause) {
-          throw explain(cause);
-        } finally {
-          idle.stop();
-        }
-      },
+      next,
       async return() {
         idle.stop();
         response.destroy();

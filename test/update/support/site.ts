@@ -84,6 +84,9 @@ export interface SiteOptions {
   readonly application?: Application;
   readonly held?: () => boolean;
   readonly ca?: string;
+  /** Milliseconds of the machine's own time without a byte. */
+  readonly idleMs?: number;
+  readonly random?: () => number;
   /** Called when the agent has recovered the volume and does nothing yet. */
   readonly recovered?: () => Promise<unknown>;
 }
@@ -111,7 +114,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const record = (level: string) => (fields: LogFields, message: string) =>
     void log.push({ level, message, fields });
   const http = openHttp({
-    idleTimeoutMs: 2_000,
+    idleTimeoutMs: options.idleMs ?? 2_000,
     unavailable: "ORIGIN_UNAVAILABLE",
     ...(options.ca === undefined ? {} : { ca: options.ca }),
   });
@@ -119,7 +122,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const agent = await openUpdateAgent({
     settings: siteSettings(options),
     clock: options.clock ?? realClock,
-    random: () => 0.5,
+    random: options.random ?? ((): number => 0.5),
     log: {
       debug: record("debug"),
       info: record("info"),
