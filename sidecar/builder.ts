@@ -9,6 +9,7 @@ import type { Bank, Target } from "#core/update-state.ts";
 import type { Follower } from "./follower.ts";
 import { install } from "./install.ts";
 import type { Offer } from "./offer.ts";
+import type { Seed } from "./seed.ts";
 import type { UpdateMachine } from "./update-machine.ts";
 import type { Report } from "./update-report.ts";
 
@@ -35,6 +36,8 @@ export interface BuilderDeps {
   readonly random: () => number;
   readonly app: string;
   readonly platform: string;
+  /** Files of another volume that need not be fetched. */
+  readonly seed: Seed | undefined;
   readonly follower: Follower;
   readonly report: Report;
   readonly machine: () => UpdateMachine;
@@ -89,8 +92,12 @@ export function openBuilder(deps: BuilderDeps): Builder {
             trusted: trusted.set,
             trust: trusted.deps,
             fallback: settings.fullFallback,
-            limits: { volume: settings.payloadSize, local: undefined, reserve: 0 },
-            seed: undefined,
+            limits: {
+              volume: settings.payloadSize,
+              local: settings.ephemeralStorage,
+              reserve: settings.payloadReserve,
+            },
+            seed: deps.seed,
             planned: (plan: Plan, base: string | null) =>
               report.planned(plan, target.version, base),
           },

@@ -28,6 +28,7 @@ import { single } from "./replica.ts";
 import type { Replica } from "./replica.ts";
 import { noScrub } from "./scrub.ts";
 import type { Scrub } from "./scrub.ts";
+import { openSeed } from "./seed.ts";
 import { openStore } from "./store.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { ALONE } from "./turn.ts";
@@ -104,11 +105,13 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     held = () => false,
   } = deps;
   const policy = policyOf(settings, workload.healthFailureThreshold, (hook) => hooks.has(hook));
-  const repository = withBundles(
+  const { seedDir } = settings;
+  const folders = [settings.importDir, seedDir];
+  const repository = folders.reduce(
+    (behind, folder) => withBundles(behind, folder, { disk, log }),
     openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], { ...deps, disk }),
-    settings.importDir,
-    { disk, log },
   );
+  const seed = seedDir === undefined ? undefined : openSeed(seedDir, { disk, log });
   const time = openTrustTime(deps);
   const report = openReport({ ...channel, clock, time, log, metrics });
   const pause = openPause(clock);
@@ -121,7 +124,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     root,
     trustRoot: trustRootFile,
   });
-  const builder = openBuilder({ ...common, follower, machine: () => machine });
+  const builder = openBuilder({ ...common, seed, follower, machine: () => machine });
   const state = (): UpdateState => machine.state() ?? INITIAL;
   const permits = openPermits({ ...common, hooks, turn, replica, held, state });
   const machine = openUpdateMachine({ ...common, open: openVolume, policy, turn, replica });

@@ -95,6 +95,16 @@ export const SETTINGS = {
     help: "Folder in which the application may put *.hold files; the sidecar only reads it.",
     value: anyPath,
   },
+  "seed-dir": {
+    help: "Where a seed may lie: bundles, and files that need not be fetched.",
+    value: anyPath,
+    perPayload: true,
+  },
+  "ephemeral-storage": {
+    help: "Bytes of the node's storage that the payload may take with all that is beside it in the pod: past them the kubelet evicts the pod.",
+    value: v.bytes("1", "16Ti"),
+    perPayload: true,
+  },
   "repository-credentials-dir": {
     help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
     value: anyPath,

@@ -2,6 +2,7 @@
 import { repositoryUrl, repositoryUrls } from "../addresses.ts";
 import { clockSkew } from "../clock-skew.ts";
 import { daemonOnUpdate, onUpdate } from "../on-update.ts";
+import { seedPlace } from "../seed.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
@@ -91,6 +92,20 @@ export const UPDATES = {
     otherwise: "what the volume has room for",
     sidecar: true,
     payload: "own",
+  },
+  "payload-reserve": {
+    section: "Updates",
+    help: "Room that the payload leaves free on its file system, and of the pod's ephemeral-storage limits where it counts for them; a release that would take it is not fetched.",
+    value: v.bytes("0", "1Ti"),
+    default: "64Mi",
+    sidecar: true,
+  },
+  "payload-seed": {
+    section: "Updates",
+    help: "A volume of the pod, or a folder in it, that the sidecar alone mounts, read-only: bundles of `edgesync export` there give the first release without the network, and any other files there are contents and bases of deltas that need not be fetched.",
+    value: seedPlace,
+    otherwise: "everything comes over the network",
+    sidecar: false,
   },
   site: {
     section: "Updates",

@@ -28,7 +28,7 @@ import {
   trialProblems,
   warnings,
 } from "./requirements.ts";
-import { resourcesOf } from "./resources.ts";
+import { localLimit, resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
 import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
 import type { Targets } from "./targets.ts";
@@ -200,14 +200,20 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts): Pod {
   const others = [...places(spec, "containers"), ...places(spec, "initContainers")]
     .map(({ container }) => container)
     .filter(({ name }) => name !== SIDECAR);
+  const running = [...places(spec, "containers"), ...places(spec, "initContainers")]
+    .filter((place) => runsOn(place) && place.container.name !== SIDECAR)
+    .map(({ container }) => container);
   const readers = targets.secrets.map(({ container }) => container);
+  const resources = resourcesOf(options, others);
   const wanted = sidecarContainer({
     options,
     cluster,
     app,
     payloads: targets.payloads,
     identity: identityOf(options, spec, targets.main.container, readers),
-    resources: resourcesOf(options, others),
+    resources,
+    // What others have made of the sidecar's own stays, as in adoptSidecar.
+    localBytes: localLimit([...running, { resources: found?.container.resources ?? resources }]),
     serviceAccount: spec.serviceAccountName || "default",
   });
   const sidecar = found === undefined ? wanted : adoptSidecar(found.container, wanted, cluster);

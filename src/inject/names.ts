@@ -27,6 +27,7 @@ export const PATHS = {
   vaultCa: "/edgesync/vault-ca",
   import: "/edgesync/import",
   hold: "/edgesync/hold",
+  seed: "/edgesync/seed",
   /** Where the API server would otherwise mount the pod's own token into the sidecar too. */
   noToken: "/var/run/secrets/kubernetes.io/serviceaccount",
 } as const;

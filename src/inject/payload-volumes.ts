@@ -19,6 +19,7 @@ export interface PayloadVolumes {
   readonly repositoryCa: Mount | undefined;
   readonly repositoryCredentials: Mount | undefined;
   readonly imports: Mount | undefined;
+  readonly seed: Mount | undefined;
 }
 
 /** Every payload's, `main`'s first if there is one. */
@@ -33,7 +34,7 @@ export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
     value: string | undefined,
   ): Mount | undefined => (value === undefined ? undefined : mountOf(kind, firstWith(key, value)));
   return payloads.map(({ name, options: own }) => {
-    const { trustRoot, repositoryCa, repositoryCredentials, importVolume } = own;
+    const { trustRoot, repositoryCa, repositoryCredentials, importVolume, payloadSeed } = own;
     return {
       name,
       options: own,
@@ -52,6 +53,8 @@ export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
               volume: importVolume,
               path: suffixed(PATHS.import, firstWith("importVolume", importVolume)),
             },
+      // One mount for each payload: two may name folders of one volume.
+      seed: payloadSeed && { volume: payloadSeed.volume, path: suffixed(PATHS.seed, name) },
     };
   });
 }

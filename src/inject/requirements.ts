@@ -196,7 +196,7 @@ function mountPaths(annotations: Annotations, options: PodOptions): readonly str
   return [...system, ...nested];
 }
 
-/** The volumes of bundles and of holds are ones that the pod brings along. */
+/** The volumes of bundles, seeds and holds are ones that the pod brings along. */
 export function volumeProblems(
   annotations: Annotations,
   options: PodOptions,
@@ -212,9 +212,10 @@ export function volumeProblems(
   const payloads: readonly ReadPayload[] = payloadsOf(options);
   const { holdVolume }: ReadOptions = options;
   return [
-    ...payloads.flatMap((payload) =>
-      problem(keyOf(annotations, "import-volume", payload), payload.options.importVolume),
-    ),
+    ...payloads.flatMap((payload) => [
+      ...problem(keyOf(annotations, "import-volume", payload), payload.options.importVolume),
+      ...problem(keyOf(annotations, "payload-seed", payload), payload.options.payloadSeed?.volume),
+    ]),
     ...(payloads.length === 0 ? [] : problem(`${PREFIX}hold-volume`, holdVolume)),
   ];
 }
@@ -344,16 +345,17 @@ function payloadWarnings(
   spec: PodSpec,
   having: Targets["payload"],
 ): readonly string[] {
-  const { payloadStorage, payloadSize, health, onUpdate } = payload.options;
+  const { payloadStorage, payloadSize, payloadSeed, health, onUpdate } = payload.options;
   const found: string[] = [];
   const own = (key: string): string => PREFIX + keyFor(key, payload.name);
   if (payloadStorage.kind === "ephemeral") {
-    found.push(
-      `${own("payload-storage")} is ephemeral: each new pod downloads the whole payload; claim/<name> keeps it`,
-    );
+    if (payloadSeed === undefined)
+      found.push(
+        `${own("payload-storage")} is ephemeral: each new pod downloads the whole payload; claim/<name> keeps it, and payload-seed brings it along`,
+      );
     if (payloadSize === undefined && limitsStorage(spec.containers ?? []))
       found.push(
-        `${own("payload-size")} is not set, and the pod's ephemeral-storage limits count the payload: past them it is evicted`,
+        `${own("payload-size")} is not set, and the pod's ephemeral-storage limits count the payload: a release that they have no room for is not fetched`,
       );
   }
   if (onUpdate.kind === "signal")

@@ -80,6 +80,40 @@ export function limitsStorage(containers: readonly Container[]): boolean {
   return containers.some(({ resources }) => given(resources?.limits?.["ephemeral-storage"]));
 }
 
+/**
+ * Bytes of the node's storage past which the kubelet evicts the pod: the sum of the limits of the containers that run on (PodLimits in
+ * k8s.io/component-helpers/resource; an init container's own could only raise it). Undefined where none is limited.
+ */
+export function localLimit(
+  containers: readonly Pick<Container, "resources">[],
+): number | undefined {
+  const limits = containers.flatMap(({ resources }) => {
+    const limit = resources?.limits?.["ephemeral-storage"];
+    return given(limit) ? [amount(limit)] : [];
+  });
+  const sum = limits.reduce((total, bytes) => total + bytes, 0);
+  return limits.length === 0 || !(sum >= 1) ? undefined : Math.floor(sum);
+}
+
+/** What one payload may take of that; payloads that state no size share what the others leave. */
+export function localShare(
+  options: PodOptions,
+  name: string,
+  localBytes: number | undefined,
+): number | undefined {
+  const local = payloadsOf(options).filter(
+    (payload) => payload.options.payloadStorage.kind === "ephemeral",
+  );
+  if (localBytes === undefined || !local.some((payload) => payload.name === name)) return undefined;
+  const others = local.filter((payload) => payload.name !== name);
+  let rest = localBytes;
+  let sharing = 1;
+  for (const { payloadSize } of others.map((payload) => payload.options))
+    if (payloadSize === undefined) sharing += 1;
+    else rest -= ephemeralBytes(payloadSize);
+  return Math.max(1, Math.floor(rest / sharing));
+}
+
 function ephemeralLimit(options: PodOptions, others: readonly Container[]): string | undefined {
   const sizes = payloadsOf(options)
     .filter((payload) => payload.options.payloadStorage.kind === "ephemeral")

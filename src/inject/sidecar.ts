@@ -1,4 +1,5 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
+import { posix } from "node:path";
 import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
@@ -11,6 +12,7 @@ import { payloadVolumes } from "./payload-volumes.ts";
 import type { PayloadVolumes } from "./payload-volumes.ts";
 import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
 import type { Targets } from "./targets.ts";
+import { localShare } from "./resources.ts";
 import { sidecarMounts } from "./volumes.ts";
 
 /** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
@@ -55,6 +57,8 @@ export interface SidecarParts {
   readonly cluster: ClusterOptions;
   readonly identity: Identity;
   readonly resources: Resources;
+  /** What the pod as a whole may take of the node's storage; undefined for no limit. */
+  readonly localBytes: number | undefined;
   readonly app: readonly AppProbes[];
   readonly payloads: Targets["payloads"];
   readonly serviceAccount: string;
@@ -113,7 +117,7 @@ function settingsOf(parts: SidecarParts): Settings {
 
 /** @param payload the one whose settings they are; undefined where none is meant */
 function settingsWith(
-  { options, cluster, identity, app, payloads, serviceAccount }: SidecarParts,
+  { options, cluster, identity, localBytes, app, payloads, serviceAccount }: SidecarParts,
   payload: PayloadVolumes | undefined,
   count: number,
 ): Settings {
@@ -139,6 +143,8 @@ function settingsWith(
     repositoryCredentialsDir: payload?.repositoryCredentials?.path,
     importDir: payload?.imports?.path,
     holdDir: count > 0 && options.holdVolume !== undefined ? PATHS.hold : undefined,
+    seedDir: payload?.seed && posix.join(payload.seed.path, own.payloadSeed?.path ?? ""),
+    ephemeralStorage: payload && localShare(options, payload.name, localBytes),
     secretsDir: secrets ? PATHS.secrets : undefined,
     tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultCaFile:

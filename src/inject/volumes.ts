@@ -91,11 +91,10 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
   };
   const readable = (volume: "token" | "vaultCa" | "noToken"): void =>
     mount({ volume: VOLUMES[volume], path: PATHS[volume] });
-  for (const { payload, trust, repositoryCa, repositoryCredentials, imports } of payloadVolumes(
-    options,
-  )) {
+  for (const { payload, imports, ...others } of payloadVolumes(options)) {
+    const { trust, repositoryCa, repositoryCredentials, seed } = others;
     mounts.push({ name: payload.volume, mountPath: payload.path });
-    for (const at of [trust, repositoryCa, repositoryCredentials]) mount(at);
+    for (const at of [trust, repositoryCa, repositoryCredentials, seed]) mount(at);
     if (imports !== undefined)
       mounts.push({
         name: imports.volume,
