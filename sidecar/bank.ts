@@ -64,10 +64,25 @@ export async function beginBank(
   const unsynced = openUnsynced();
   let completed = false;
   let written = 0;
-  for (const entry of release.entries) {
-    const path = join(folder, entry.path);
-    if (entry.type === "directory") await disk.makeDirectory(path, DIRECTORY_MODE);
-    else if (entry.type === "symlink") await disk.symlink(entry.target, path);
+  try {
+    for (const entry of release.entries) {
+      const path = join(folder, entry.path);
+      if (entry.type === "directory") await disk.makeDirectory(path, DIRECTORY_MODE);
+      else if (entry.type === "symlink") await disk.symlink(entry.target, path);
+    }
+  } catch (error) {
+    await discard();
+    throw error;
+  }
+
+  /** As far as that goes. */
+  async function discard(): Promise<void> {
+    if (signal.aborted) return;
+    try {
+      await disk.removeTree(folder);
+    } catch {
+      // The error that brought us here matters more, and the next sweep removes what is left.
+    }
   }
 
   function placedPath(mode: Mode, content: number): string | undefined {
@@ -133,12 +148,7 @@ export async function beginBank(
     },
     async [Symbol.asyncDispose]() {
       await unsynced[Symbol.asyncDispose]();
-      if (completed || signal.aborted) return;
-      try {
-        await disk.removeTree(folder);
-      } catch {
-        // The error that brought us here matters more, and the next sweep removes what is left.
-      }
+      if (!completed) await discard();
     },
   };
 }

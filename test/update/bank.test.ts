@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync, statSync } from "node:fs";
-import { chmod, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import { describe, test } from "node:test";
+import { EdgeSyncError } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";
 import { formatManifest } from "#core/manifest.ts";
 import type { Entry, Release } from "#core/release.ts";
@@ -157,6 +158,62 @@ describe("a bank", () => {
         "again.json",
       ]);
     });
+
+  test("has the modes and kinds that its release says, whatever became of those of the old bank", async () => {
+    await using bench = await openBench();
+    const old = new Map<string, { readonly path: string; readonly foreign: boolean }>();
+    const at = (name: string): string => join(bench.folder, name);
+    const texts = { plain: "now executable", program: "no longer executable", link: "link" };
+    for (const [name, text] of Object.entries(texts)) {
+      await writeFile(at(name), text);
+      old.set(digest(text), { path: at(name), foreign: false });
+    }
+    await chmod(at("plain"), 0o755);
+    await chmod(at("program"), 0o444);
+    // A symlink whose own size is that of the content, to a file with that content.
+    await rename(at("link"), at("real"));
+    await symlink("real", at("link"));
+    const made = handMade({
+      link: { text: texts.link },
+      plain: { text: texts.plain },
+      program: { text: texts.program, mode: 0o755 },
+    });
+    const setback = await build(bench, made, old);
+    assert.deepEqual(setback, { damaged: [digest(texts.link)], rejected: [] });
+    old.delete(digest(texts.link));
+    assert.deepEqual(await build(bench, made, old, "again"), fine);
+    const path = bench.store.bankPath("again");
+    assert.equal(await verifyBank(nodeDisk, path, made.release, signal), true);
+  });
+
+  test("goes on from nothing that an interrupted attempt left, whatever it looks like", async () => {
+    await using bench = await openBench();
+    const made = handMade({ a: { text: "one" }, b: { text: "two" } });
+    const left = join(bench.folder, "banks/bank.building-0/dir");
+    await mkdir(left, { recursive: true });
+    await writeFile(join(left, "a"), "onf");
+    await chmod(join(left, "a"), 0o444);
+    assert.deepEqual(await build(bench, made), fine);
+    const path = bench.store.bankPath("bank");
+    assert.equal(await verifyBank(nodeDisk, path, made.release, signal), true);
+    assert.equal(readFileSync(join(left, "a"), "utf8"), "onf");
+    await bench.store.sweep(["bank"]);
+    assert.deepEqual(readdirSync(join(bench.folder, "banks")).toSorted(), ["bank", "bank.json"]);
+  });
+
+  test("that could not even be begun leaves nothing behind", async () => {
+    const full = async (): Promise<never> => {
+      throw new EdgeSyncError("DISK_FULL", "no room");
+    };
+    const disk = {
+      ...nodeDisk,
+      makeDirectory: (path: string, mode: number) =>
+        path.endsWith("/dir") ? full() : nodeDisk.makeDirectory(path, mode),
+    };
+    await using bench = await openBench(disk);
+    await assert.rejects(build(bench, handMade({ a: { text: "one" } })), { code: "DISK_FULL" });
+    assert.deepEqual(readdirSync(join(bench.folder, "banks")), []);
+  });
 
   test("is not built from a delta that gives another file, or is none", async () => {
     for (const blob of [Buffer.from("this is no delta"), Buffer.alloc(0)]) {

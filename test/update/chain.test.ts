@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { nodeDisk } from "../../sidecar/durable.ts";
@@ -40,6 +40,11 @@ async function behind(world: World): Promise<SiteOptions> {
 function watching(made: string[], spoil: boolean): Disk {
   return {
     ...nodeDisk,
+    async rename(from, to) {
+      if (from.includes(".building-"))
+        assert.ok(!made.some((path) => existsSync(path)), "nothing of the way is left by now");
+      await nodeDisk.rename(from, to);
+    },
     async create(path, mode) {
       const file = await nodeDisk.create(path, mode);
       if (!path.endsWith(".step")) return file;
@@ -107,6 +112,22 @@ describe("room for a release", () => {
       const large = world.origin.requests.filter(({ bytes }) => bytes > 100_000);
       assert.deepEqual(large, []);
     });
+
+  test("is counted for what a chain makes on the way", async () => {
+    await using world = await openWorld();
+    const options = await behind(world);
+    // The old bank, the new one, some metadata and what is never taken; not one more file of 150,000 bytes.
+    const settings = { payloadSize: 1_490_000, fullFallback: { kind: "never" } } as const;
+    {
+      await using site = await openSite({ ...options, settings });
+      const { error } = await site.until("the error", (status) => status.error !== null);
+      assert.equal(error?.code, "DISK_FULL");
+      assert.equal(site.agent.status().plan?.ways.chain.contents, 1);
+    }
+    const more = { ...settings, payloadSize: settings.payloadSize + MODEL.length };
+    await using site = await openSite({ ...options, settings: more });
+    await site.until("the newest release", committed("5"));
+  });
 
   test("is counted for what is only linked, where links are not possible", async () => {
     await using world = await openWorld();
