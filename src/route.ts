@@ -175,7 +175,7 @@ function findPaths(release: Pick<Release, "steps" | "findStep">, means: Means): 
     queue.add(step, cost);
   };
   for (const { step, delta, size } of edges.from(HERE)) offer(step, size, delta, HERE);
-  // Dijkstra's: what is settled stays, so that no way leads back to itself, also by deltas of no bytes.
+  // Dijkstra's. A way is replaced only by one with fewer bytes, so that none leads back to itself, also by deltas of no bytes.
   for (let next = queue.take(); next !== undefined; next = queue.take()) {
     if (settled[next] === 1) continue;
     settled[next] = 1;
