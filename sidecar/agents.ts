@@ -7,6 +7,7 @@ import { withFields } from "#core/telemetry.ts";
 import type { Log, PodMetrics } from "#core/telemetry.ts";
 import { aborted } from "./aborted.ts";
 import type { Clients } from "./clients.ts";
+import type { Programs } from "./programs.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
 import type { ServerDeps } from "./server.ts";
 import { openStatus, updatePart } from "./status.ts";
@@ -33,6 +34,8 @@ export interface Shell {
   readonly metrics: PodMetrics;
   /** `<os>-<architecture>`, as releases name it. */
   readonly platform: string;
+  /** Absent in a pod, where the sidecar runs none. */
+  readonly programs?: Programs | undefined;
   /** Opens the server for the kubelet; it is closed at the end. */
   listen(status: Status, lever: ServerDeps["lever"]): Promise<AsyncDisposable>;
 }

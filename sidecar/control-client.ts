@@ -1,9 +1,11 @@
 /** `edgesync status` and `edgesync update …`: they ask the sidecar in whose container, or the agent on whose machine, they run. */
 import { request } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { CONTROL_COMMANDS, HOLDS_PATH, STATUS_PATH, UPDATE_ORDERS } from "#core/control.ts";
-import { EdgeSyncError } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { HOLD_LIMIT_MS, OWNER_FORM, isOwner } from "#core/hold.ts";
+import { isObject } from "#core/json.ts";
 import { duration, formatDuration, integer } from "#core/values.ts";
 
 export interface ClientDeps {
@@ -62,13 +64,34 @@ export async function runControl(
     const asked = { seconds: Math.ceil(ms / 1000), ...(reason !== undefined && { reason }) };
     deps.print(linesOf(await ask("PUT", `${HOLDS_PATH}/${owner}`, asked)));
   } else {
-    const status = await ask("GET", STATUS_PATH);
+    const once = (): Promise<unknown> => ask("GET", STATUS_PATH);
+    const status = await (values.wait === true ? whenOpen(once, signal) : once());
     deps.print(values.json === true ? `${JSON.stringify(status)}\n` : linesOf(status));
+  }
+}
+
+/** Milliseconds between two looks at the gate. */
+const WAIT_PERIOD_MS = 500;
+
+/** The status as soon as the start gate is open, however long that takes: a machine may be cut off for days. */
+async function whenOpen(status: () => Promise<unknown>, signal: AbortSignal): Promise<unknown> {
+  for (;;) {
+    try {
+      const document = await status();
+      if (isObject(document) && isObject(document["start"]) && document["start"]["reason"] === "ok")
+        return document;
+    } catch (error) {
+      signal.throwIfAborted();
+      // It may not be up yet.
+      if (codeOf(error) !== "AGENT_UNAVAILABLE") throw error;
+    }
+    await sleep(WAIT_PERIOD_MS, undefined, { signal });
   }
 }
 
 interface Values {
   readonly json?: boolean;
+  readonly wait?: boolean;
   readonly help?: boolean;
   readonly port?: string;
   readonly for?: string;
@@ -88,6 +111,7 @@ function read(args: readonly string[]): {
       allowPositionals: true,
       options: {
         json: flag,
+        wait: flag,
         help: { ...flag, short: "h" },
         port: text,
         for: text,

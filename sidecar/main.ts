@@ -8,8 +8,9 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 import type { Clock } from "#core/clock.ts";
 import { ANNOTATIONS } from "#core/annotations.ts";
 import { CONTROL_PORT } from "#core/control.ts";
-import { ERRORS, codeOf } from "#core/errors.ts";
+import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
+import type { Settings } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import type { Log } from "#core/telemetry.ts";
@@ -17,6 +18,8 @@ import { aborted } from "./aborted.ts";
 import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
+import { readConfigFile } from "./config-file.ts";
+import { openPrograms } from "./programs.ts";
 import { openProxies } from "./proxy.ts";
 import { openServer } from "./server.ts";
 import type { Server, ServerDeps } from "./server.ts";
@@ -25,6 +28,8 @@ import type { Status } from "./status.ts";
 
 const USAGE = `edgesync agent
   Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md).
+edgesync agent --config <file> [--check]
+  Runs as a daemon, outside of Kubernetes; settings come from a JSON file. With --check they are only read.
 `;
 
 /** Another process may still hold the port, as on a host's network. */
@@ -48,10 +53,22 @@ const clock: Clock = {
 
 /** @returns the exit status, 0 after SIGTERM and SIGINT */
 export async function main(args: readonly string[]): Promise<number> {
-  if (args.length > 0) return usage(args);
+  const [option, file, check, ...more] = args;
+  const isDaemon = option === "--config" && file !== undefined;
+  if (args.length > 0 && !(isDaemon && (check ?? "--check") === "--check" && more.length === 0))
+    return usage(args);
+  let stated: Settings | undefined;
+  if (isDaemon) {
+    try {
+      stated = await readConfigFile(file, process.getuid?.() ?? 0);
+    } catch (error) {
+      return refuse(error);
+    }
+    if (check !== undefined) return 0;
+  }
   // Modes are part of what is published: they must not depend on how the process was started.
   process.umask(0o022);
-  const log = openLog(process.env);
+  const log = openLog(process.env, stated?.logLevel);
   const stop = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const)
     process.once(name, () => {
@@ -64,8 +81,12 @@ export async function main(args: readonly string[]): Promise<number> {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
-  const serve = (port: number, status: Status, lever: ServerDeps["lever"]): ServerDeps => ({
-    port,
+  const serve = (
+    at: Pick<ServerDeps, "port" | "address">,
+    status: Status,
+    lever: ServerDeps["lever"],
+  ): ServerDeps => ({
+    ...at,
     log,
     metrics,
     start: () => status.start(),
@@ -78,15 +99,15 @@ export async function main(args: readonly string[]): Promise<number> {
     },
   });
 
-  const config = configure(process.env, log);
+  const config = configure(process.env, stated, log);
   if (config === undefined) {
     const status = stuckStatus("config_invalid", metrics);
     // Where the application runs already, it is not to be restarted for this.
-    const deps = serve(portOf(process.env), status, () => 200);
+    const deps = serve({ port: portOf(process.env) }, status, () => 200);
     await using _ = await listen(deps, stop.signal);
     await aborted(stop.signal);
   } else {
-    const { port } = config.settings;
+    const { port, listenAddress: address } = config.settings;
     const shell = {
       ...config,
       clock,
@@ -94,8 +115,10 @@ export async function main(args: readonly string[]): Promise<number> {
       log,
       metrics,
       platform: `${process.platform}-${process.arch}`,
+      // In a pod nothing but the application's own answers.
+      ...(isDaemon && { programs: openPrograms(process.getuid?.() ?? 0) }),
       listen: (status: Status, lever: ServerDeps["lever"]) =>
-        listen(serve(port, status, lever), stop.signal),
+        listen(serve({ port, address }, status, lever), stop.signal),
     };
     await runAgents(shell, stop.signal);
   }
@@ -134,19 +157,28 @@ function usage(args: readonly string[]): number {
     process.stdout.write(USAGE);
     return 0;
   }
-  const { exit, remedy } = ERRORS.USAGE;
-  const given = JSON.stringify(args[0]);
-  process.stderr.write(`edgesync: USAGE: agent takes nothing, given was ${given}. ${remedy}\n`);
+  const given = JSON.stringify(args.join(" "));
+  const message = `agent takes --config <file> or nothing, given was ${given}`;
+  return refuse(new EdgeSyncError("USAGE", message));
+}
+
+/** A daemon whose configuration is wrong ends, so that whoever has started it hears of it; its application runs on. */
+function refuse(error: unknown): number {
+  const code = codeOf(error);
+  const { exit, remedy } = ERRORS[code];
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`edgesync: ${code}: ${message}. ${remedy}\n`);
   return exit;
 }
 
 /** `undefined` when the settings are not valid; what is wrong is then in the log. */
 function configure(
   env: NodeJS.ProcessEnv,
+  stated: Settings | undefined,
   log: Log,
 ): Pick<Shell, "settings" | "clients"> | undefined {
   try {
-    const settings = fromEnv(env);
+    const settings = stated ?? fromEnv(env);
     return { settings, clients: openClients(settings, openProxies(env)) };
   } catch (err) {
     log.error({ err, code: codeOf(err) }, "settings are not valid; the application is not started");
@@ -160,8 +192,8 @@ function portOf(env: NodeJS.ProcessEnv): number {
   return value.parse(env[variableOf("port")] ?? otherwise) ?? Number(otherwise);
 }
 
-function openLog(env: NodeJS.ProcessEnv): Log {
-  const level = env[variableOf("log-level")] ?? "";
+function openLog(env: NodeJS.ProcessEnv, stated: string | undefined): Log {
+  const level = stated ?? env[variableOf("log-level")] ?? "";
   const options = {
     level: ["debug", "info", "warn", "error"].includes(level) ? level : "info",
     base: {

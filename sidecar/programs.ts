@@ -32,7 +32,7 @@ export function openPrograms(owner: number = 0): Programs {
   return {
     async run([program = "", ...args], environment, timeoutMs, signal) {
       signal.throwIfAborted();
-      const problem = program.startsWith("/") ? await problemOf(program, owner) : undefined;
+      const problem = program.startsWith("/") ? await strangersAt(program, owner) : undefined;
       if (problem !== undefined) return { kind: "exit", status: null, text: problem };
       const reply = await runOnce(program, args, { PATH, ...environment }, timeoutMs, signal);
       signal.throwIfAborted();
@@ -41,8 +41,8 @@ export function openPrograms(owner: number = 0): Programs {
   };
 }
 
-/** Why a program is not to be trusted: somebody else could have put it there. */
-async function problemOf(program: string, owner: number): Promise<string | undefined> {
+/** Why a file is not to be trusted: somebody else could have put it there. */
+export async function strangersAt(program: string, owner: number): Promise<string | undefined> {
   try {
     let path = await realpath(program);
     if (!(await lstat(path)).isFile()) return `${program} is not a file`;

@@ -12,6 +12,8 @@ import { boundedServer, closeServer, listenOn } from "./connections.ts";
 
 export interface ServerDeps {
   readonly port: number;
+  /** Without one: the kubelet comes to the pod's address, of either family. */
+  readonly address?: string | undefined;
   readonly log: Log;
   readonly metrics: SidecarMetrics;
   start(): GateReason;
@@ -40,8 +42,7 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
       response.destroy();
     });
   });
-  // Without an address: the kubelet comes to the pod's, of either family.
-  await listenOn(server, deps.port);
+  await listenOn(server, deps.port, deps.address);
   // Accepting may fail for a moment, for want of descriptors; the next one may be well.
   server.on("error", (err) => deps.log.error({ err }, "server error"));
   return {

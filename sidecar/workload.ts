@@ -6,10 +6,12 @@ import type { Clock } from "#core/clock.ts";
 import { unreachable } from "#core/errors.ts";
 import type { Answer, Lever, LeverEvent } from "#core/lever.ts";
 import { initialLever, nextLever, ownProbe } from "#core/lever.ts";
+import type { HealthCheck } from "#core/health-check.ts";
 import type { AppProbes, Probe, ProbeHandler } from "#core/probe.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { carryOut } from "./probe.ts";
+import type { Programs } from "./programs.ts";
 
 export interface Workload {
   /**
@@ -56,6 +58,8 @@ export interface WorkloadDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: SidecarMetrics;
+  /** Absent in a pod, where the sidecar runs none. */
+  readonly programs?: Programs | undefined;
 }
 
 /** For a check that the annotation states: not the pod's own probe, so it has no period or threshold of its own. */
@@ -75,7 +79,13 @@ interface Unit {
   probing: AbortController | undefined;
 }
 
-export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): ObservedWorkload {
+export function openWorkload({
+  settings,
+  clock,
+  log,
+  metrics,
+  programs,
+}: WorkloadDeps): ObservedWorkload {
   const units = settings.app.map((probes): Unit => ({
     probes,
     lever: initialLever,
@@ -179,9 +189,13 @@ export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): O
       async check(signal) {
         if (checks.length === 0) return "unknown";
         const results = await Promise.all(
-          checks.map(({ handler, timeoutMs }) => carryOut(handler, timeoutMs, signal)),
+          checks.map(({ handler, timeoutMs }) =>
+            handler.kind === "command"
+              ? succeeds(handler.argv, programs, timeoutMs, signal)
+              : carryOut(handler, timeoutMs, signal).then((result) => result === "passed"),
+          ),
         );
-        return results.every((result) => result === "passed") ? "healthy" : "unhealthy";
+        return results.every((passed) => passed) ? "healthy" : "unhealthy";
       },
       starts: rounds.total,
       async ended(signal) {
@@ -189,7 +203,9 @@ export function openWorkload({ settings, clock, log, metrics }: WorkloadDeps): O
           [startup, liveness, readiness].flatMap((probe) => probe?.handler ?? []),
         );
         const ports = new Set(
-          [...handlers, ...checks.map(({ handler }) => handler)].map((h) => h.port),
+          [...handlers, ...checks.map(({ handler }) => handler)].flatMap((handler) =>
+            "port" in handler ? handler.port : [],
+          ),
         );
         const results = await Promise.all(
           Array.from(ports, (port) => carryOut({ kind: "tcp", port }, ENDED_TIMEOUT_MS, signal)),
@@ -242,8 +258,22 @@ function countRounds(starts: () => readonly number[]): {
   };
 }
 
+/** Whether a command says that all is well. Rejects with the signal's reason and with nothing else. */
+async function succeeds(
+  argv: readonly string[],
+  programs: Programs | undefined,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const reply = await programs?.run(argv, {}, timeoutMs, signal);
+  return reply?.kind === "exit" && reply.status === 0;
+}
+
 interface HealthPlan {
-  readonly checks: readonly { readonly handler: ProbeHandler; readonly timeoutMs: number }[];
+  readonly checks: readonly {
+    readonly handler: ProbeHandler | Extract<HealthCheck, { kind: "command" }>;
+    readonly timeoutMs: number;
+  }[];
   readonly periodMs: number;
   readonly failureThreshold: number;
 }
@@ -253,7 +283,7 @@ function healthPlan({ app, health, trialDuration }: WorkloadDeps["settings"]): H
   // Several looks in a trial, however short it is.
   const { least, most } = CHECK_PERIOD_MS;
   const periodMs = Math.min(most, Math.max(least, trialDuration / 5));
-  const stated = (handler: ProbeHandler): HealthPlan => ({
+  const stated = (handler: HealthPlan["checks"][number]["handler"]): HealthPlan => ({
     checks: [{ handler, timeoutMs: CHECK_TIMEOUT_MS }],
     periodMs,
     failureThreshold: CHECK_FAILURE_THRESHOLD,
@@ -262,6 +292,8 @@ function healthPlan({ app, health, trialDuration }: WorkloadDeps["settings"]): H
     case "http":
       return stated({ ...health, scheme: "http", headers: [] });
     case "tcp":
+    case "grpc":
+    case "command":
       return stated(health);
     case "none":
       return { checks: [], periodMs, failureThreshold: CHECK_FAILURE_THRESHOLD };

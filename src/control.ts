@@ -13,8 +13,9 @@ export type UpdateOrder = (typeof UPDATE_ORDERS)[number];
 export const CONTROL_COMMANDS = [
   {
     name: "status",
-    synopsis: "edgesync status [--json] [--port <number>]",
-    summary: "Shows what the sidecar of this pod, or the agent of this machine, is doing.",
+    synopsis: "edgesync status [--json] [--wait] [--port <number>]",
+    summary:
+      "Shows what the sidecar of this pod, or the agent of this machine, is doing; with --wait when the start gate is open, and not before.",
     example: "kubectl exec detector-0 -c edgesync -- node /app/edgesync.mjs status",
   },
   {

@@ -22,7 +22,7 @@ export const ERRORS = {
   },
   CONFIG_INVALID: {
     means: "A setting of a program is missing or has a value that is not allowed.",
-    remedy: "Set the variable that the message names to what it says is allowed.",
+    remedy: "Set the variable or key that the message names to what it says is allowed.",
     exit: 78,
   },
   ANNOTATION_INVALID: {

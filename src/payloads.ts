@@ -29,3 +29,13 @@ export function keyFor(key: string, payload: string): string {
 export function isPerPayload(row: Pick<Row<never>, "section" | "payload">): boolean {
   return row.section === "Updates" && row.payload !== "pod";
 }
+
+/** Whether what is stated for all is the default of a payload that does not state it. */
+export function isInherited(
+  { payload }: { readonly payload?: string | undefined },
+  sameRepository: boolean,
+): boolean {
+  return (
+    payload === undefined || payload === "default" || (payload === "repository" && sameRepository)
+  );
+}

@@ -2,7 +2,15 @@
 import { ANNOTATIONS, PREFIX, SECRET_ANNOTATIONS } from "./annotations.ts";
 import type { Row } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
-import { MAIN_PAYLOAD, MAX_PAYLOADS, isPerPayload, keyFor, payloadName } from "./payloads.ts";
+import { nearName } from "./near-name.ts";
+import {
+  MAIN_PAYLOAD,
+  MAX_PAYLOADS,
+  isInherited,
+  isPerPayload,
+  keyFor,
+  payloadName,
+} from "./payloads.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -99,7 +107,7 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
     const text = annotations[PREFIX + key] ?? row.default;
     options[camel(key)] = text === undefined ? undefined : read(key, row, text, problems);
   }
-  const secrets = readSecrets(annotations, problems);
+  const secrets = readSecrets(annotations, PREFIX, problems);
   const payloads = readPayloads(annotations, options, problems);
   const unknown = Object.keys(annotations)
     .filter((key) => key.startsWith(PREFIX) && !isKnown(key.slice(PREFIX.length)))
@@ -113,9 +121,18 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
 }
 
 function read<T>(key: string, row: Row<T>, text: string, problems: string[]): T | undefined {
-  const value = row.value.parse(text);
-  if (value === undefined)
-    problems.push(`${PREFIX}${key} is ${quote(text)}; allowed: ${row.value.allowed}`);
+  return readText(PREFIX + key, row, text, problems);
+}
+
+/** A value, or a problem that names the key and says what is allowed. */
+export function readText<T>(
+  key: string,
+  { value: kind }: { readonly value: v.Value<T> },
+  text: string,
+  problems: string[],
+): T | undefined {
+  const value = kind.parse(text);
+  if (value === undefined) problems.push(`${key} is ${quote(text)}; allowed: ${kind.allowed}`);
   return value;
 }
 
@@ -164,27 +181,17 @@ function suggestion(name: string): string {
     ...Object.keys(ANNOTATIONS),
     ...Object.keys(SECRET_ANNOTATIONS).map((f) => `${f}.<name>`),
   ];
-  const near = known.find((key) => distance(key, name) <= 2);
+  const near = nearName(name, known);
   if (near !== undefined) return `did you mean ${PREFIX}${near}?`;
-  const own = Object.entries(ANNOTATIONS).find(
-    ([key, row]) => suffix.length > 0 && isPerPayload(row) && distance(key, head) <= 2,
-  );
-  return own === undefined ? REFERENCE : `did you mean ${PREFIX}${[own[0], ...suffix].join(".")}?`;
-}
-
-/** Levenshtein's, for short names. */
-function distance(a: string, b: string): number {
-  if (Math.abs(a.length - b.length) > 2) return 3;
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substituted = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
+  const rows = Object.entries(ANNOTATIONS).filter(([, row]) => isPerPayload(row));
+  const own =
+    suffix.length === 0
+      ? undefined
+      : nearName(
+          head,
+          rows.map(([key]) => key),
+        );
+  return own === undefined ? REFERENCE : `did you mean ${PREFIX}${[own, ...suffix].join(".")}?`;
 }
 
 /** Payloads beside `main`: whatever an annotation names, so that one without a channel is told of. */
@@ -225,9 +232,8 @@ function readPayload(
   const rows: readonly (readonly [string, Row<unknown>])[] = Object.entries(ANNOTATIONS);
   for (const [key, row] of rows.filter(([, row]) => isPerPayload(row))) {
     const text = textOf(key);
-    const inherited = row.payload === undefined || (row.payload === "repository" && sameRepository);
     if (text !== undefined) own[camel(key)] = read(keyFor(key, name), row, text, problems);
-    else if (inherited) own[camel(key)] = main[camel(key)];
+    else if (isInherited(row, sameRepository)) own[camel(key)] = main[camel(key)];
     // A second payload at main's path could only hide it.
     else if (key !== "payload-path" && row.default !== undefined)
       own[camel(key)] = row.value.parse(row.default);
@@ -244,40 +250,44 @@ function readPayload(
   return { name, own };
 }
 
-function readSecrets(
+/** @param prefix of every key */
+export function readSecrets(
   annotations: Readonly<Record<string, string>>,
+  prefix: string,
   problems: string[],
 ): readonly SecretOptions[] {
   const names = new Set<string>();
   for (const key of Object.keys(annotations)) {
-    const found = key.startsWith(PREFIX) ? splitFamily(key.slice(PREFIX.length)) : undefined;
+    const found = key.startsWith(prefix) ? splitFamily(key.slice(prefix.length)) : undefined;
     if (found !== undefined) names.add(found[1]);
   }
   const secrets: SecretOptions[] = [];
   for (const name of [...names].toSorted()) {
     const text = (family: keyof typeof SECRET_ANNOTATIONS): string | undefined =>
-      annotations[`${PREFIX}${family}.${name}`];
+      annotations[`${prefix}${family}.${name}`];
     if (v.dnsLabel.parse(name) === undefined) {
-      problems.push(`${PREFIX}secret.${name} has a bad name; allowed: ${v.dnsLabel.allowed}`);
+      problems.push(`${prefix}secret.${name} has a bad name; allowed: ${v.dnsLabel.allowed}`);
       continue;
     }
     const asked = text("secret");
     if (asked === undefined) {
-      problems.push(`${PREFIX}secret.${name} is missing; another annotation refines it`);
+      problems.push(`${prefix}secret.${name} is missing; another annotation refines it`);
       continue;
     }
     const table = SECRET_ANNOTATIONS;
-    const request = read(`secret.${name}`, table.secret, asked, problems);
-    const format = read(
-      `format.${name}`,
+    const request = readText(`${prefix}secret.${name}`, table.secret, asked, problems);
+    const format = readText(
+      `${prefix}format.${name}`,
       table.format,
       text("format") ?? table.format.default,
       problems,
     );
-    const file = read(`file.${name}`, table.file, text("file") ?? name, problems);
+    const file = readText(`${prefix}file.${name}`, table.file, text("file") ?? name, problems);
     const modeText = text("mode");
     const mode =
-      modeText === undefined ? undefined : read(`mode.${name}`, table.mode, modeText, problems);
+      modeText === undefined
+        ? undefined
+        : readText(`${prefix}mode.${name}`, table.mode, modeText, problems);
     if (request !== undefined && format !== undefined && file !== undefined)
       secrets.push({ name, request, format, file, mode });
   }
@@ -287,7 +297,7 @@ function readSecrets(
     if (owner === undefined) owners.set(file, name);
     else
       problems.push(
-        `${PREFIX}file.${name} is ${quote(file)}, which is also the file of secret ${owner}`,
+        `${prefix}file.${name} is ${quote(file)}, which is also the file of secret ${owner}`,
       );
   }
   return secrets;

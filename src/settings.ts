@@ -4,8 +4,10 @@
  */
 import { ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
-import { MAIN_PAYLOAD, isPerPayload, payloadName } from "./payloads.ts";
-import { camel } from "./pod-options.ts";
+import { jsonObject } from "./json.ts";
+import { PAYLOADS_VARIABLE, differences, payloadsText, readPayloads } from "./payload-settings.ts";
+import { MAIN_PAYLOAD, isPerPayload } from "./payloads.ts";
+import { camel, readText } from "./pod-options.ts";
 import type { Camel, PodOptions, SecretOptions } from "./pod-options.ts";
 import { parseAppProbes } from "./probe.ts";
 import type { AppProbes } from "./probe.ts";
@@ -56,40 +58,52 @@ interface Row<T> {
   readonly default?: string;
   /** Stated even at its default: the reader's default may be another one, or Kubernetes may set the variable for a Service. */
   readonly always?: true;
-  /** Each payload has its own. */
-  readonly perPayload?: true;
+  /** Each payload may have its own; see the same of an annotation, and `default` for what all have from `main`. */
+  readonly payload?: "own" | "repository" | "default" | "pod";
+  readonly daemon?: Value<T>;
+  /** Comes from Kubernetes, and has no meaning elsewhere. */
+  readonly podOnly?: true;
 }
 
 export const SETTINGS = {
   "settings-version": {
     help: "Version of the meaning of these variables.",
+    podOnly: true,
     value: v.integer(1, 1_000_000),
     default: "1",
     always: true,
   },
-  "pod-name": { help: "Name of the pod, from the downward API.", value: shortText },
-  "pod-namespace": { help: "Namespace of the pod, from the downward API.", value: shortText },
-  "pod-uid": { help: "UID of the pod, from the downward API.", value: shortText },
-  "node-name": { help: "Name of the node, from the downward API.", value: shortText },
+  "pod-name": { help: "Name of the pod, from the downward API.", podOnly: true, value: shortText },
+  "pod-namespace": {
+    help: "Namespace of the pod, from the downward API.",
+    podOnly: true,
+    value: shortText,
+  },
+  "pod-uid": { help: "UID of the pod, from the downward API.", podOnly: true, value: shortText },
+  "node-name": {
+    help: "Name of the node, from the downward API.",
+    podOnly: true,
+    value: shortText,
+  },
   "payload-dir": {
     help: "Where the payload volume is mounted in the sidecar.",
     value: anyPath,
-    perPayload: true,
+    payload: "own",
   },
   "secrets-dir": {
     help: "Where the memory volume for secrets is mounted in the sidecar.",
     value: anyPath,
   },
-  "trust-root-file": { help: "The first trusted TUF root.", value: anyPath, perPayload: true },
+  "trust-root-file": { help: "The first trusted TUF root.", value: anyPath, payload: "repository" },
   "repository-ca-file": {
     help: "Certificates that the repository's must chain to.",
     value: anyPath,
-    perPayload: true,
+    payload: "repository",
   },
   "import-dir": {
     help: "Where offline bundles may appear: tar files, or folders into which they were unpacked.",
     value: anyPath,
-    perPayload: true,
+    payload: "default",
   },
   "hold-dir": {
     help: "Folder in which the application may put *.hold files; the sidecar only reads it.",
@@ -98,17 +112,18 @@ export const SETTINGS = {
   "seed-dir": {
     help: "Where a seed may lie: bundles, and files that need not be fetched.",
     value: anyPath,
-    perPayload: true,
+    payload: "own",
   },
   "ephemeral-storage": {
     help: "Bytes of the node's storage that the payload may take with all that is beside it in the pod: past them the kubelet evicts the pod.",
     value: v.bytes("1", "16Ti"),
-    perPayload: true,
+    payload: "own",
+    podOnly: true,
   },
   "repository-credentials-dir": {
     help: "Folder with the credentials of the repository: token, or username and password, or .dockerconfigjson.",
     value: anyPath,
-    perPayload: true,
+    payload: "repository",
   },
   "vault-ca-file": { help: "Certificates that Vault's must chain to.", value: anyPath },
   "token-file": { help: "The sidecar's service-account token.", value: anyPath },
@@ -123,15 +138,21 @@ export const SETTINGS = {
     default: "19465",
     always: true,
   },
+  "listen-address": {
+    help: "Address at which that port is listened on.",
+    value: v.ipAddress,
+  },
   app: {
     help: "The application's containers whose probes go through the sidecar.",
+    podOnly: true,
     value: appProbes,
     default: "[]",
   },
   "workload-containers": {
     help: "Those of them that have the payload; without it, all.",
+    podOnly: true,
     value: v.containerNames,
-    perPayload: true,
+    payload: "own",
   },
 } as const satisfies Record<string, Row<never> | Row<unknown>>;
 
@@ -165,6 +186,11 @@ export interface PayloadSettings {
   readonly own: Partial<FlatSettings>;
 }
 
+/** A payload's settings as what differs from `main`'s. */
+export function payloadSettings(name: string, settings: Settings, main: Settings): PayloadSettings {
+  return { name, own: differences(settings, main, payloadRows()) };
+}
+
 /** The payloads that the sidecar follows, `main` first if there is one. */
 export function payloadNames(settings: Settings): readonly string[] {
   const others = settings.payloads.map(({ name }) => name);
@@ -181,26 +207,11 @@ export function settingsOf(settings: Settings, name: string): Settings {
 }
 
 /** The settings that each payload has of its own, by their keys. */
-function payloadRows(): readonly (readonly [key: string, row: Row<unknown>])[] {
+export function payloadRows(): readonly (readonly [key: string, row: Row<unknown>])[] {
   return [
     ...Object.entries(ANNOTATIONS).filter(([, row]) => row.sidecar && isPerPayload(row)),
-    ...Object.entries(SETTINGS).filter(([, row]) => "perPayload" in row),
+    ...Object.entries(SETTINGS).filter(([, row]) => "payload" in row),
   ];
-}
-
-/** A payload's settings as what differs from `main`'s. */
-export function payloadSettings(name: string, settings: Settings, main: Settings): PayloadSettings {
-  const values: Readonly<Record<string, unknown>> = settings;
-  const others: Readonly<Record<string, unknown>> = main;
-  const own = payloadRows().flatMap(([key, row]) => {
-    const [value, other] = [values[camel(key)], others[camel(key)]];
-    return textOf(row, value) === textOf(row, other) ? [] : [[camel(key), value] as const];
-  });
-  return { name, own: Object.fromEntries(own) };
-}
-
-function textOf(row: Row<unknown>, value: unknown): string | undefined {
-  return value === undefined ? undefined : row.value.format(value);
 }
 
 /** Every setting by its key: those of the annotations that the sidecar needs, then those that the webhook adds. */
@@ -251,21 +262,13 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
     put(env, secretVariable(name), text, `secret.${name}`);
   }
   if (settings.payloads.length > 0)
-    put(env, PAYLOADS_VARIABLE, payloadsText(settings.payloads), "payloads beside main");
+    put(
+      env,
+      PAYLOADS_VARIABLE,
+      payloadsText(settings.payloads, payloadRows()),
+      "payloads beside main",
+    );
   return env;
-}
-
-const PAYLOADS_VARIABLE = "EDGESYNC_PAYLOADS";
-
-/** By payload and key, each value as its text, or null for none. */
-function payloadsText(payloads: readonly PayloadSettings[]): string {
-  const texts = payloads.map(({ name, own }) => {
-    const values: Readonly<Record<string, unknown>> = own;
-    const stated = payloadRows().filter(([key]) => Object.hasOwn(values, camel(key)));
-    const fields = stated.map(([key, row]) => [key, textOf(row, values[camel(key)]) ?? null]);
-    return [name, Object.fromEntries(fields)];
-  });
-  return JSON.stringify(Object.fromEntries(texts));
 }
 
 /** Secret names are lower-case labels, so this cannot make two names equal. */
@@ -294,7 +297,7 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
   for (const [key, row] of settingRows()) {
     const text = env[variableOf(key)] ?? row.default;
     values[camel(key)] =
-      text === undefined ? undefined : read(variableOf(key), row.value, text, problems);
+      text === undefined ? undefined : readText(variableOf(key), row, text, problems);
   }
   if (typeof values["settingsVersion"] === "number" && values["settingsVersion"] > SETTINGS_VERSION)
     problems.push(
@@ -308,46 +311,10 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     .filter((secret) => secret !== undefined)
     // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
-  const payloads = readPayloads(env[PAYLOADS_VARIABLE] ?? "{}", problems);
+  const payloads = readPayloads(env[PAYLOADS_VARIABLE] ?? "{}", payloadRows(), problems);
   if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
   // Every member of the mapped types is assigned by the loop over the same tables.
   return { ...values, secrets, payloads } as unknown as Settings;
-}
-
-function readPayloads(text: string, problems: string[]): readonly PayloadSettings[] {
-  const rows = new Map(payloadRows());
-  const wrong = (what: string): undefined => {
-    problems.push(`${PAYLOADS_VARIABLE} ${what}; allowed: what the webhook writes`);
-  };
-  const payloads = jsonObject(text) ?? wrong("is not a JSON object") ?? {};
-  return Object.entries(payloads).flatMap(([name, fields]): readonly PayloadSettings[] => {
-    if (payloadName.parse(name) === undefined || !isObject(fields))
-      return wrong(`has ${JSON.stringify(name)}, which is no payload`) ?? [];
-    const own: Record<string, unknown> = {};
-    for (const [key, value] of Object.entries(fields)) {
-      const row = rows.get(key);
-      const variable = `${PAYLOADS_VARIABLE} (${name}, ${key})`;
-      if (row === undefined || !(value === null || typeof value === "string"))
-        wrong(`(${name}) has ${JSON.stringify(key)}, which is no setting of a payload`);
-      else
-        own[camel(key)] = value === null ? undefined : read(variable, row.value, value, problems);
-    }
-    return [{ name, own }];
-  });
-}
-
-function read<T>(
-  variable: string,
-  value: Value<T>,
-  text: string,
-  problems: string[],
-): T | undefined {
-  const parsed = value.parse(text);
-  if (parsed === undefined) {
-    const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
-    problems.push(`${variable} is ${shown}; allowed: ${value.allowed}`);
-  }
-  return parsed;
 }
 
 function readSecret(variable: string, text: string, problems: string[]): SecretOptions | undefined {
@@ -358,7 +325,7 @@ function readSecret(variable: string, text: string, problems: string[]): SecretO
     return undefined;
   }
   const field = <T>(key: keyof typeof secretFields, value: Value<T>): T | undefined =>
-    read(`${variable} (${key})`, value, fields[key] ?? "", problems);
+    readText(`${variable} (${key})`, { value }, fields[key] ?? "", problems);
   const request = field("request", secretFields.request);
   const format = field("format", secretFields.format);
   const file = field("file", secretFields.file);
@@ -374,18 +341,4 @@ function jsonStrings(text: string): Readonly<Record<string, string>> | undefined
     key !== "" && typeof item === "string" ? [[key, item] as const] : [],
   );
   return Object.fromEntries(entries);
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function jsonObject(text: string): Readonly<Record<string, unknown>> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isObject(value) ? value : undefined;
-  } catch {
-    // Not JSON: the caller names the variable.
-    return undefined;
-  }
 }

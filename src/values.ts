@@ -63,6 +63,11 @@ export const siteName: Value<string> = text(
   /^[A-Za-z0-9]([A-Za-z0-9._:@-]{0,251}[A-Za-z0-9])?$/,
 );
 
+export const ipAddress: Value<string> = text(
+  "an IPv4 or IPv6 address, such as 127.0.0.1 or ::1",
+  /^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$|^(?=.*:)[0-9a-fA-F:]{2,39}$/,
+);
+
 export const audience: Value<string> = text(
   "an audience of printable characters without spaces",
   /^[\x21-\x7e]{1,253}$/,
@@ -300,33 +305,6 @@ export const payloadStorage: Value<PayloadStorage> = {
     return claim === undefined ? undefined : { kind: "claim", claim };
   },
   format: (value) => (value.kind === "claim" ? `claim/${value.claim}` : "ephemeral"),
-};
-
-/** How the health of a release on trial is told. */
-export type HealthCheck =
-  | { readonly kind: "probe" }
-  | { readonly kind: "none" }
-  | { readonly kind: "http"; readonly port: number; readonly path: string }
-  | { readonly kind: "tcp"; readonly port: number };
-
-const port = integer(1, 65535);
-
-export const healthCheck: Value<HealthCheck> = {
-  allowed: "probe (the container's own), http:<port>/<path>, tcp:<port>, or none",
-  parse(input) {
-    if (input === "probe" || input === "none") return { kind: input };
-    const match = /^(?:http:(\d+)(\/[\x21-\x7e]{0,1023})|tcp:(\d+))$/.exec(input);
-    const number = port.parse(match?.[1] ?? match?.[3] ?? "");
-    if (match === null || number === undefined) return undefined;
-    const path = match[2];
-    return path === undefined
-      ? { kind: "tcp", port: number }
-      : { kind: "http", port: number, path };
-  },
-  format(value) {
-    if (value.kind === "http") return `http:${value.port}${value.path}`;
-    return value.kind === "tcp" ? `tcp:${value.port}` : value.kind;
-  },
 };
 
 /** The user and group that the sidecar runs as. */

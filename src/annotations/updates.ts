@@ -1,6 +1,7 @@
 /** Annotations that say what a pod follows, and how it comes to it. */
 import { repositoryUrl, repositoryUrls } from "../addresses.ts";
 import { clockSkew } from "../clock-skew.ts";
+import { daemonHealthCheck, healthCheck } from "../health-check.ts";
 import { daemonOnUpdate, onUpdate } from "../on-update.ts";
 import { seedPlace } from "../seed.ts";
 import * as v from "../values.ts";
@@ -156,7 +157,8 @@ export const UPDATES = {
   health: {
     section: "Updates",
     help: "What tells that a release on trial is healthy.",
-    value: v.healthCheck,
+    value: healthCheck,
+    daemon: daemonHealthCheck,
     default: "probe",
     sidecar: true,
   },

@@ -151,6 +151,7 @@ function settingsWith(
       secrets && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
     secretsMode: identity.secretsMode,
     port: cluster.sidecarPort,
+    listenAddress: undefined,
     app,
     // With one payload, every container in the list is there for it.
     workloadContainers: count > 1 ? having : undefined,

@@ -134,6 +134,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       secretsMode: fc.constantFrom(0o440, 0o444),
       port,
       app: fc.array(app, { maxLength: 3 }),
+      listenAddress: fc.constantFrom(undefined, "127.0.0.1", "::1"),
       workloadContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
     },
     plain,

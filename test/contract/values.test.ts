@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
+import { daemonHealthCheck, healthCheck } from "#core/health-check.ts";
+import type { HealthCheck } from "#core/health-check.ts";
 import * as v from "#core/values.ts";
 import type { Value } from "#core/values.ts";
 
@@ -175,19 +177,37 @@ const KINDS = {
     "hostPath",
   ),
   healthCheck: kind(
-    v.healthCheck,
+    healthCheck,
     fc.oneof(
-      fc.constantFrom<v.HealthCheck>({ kind: "probe" }, { kind: "none" }),
+      fc.constantFrom<HealthCheck>({ kind: "probe" }, { kind: "none" }),
       port.map((port) => ({ kind: "tcp" as const, port })),
       fc
         .tuple(port, fc.stringMatching(/^\/[a-z?=&%/]{0,30}$/))
         .map(([port, path]) => ({ kind: "http" as const, port, path })),
+      fc
+        .tuple(port, fc.constantFrom("", "web", "a.b.Service"))
+        .map(([port, service]) => ({ kind: "grpc" as const, port, service })),
     ),
     "http:80",
     "http:0/",
     "tcp:65536",
+    "tcp:80/x",
+    "grpc:80/",
+    "command:/bin/true",
     "http:80/ x",
     "exec",
+  ),
+  daemonHealthCheck: kind(
+    daemonHealthCheck,
+    fc.constantFrom<HealthCheck>(
+      { kind: "command", argv: ["/bin/test", "-f", "x"] },
+      { kind: "command", argv: ["pg_isready"] },
+      { kind: "grpc", port: 1, service: "" },
+    ),
+    "probe",
+    "command:",
+    "command: ",
+    "command:./x",
   ),
   runAs: kind(
     v.runAs,

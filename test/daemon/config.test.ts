@@ -1,0 +1,258 @@
+import assert from "node:assert/strict";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { describe, test } from "node:test";
+import * as fc from "fast-check";
+import { daemonRows, parseDaemonConfig } from "#core/daemon-config.ts";
+import { codeOf } from "#core/errors.ts";
+import { camel } from "#core/pod-options.ts";
+import { payloadNames, settingsOf } from "#core/settings.ts";
+import { readConfigFile } from "../../sidecar/config-file.ts";
+import { temporaryFolder } from "../support/temporary.ts";
+
+type Config = Readonly<Record<string, unknown>>;
+
+const LEAST = {
+  channel: "detector/stable",
+  repository: "https://updates.example.com",
+  "trust-root-file": "/etc/edgesync/root.json",
+  "payload-dir": "/var/lib/edgesync/main",
+  "on-update": "command:systemctl restart detector.service",
+  health: "http:8080/ready",
+};
+
+const MODELS = {
+  "channel.models": "detector/models",
+  "payload-dir.models": "/var/lib/edgesync/models",
+};
+
+function refused(config: Config | string, ...named: readonly string[]): void {
+  const text = typeof config === "string" ? config : JSON.stringify(config);
+  assert.throws(
+    () => parseDaemonConfig(text),
+    (error: { code?: string; message?: string }) => {
+      assert.equal(error.code, "CONFIG_INVALID");
+      for (const part of named)
+        assert.ok(error.message?.includes(part), `${part}: ${error.message}`);
+      return true;
+    },
+  );
+}
+
+describe("the configuration of a daemon", () => {
+  test("needs little, and listens on this machine only", () => {
+    const settings = parseDaemonConfig(JSON.stringify(LEAST));
+    assert.deepEqual(payloadNames(settings), ["main"]);
+    assert.deepEqual(settings.onUpdate, {
+      kind: "command",
+      argv: ["systemctl", "restart", "detector.service"],
+    });
+    assert.deepEqual(settings.health, { kind: "http", port: 8080, path: "/ready" });
+    assert.equal(settings.pollInterval, 900_000);
+    assert.equal(settings.listenAddress, "127.0.0.1");
+    assert.equal(settings.podName, undefined);
+    assert.deepEqual(settings.app, []);
+  });
+
+  test("takes numbers as what they are written as", () => {
+    const settings = parseDaemonConfig(JSON.stringify({ ...LEAST, port: 9000, "trial-starts": 3 }));
+    assert.deepEqual([settings.port, settings.trialStarts], [9000, 3]);
+  });
+
+  test("has several payloads, each with what is its own and else with what is said for all", () => {
+    const config = { ...LEAST, ...MODELS, "poll-interval.models": "6h", "health.models": "none" };
+    const settings = parseDaemonConfig(JSON.stringify(config));
+    assert.deepEqual(payloadNames(settings), ["main", "models"]);
+    const models = settingsOf(settings, "models");
+    assert.deepEqual(models.channel, { app: "detector", channel: "models" });
+    assert.equal(models.payloadDir, "/var/lib/edgesync/models");
+    assert.equal(models.trustRootFile, "/etc/edgesync/root.json");
+    assert.equal(models.pollInterval, 6 * 3_600_000);
+    assert.equal(models.onUpdate.kind, "command");
+    assert.equal(models.health.kind, "none");
+  });
+
+  test("keeps what belongs to one repository from another", () => {
+    const other = { ...LEAST, ...MODELS, "repository.models": "https://other.example" };
+    refused({ ...other, "repository-ca-file": "/ca" }, "trust-root-file.models is needed");
+    const settings = parseDaemonConfig(
+      JSON.stringify({
+        ...other,
+        "trust-root-file.models": "/b",
+        "repository-credentials-dir": "/c",
+      }),
+    );
+    assert.equal(settingsOf(settings, "models").repositoryCredentialsDir, undefined);
+  });
+
+  test("declares secrets as a pod does", () => {
+    const vault = {
+      "vault-address": "https://vault.example:8200",
+      "vault-role": "detector",
+      "token-file": "/var/lib/edgesync/jwt",
+      "secrets-dir": "/run/edgesync/secrets",
+      "secret.db": "database/creds/detector",
+      "format.db": "env",
+    };
+    const settings = parseDaemonConfig(JSON.stringify(vault));
+    assert.equal(settings.vaultAuth, "jwt");
+    assert.deepEqual(settings.secrets[0]?.format, { kind: "env" });
+    refused({ "secret.db": "database/creds/detector" }, "vault-address is", "token-file is");
+    refused({ ...vault, "vault-auth": "kubernetes" }, "vault-auth is kubernetes");
+    refused({ ...vault, "format.other": "env" }, "secret.other is missing");
+  });
+
+  const wrong: readonly (readonly [string, Config | string, readonly string[]])[] = [
+    ["is not JSON", "channel = detector/stable", ["not JSON"]],
+    ["is not an object", "[]", ["not a JSON object"]],
+    ["is empty", "{}", ["neither channel nor secret"]],
+    [
+      "has a misspelt key",
+      { ...LEAST, "pol-interval": "1m" },
+      ['"pol-interval"', "poll-interval?"],
+    ],
+    [
+      "has a misspelt key of a payload",
+      { ...LEAST, ...MODELS, "pol-interval.models": "1m" },
+      ["did you mean poll-interval.models?"],
+    ],
+    [
+      "has a key that nobody knows",
+      { ...LEAST, zzzzzz: "1" },
+      ['"zzzzzz" is not known', "settings.md"],
+    ],
+    [
+      "has a key of pods",
+      { ...LEAST, "payload-path": "/x", "pod-name": "x" },
+      ['"payload-path" is not known; it has a meaning in a pod only', '"pod-name"'],
+    ],
+    [
+      "has a key that holds for all with a suffix",
+      { ...LEAST, "site.models": "x" },
+      ["site holds for"],
+    ],
+    [
+      "has a key twice",
+      '{"channel": "a/b", "site": "\\"channel\\":", "channel": "a/c"}',
+      ['"channel" is there twice'],
+    ],
+    [
+      "has a value of the wrong kind",
+      { ...LEAST, site: ["a"], gate: null },
+      ['"site" is', '"gate" is null'],
+    ],
+    [
+      "has a value that is not allowed",
+      { ...LEAST, "poll-interval": "soon" },
+      ["poll-interval is"],
+    ],
+    [
+      "wants what only a kubelet does",
+      { ...LEAST, "on-update": "restart", health: "probe" },
+      ["on-update is", "command:<program>", "health is"],
+    ],
+    [
+      "leaves out what has no default here",
+      { channel: "a/b" },
+      ["repository is needed", "payload-dir is", "trust-root-file is", "on-update is", "health is"],
+    ],
+    [
+      "has two payloads in one folder",
+      { ...LEAST, ...MODELS, "payload-dir.models": "/var/lib/edgesync/main/models" },
+      ["must not lie in each other"],
+    ],
+    [
+      "has a payload without a folder",
+      { ...LEAST, "channel.models": "a/b" },
+      ["payload-dir.models is needed"],
+    ],
+    [
+      "has a payload without a channel",
+      { ...LEAST, "poll-interval.models": "1m" },
+      ["channel.models is missing"],
+    ],
+    [
+      "has a trial that cannot be long enough",
+      { ...LEAST, "trial-duration": "1h" },
+      ["trial-timeout is 10m; it must be longer"],
+    ],
+  ];
+  for (const [what, config, named] of wrong)
+    test(`is refused when it ${what}`, () => {
+      refused(config, ...named);
+    });
+
+  test("is refused with everything that is wrong with it", () => {
+    const all = Object.assign(
+      {},
+      ...wrong.map(([, config]) => (typeof config === "string" ? {} : config)),
+    );
+    refused(all, '"pol-interval"', '"zzzzzz"', '"pod-name"', "on-update is", "trial-timeout is");
+  });
+
+  test("is never taken half: any text is refused as such, or is a configuration", () => {
+    const keys = fc.constantFrom(
+      ...daemonRows().map(([key]) => key),
+      "secret.db",
+      "x",
+      "channel.a",
+    );
+    const text = fc.oneof(
+      fc.json().map((text): string => text),
+      fc.dictionary(keys, fc.oneof(fc.string(), fc.integer())).map((all) => JSON.stringify(all)),
+    );
+    fc.assert(
+      fc.property(text, (any) => {
+        try {
+          parseDaemonConfig(any);
+        } catch (error) {
+          assert.equal(codeOf(error), "CONFIG_INVALID");
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  for (const [key, row] of daemonRows())
+    test(`has a default for ${key} that is taken, if any, and one name in the program`, () => {
+      assert.match(camel(key), /^[a-zA-Z]+$/);
+      if (row.default !== undefined) assert.notEqual(row.value.parse(row.default), undefined);
+    });
+});
+
+describe("the file of the configuration", () => {
+  const uid = process.getuid?.() ?? 0;
+  const refusedFile = (path: string, part: string): Promise<void> =>
+    assert.rejects(readConfigFile(path, uid), (error: { code?: string; message: string }) => {
+      assert.equal(error.code, "CONFIG_INVALID");
+      assert.ok(error.message.includes(path) && error.message.includes(part), error.message);
+      return true;
+    });
+
+  test("is read when nobody else can write it, and else refused by its name", async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "edgesync.json");
+    await refusedFile(path, "cannot be read");
+    await writeFile(path, JSON.stringify(LEAST), { mode: 0o644 });
+    assert.equal((await readConfigFile(path, uid)).channel?.app, "detector");
+    await chmod(path, 0o664);
+    await refusedFile(path, "written by others");
+    await chmod(path, 0o644);
+    await writeFile(path, '{"channel": 1}');
+    await refusedFile(path, "channel is");
+  });
+
+  test("may name programs only where no folder above it is open to others", async () => {
+    await using folder = await temporaryFolder();
+    const open = join(folder.path, "open");
+    await mkdir(open);
+    await chmod(open, 0o777);
+    const path = join(open, "edgesync.json");
+    await writeFile(path, JSON.stringify(LEAST), { mode: 0o644 });
+    await refusedFile(path, "names programs");
+    const none = { ...LEAST, "on-update": "none" };
+    await writeFile(path, JSON.stringify(none));
+    assert.equal((await readConfigFile(path, uid)).onUpdate.kind, "none");
+  });
+});
