@@ -228,9 +228,12 @@ function payloadDemands(
     if (value === undefined && !unread) problems.push(`${keyFor(key, name)} is needed`);
   }
   const { trialDuration, trialTimeout }: Partial<Settings> = own;
+  const [timeout = "", duration = ""] = ["trial-timeout", "trial-duration"].map((key) =>
+    given.has(keyFor(key, name)) ? keyFor(key, name) : key,
+  );
   if (trialDuration !== undefined && trialTimeout !== undefined && trialTimeout <= trialDuration)
     problems.push(
-      `${keyFor("trial-timeout", name)} is ${formatDuration(trialTimeout)}; it must be longer than trial-duration, ${formatDuration(trialDuration)}`,
+      `${timeout} is ${formatDuration(trialTimeout)}; it must be longer than ${duration}, ${formatDuration(trialDuration)}`,
     );
   return problems;
 }

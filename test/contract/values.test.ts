@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { daemonHealthCheck, healthCheck } from "#core/health-check.ts";
+import * as health from "#core/health-check.ts";
 import type { HealthCheck } from "#core/health-check.ts";
 import * as v from "#core/values.ts";
 import type { Value } from "#core/values.ts";
@@ -177,7 +177,7 @@ const KINDS = {
     "hostPath",
   ),
   healthCheck: kind(
-    healthCheck,
+    health.healthCheck,
     fc.oneof(
       fc.constantFrom<HealthCheck>({ kind: "probe" }, { kind: "none" }),
       port.map((port) => ({ kind: "tcp" as const, port })),
@@ -198,7 +198,7 @@ const KINDS = {
     "exec",
   ),
   daemonHealthCheck: kind(
-    daemonHealthCheck,
+    health.daemonHealthCheck,
     fc.constantFrom<HealthCheck>(
       { kind: "command", argv: ["/bin/test", "-f", "x"] },
       { kind: "command", argv: ["pg_isready"] },
@@ -208,6 +208,16 @@ const KINDS = {
     "command:",
     "command: ",
     "command:./x",
+  ),
+  ipAddress: kind(
+    v.ipAddress,
+    fc.oneof(fc.ipV4(), fc.constantFrom("::1", "fe80::1", "::")),
+    "localhost",
+    "1.2.3",
+    "1.2.3.256",
+    "1.2.3.4.",
+    "127.0.0.1:80",
+    "x::1",
   ),
   runAs: kind(
     v.runAs,
@@ -283,7 +293,7 @@ describe("every kind of value", () => {
 
   test("is here", () => {
     const notKinds = ["formatDuration", "parseBytes", "formatBytes", "isAppName"];
-    const exported = Object.keys(v).filter((name) => !notKinds.includes(name));
+    const exported = Object.keys({ ...v, ...health }).filter((name) => !notKinds.includes(name));
     assert.deepEqual(exported.toSorted(), Object.keys(KINDS).toSorted());
   });
 });

@@ -188,7 +188,14 @@ describe("the configuration of a daemon", () => {
       {},
       ...wrong.map(([, config]) => (typeof config === "string" ? {} : config)),
     );
-    refused(all, '"pol-interval"', '"zzzzzz"', '"pod-name"', "on-update is", "trial-timeout is");
+    refused(
+      { ...all, "on-update": "restart" },
+      '"pol-interval"',
+      '"zzzzzz"',
+      '"pod-name"',
+      "on-update is",
+      "trial-timeout is",
+    );
   });
 
   test("is never taken half: any text is refused as such, or is a configuration", () => {
