@@ -6,6 +6,7 @@ import type { Settings } from "#core/settings.ts";
 import { withFields } from "#core/telemetry.ts";
 import type { Log, PodMetrics } from "#core/telemetry.ts";
 import { aborted } from "./aborted.ts";
+import { openPayloadAgent } from "./claim.ts";
 import type { Clients } from "./clients.ts";
 import type { Programs } from "./programs.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
@@ -14,7 +15,6 @@ import { openStatus, updatePart } from "./status.ts";
 import type { Agents, Part, Status } from "./status.ts";
 import { supervise } from "./supervise.ts";
 import { openTurns } from "./turn.ts";
-import { openUpdateAgent } from "./update-agent.ts";
 import { openWorkload } from "./workload.ts";
 import type { Workload } from "./workload.ts";
 
@@ -87,7 +87,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     };
     return keepRunning(
       updatePart(payload),
-      () => openUpdateAgent(deps),
+      () => openPayloadAgent(deps),
       (agent) => agents.updates.set(payload, agent),
     );
   });

@@ -30,6 +30,7 @@ import { noScrub } from "./scrub.ts";
 import type { Scrub } from "./scrub.ts";
 import { openSeed } from "./seed.ts";
 import { openStore } from "./store.ts";
+import type { Store } from "./store.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { ALONE } from "./turn.ts";
 import type { Turn } from "./turn.ts";
@@ -58,8 +59,10 @@ export interface UpdateDeps {
   readonly turn?: Turn;
   readonly replica?: Replica;
   readonly scrub?: Scrub;
-  /** For tests that make it fail. */
+  /** For tests that make it fail, and for the leader of a shared volume. */
   readonly disk?: Disk;
+  /** The store as the leader of a shared volume has it. */
+  readonly shared?: (store: Store) => Store;
 }
 
 export interface UpdateAgent {
@@ -137,7 +140,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   let forgiving = false;
 
   async function openVolume(): Promise<Volume> {
-    const store = await openStore(root, disk);
+    const opened = await openStore(root, disk);
+    const store = deps.shared?.(opened) ?? opened;
     const { arrived } = report;
     const folder = store.partial;
     const downloads = openDownloads({ disk, folder, repository, metrics, arrived });

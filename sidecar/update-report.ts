@@ -8,6 +8,7 @@ import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { banksOf, served } from "#core/update-state.ts";
 import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
+import type { ReplicaStatus } from "./claim-follower.ts";
 import { planStatus } from "./plan-status.ts";
 import type { PlanStatus } from "./plan-status.ts";
 import type { Moment, Permit } from "./permits.ts";
@@ -49,6 +50,8 @@ export interface UpdateStatus {
   readonly time: TimeStatus;
   /** What stands in the way; null when the last look went well. */
   readonly error: ErrorStatus | null;
+  /** Absent where the payload volume is the pod's own. */
+  readonly replica?: ReplicaStatus;
 }
 
 export interface ErrorStatus {

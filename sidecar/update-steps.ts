@@ -9,6 +9,7 @@ import type { Pause } from "./pause.ts";
 import type { Moment, Permits } from "./permits.ts";
 import type { Store } from "./store.ts";
 import type { Report } from "./update-report.ts";
+import { within } from "./within.ts";
 import type { Workload } from "./workload.ts";
 
 export interface StepDeps {
@@ -198,23 +199,4 @@ export function openStepper(deps: StepDeps): Stepper {
       }
     },
   };
-}
-
-/** Whether a task ended in time; if not, it was aborted. */
-async function within(
-  clock: Clock,
-  ms: number,
-  signal: AbortSignal,
-  task: (signal: AbortSignal) => Promise<void>,
-): Promise<boolean> {
-  const over = new AbortController();
-  const bounded = AbortSignal.any([signal, over.signal]);
-  const ended = task(bounded).then(() => true);
-  const late = clock.sleep(ms, bounded).then(() => false);
-  try {
-    return await Promise.race([ended, late]);
-  } finally {
-    over.abort(new Error("the time is over"));
-    await Promise.allSettled([ended, late]);
-  }
 }

@@ -141,6 +141,11 @@ export const ERRORS = {
     remedy: "Nothing was deleted; the message names the file, move it away to begin anew.",
     exit: 65,
   },
+  LEASE_LOST: {
+    means: "A pod does not lead its shared payload volume any more, so it changes nothing there.",
+    remedy: "Nothing to do: another pod leads, or this one takes the lead again.",
+    exit: 75,
+  },
   REPOSITORY_UNSAFE: {
     means: "A folder that is to be served holds a private key.",
     remedy: "Move the key out of the repository and rotate it if the folder was ever served.",

@@ -140,6 +140,15 @@ export const SIDECAR_METRICS = {
     help: "Hooks called, by hook and answer (go, later, no, silent).",
     labels: ["hook", "answer"],
   },
+  edgesync_sidecar_leads: {
+    type: "gauge",
+    help: "1 while the pod leads its shared payload volume; the others follow what it commits. Absent on a volume of the pod's own.",
+  },
+  edgesync_sidecar_follows_total: {
+    type: "counter",
+    help: "Committed releases that the pod followed, by how its workload came out (healthy, unhealthy, unknown).",
+    labels: ["outcome"],
+  },
   edgesync_sidecar_vault_logins_total: {
     type: "counter",
     help: "Logins at Vault, by outcome (ok, or an error code).",

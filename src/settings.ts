@@ -90,6 +90,11 @@ export const SETTINGS = {
     value: anyPath,
     payload: "own",
   },
+  "payload-link-dir": {
+    help: "Where the pod's own link lies, above the payload volume; set where other pods may share the volume.",
+    value: anyPath,
+    perPayload: true,
+  },
   "secrets-dir": {
     help: "Where the memory volume for secrets is mounted in the sidecar.",
     value: anyPath,

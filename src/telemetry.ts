@@ -109,6 +109,8 @@ export interface LogFields {
   readonly version?: string;
   readonly from?: string;
   readonly sequence?: number;
+  /** Of the lead on a shared volume. */
+  readonly epoch?: number;
   readonly reason?: string;
   readonly outcome?: string;
   readonly code?: string;

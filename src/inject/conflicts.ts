@@ -1,7 +1,7 @@
 /** Names, mount paths and ports that the pod already uses; each sentence begins with the field. */
 import { SIDECAR, VOLUMES } from "./names.ts";
 import { fieldOf, places } from "./pod.ts";
-import type { Place, PodSpec, Volume } from "./pod.ts";
+import type { Place, PodSpec, Volume, VolumeMount } from "./pod.ts";
 import { isWithin } from "./requirements.ts";
 import { isOurs } from "./sidecar.ts";
 
@@ -67,16 +67,21 @@ function takenPorts(spec: PodSpec, port: number): readonly string[] {
     );
 }
 
-/** Mounts of a container that are at, or below, a path of ours. One above is fine: ours is then made inside it. */
+/**
+ * Mounts of a container that are at, or below, a path of ours. One above is fine: ours is then made inside it.
+ *
+ * @param own our mounts there, the others below the first
+ */
 export function mountConflicts(
   place: Place,
-  path: string,
-  volume: string,
+  own: readonly Pick<VolumeMount, "name" | "mountPath">[],
   injected: boolean,
 ): readonly string[] {
   const { container } = place;
+  const { name: volume = "", mountPath: path = "" } = own[0] ?? {};
   const mounts = (container.volumeMounts ?? []).flatMap(({ name, mountPath }, index) => {
-    const ours = injected && name === volume && mountPath === path;
+    const ours =
+      injected && own.some((mount) => name === mount.name && mountPath === mount.mountPath);
     return !ours && isWithin(normal(mountPath), path)
       ? [`${fieldOf(place)}.volumeMounts[${index}].mountPath ${mountPath}`]
       : [];

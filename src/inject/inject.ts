@@ -32,7 +32,7 @@ import { localLimit, resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
 import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
 import type { Targets } from "./targets.ts";
-import { payloadMount, secretsMount, volumesOf } from "./volumes.ts";
+import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
 
 export type Injection =
   | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
@@ -167,20 +167,24 @@ function fieldConflicts(
   const inTargets = (
     list: readonly Place[] | undefined,
     path: string | undefined,
-    volume: string,
+    mounts: (mountPath: string) => readonly Pick<VolumeMount, "name" | "mountPath">[],
   ): readonly string[] =>
     path === undefined
       ? []
-      : (list ?? []).flatMap((place) => mountConflicts(place, path, volume, again));
+      : (list ?? []).flatMap((place) => mountConflicts(place, mounts(path), again));
   const payload = volumes.length === 0 ? [] : (targets?.payload ?? []);
   const levers = withLevers(volumes, targets);
   const known = probesBefore(found);
   return [
     ...conflicts(spec, portsOf(cluster, options), readable ? volumesOf(options) : [], again),
-    ...volumes.flatMap(({ name, payload: { volume }, options: own }) =>
-      inTargets(targets?.payloads.get(name), own.payloadPath, volume),
+    ...volumes.flatMap((payload) =>
+      inTargets(targets?.payloads.get(payload.name), payload.options.payloadPath, () =>
+        payloadMounts(payload),
+      ),
     ),
-    ...inTargets(secrets?.length === 0 ? [] : targets?.secrets, secretsPath, VOLUMES.secrets),
+    ...inTargets(secrets?.length === 0 ? [] : targets?.secrets, secretsPath, (mountPath) => [
+      { name: VOLUMES.secrets, mountPath },
+    ]),
     ...payload
       .filter((place) => runsOn(place) && !known.has(place.container.name))
       .flatMap((place) => probeConflicts(place, levers.has(place.container.name))),
@@ -253,7 +257,7 @@ function mounted(
     those.some((place) => place.list === list && place.index === index);
   const mounts: VolumeMount[] = [];
   for (const payload of payloadVolumes(options))
-    if (isIn(targets.payloads.get(payload.name) ?? [])) mounts.push(payloadMount(payload));
+    if (isIn(targets.payloads.get(payload.name) ?? [])) mounts.push(...payloadMounts(payload));
   if (options.secrets.length > 0 && isIn(targets.secrets)) mounts.push(secretsMount(options));
   if (mounts.length === 0) return container;
   const volumeMounts = adoptList(container.volumeMounts, mounts, ({ mountPath }) => mountPath);

@@ -7,6 +7,7 @@ export const DEFAULT_ID = 65_532;
 
 export const VOLUMES = {
   payload: "edgesync-payload",
+  link: "edgesync-link",
   secrets: "edgesync-secrets",
   token: "edgesync-token",
   trust: "edgesync-trust",

@@ -15,6 +15,8 @@ export interface PayloadVolumes {
   /** As if it were the pod's only payload. */
   readonly options: PodOptions;
   readonly payload: Mount;
+  /** Where the pod's own link lies: the claim may be another pod's too, and each swaps by itself. It is mounted below. */
+  readonly link: Mount | undefined;
   readonly trust: Mount;
   readonly repositoryCa: Mount | undefined;
   readonly repositoryCredentials: Mount | undefined;
@@ -28,20 +30,25 @@ export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
   /** The first payload that names an object has the volume for it. */
   const firstWith = (key: keyof PodOptions, value: unknown): string =>
     payloads.find((payload) => payload.options[key] === value)?.name ?? MAIN_PAYLOAD;
-  const shared = (
+  const common = (
     kind: "trust" | "repositoryCa" | "repositoryCredentials",
     key: keyof PodOptions,
     value: string | undefined,
   ): Mount | undefined => (value === undefined ? undefined : mountOf(kind, firstWith(key, value)));
   return payloads.map(({ name, options: own }) => {
     const { trustRoot, repositoryCa, repositoryCredentials, importVolume, payloadSeed } = own;
+    const payload = mountOf("payload", name);
+    // Also for options of which one could not be read.
+    const { payloadStorage }: Partial<PodOptions> = own;
+    const shared = payloadStorage?.kind === "claim";
     return {
       name,
       options: own,
-      payload: mountOf("payload", name),
+      payload: shared ? { ...payload, path: belowLink(payload.path) } : payload,
+      link: shared ? { volume: suffixed(VOLUMES.link, name), path: payload.path } : undefined,
       trust: mountOf("trust", firstWith("trustRoot", trustRoot)),
-      repositoryCa: shared("repositoryCa", "repositoryCa", repositoryCa),
-      repositoryCredentials: shared(
+      repositoryCa: common("repositoryCa", "repositoryCa", repositoryCa),
+      repositoryCredentials: common(
         "repositoryCredentials",
         "repositoryCredentials",
         repositoryCredentials,
@@ -57,6 +64,11 @@ export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
       seed: payloadSeed && { volume: payloadSeed.volume, path: suffixed(PATHS.seed, name) },
     };
   });
+}
+
+/** Where a shared claim is mounted, below the folder of the pod's own link; that one's targets begin with it. */
+export function belowLink(path: string): string {
+  return `${path}/.volume`;
 }
 
 function mountOf(

@@ -138,6 +138,7 @@ function settingsWith(
     podUid: undefined,
     nodeName: undefined,
     payloadDir: payload?.payload.path,
+    payloadLinkDir: payload?.link?.path,
     trustRootFile: payload && `${payload.trust.path}/${FILES.root}`,
     repositoryCaFile: payload?.repositoryCa && `${payload.repositoryCa.path}/${FILES.ca}`,
     repositoryCredentialsDir: payload?.repositoryCredentials?.path,

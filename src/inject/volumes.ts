@@ -2,7 +2,7 @@
 import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes } from "#core/values.ts";
 import { FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
-import { payloadVolumes } from "./payload-volumes.ts";
+import { belowLink, payloadVolumes } from "./payload-volumes.ts";
 import type { Mount, PayloadVolumes } from "./payload-volumes.ts";
 import type { Volume, VolumeMount } from "./pod.ts";
 
@@ -10,6 +10,9 @@ import type { Volume, VolumeMount } from "./pod.ts";
 const READABLE = 0o444;
 
 const TOKEN_LIFE_S = 3600;
+
+/** A link, a folder in which the claim is mounted, and nothing that grows. */
+const LINK_SOURCE = { sizeLimit: "1Mi" };
 
 type Source = Readonly<Record<string, unknown>>;
 
@@ -22,6 +25,7 @@ export function volumesOf(options: PodOptions): readonly Volume[] {
   };
   for (const { options: own, ...at } of payloadVolumes(options)) {
     volumes.push({ name: at.payload.volume, ...payloadSource(own) });
+    if (at.link !== undefined) volumes.push({ name: at.link.volume, emptyDir: LINK_SOURCE });
     configMap(at.trust.volume, own.trustRoot, FILES.root);
     if (own.repositoryCa !== undefined && at.repositoryCa !== undefined)
       configMap(at.repositoryCa.volume, own.repositoryCa, FILES.ca);
@@ -91,8 +95,10 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
   };
   const readable = (volume: "token" | "vaultCa" | "noToken"): void =>
     mount({ volume: VOLUMES[volume], path: PATHS[volume] });
-  for (const { payload, imports, ...others } of payloadVolumes(options)) {
+  for (const { payload, link, imports, ...others } of payloadVolumes(options)) {
     const { trust, repositoryCa, repositoryCredentials, seed } = others;
+    // Writable and first: the folder in which the claim is mounted is made in it, which read-only mounts then find there.
+    if (link !== undefined) mounts.push({ name: link.volume, mountPath: link.path });
     mounts.push({ name: payload.volume, mountPath: payload.path });
     for (const at of [trust, repositoryCa, repositoryCredentials, seed]) mount(at);
     if (imports !== undefined)
@@ -116,8 +122,15 @@ export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
   return firstOfEach(mounts, ({ mountPath }) => mountPath);
 }
 
-export function payloadMount({ payload, options }: PayloadVolumes): VolumeMount {
-  return { name: payload.volume, mountPath: options.payloadPath, readOnly: true };
+/** What a container with the payload mounts, all of it read-only. */
+export function payloadMounts({ payload, link, options }: PayloadVolumes): readonly VolumeMount[] {
+  const { payloadPath } = options;
+  const readOnly = true;
+  if (link === undefined) return [{ name: payload.volume, mountPath: payloadPath, readOnly }];
+  return [
+    { name: link.volume, mountPath: payloadPath, readOnly },
+    { name: payload.volume, mountPath: belowLink(payloadPath), readOnly },
+  ];
 }
 
 export function secretsMount({ secretsPath }: PodOptions): VolumeMount {

@@ -121,6 +121,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       podUid: shortText,
       nodeName: shortText,
       payloadDir: path,
+      payloadLinkDir: path,
       secretsDir: path,
       trustRootFile: path,
       repositoryCaFile: path,

@@ -1,0 +1,135 @@
+/** What there is of a shared payload volume once it could be opened: who leads, whose turn it is, who uses what, and the pod's own link. */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { Outcome } from "#core/follow.ts";
+import type { Policy } from "#core/policy.ts";
+import { INITIAL, banksOf } from "#core/update-state.ts";
+import type { Target, UpdateState } from "#core/update-state.ts";
+import { openClaimFollower } from "./claim-follower.ts";
+import type { ClaimFollower } from "./claim-follower.ts";
+import { openFileLease } from "./claim-lease.ts";
+import type { FileLease } from "./claim-lease.ts";
+import { openOwnLink } from "./claim-link.ts";
+import type { OwnLink } from "./claim-link.ts";
+import { openPods } from "./claim-pods.ts";
+import type { Pods } from "./claim-pods.ts";
+import { replicaOf } from "./claim-store.ts";
+import type { SwapTurn } from "./claim-store.ts";
+import type { Disk } from "./durable.ts";
+import type { Hooks } from "./hooks.ts";
+import { openPermits } from "./permits.ts";
+import { openStore } from "./store.ts";
+import type { Store } from "./store.ts";
+import type { Turn } from "./turn.ts";
+import type { UpdateDeps } from "./update-agent.ts";
+import type { Report } from "./update-report.ts";
+
+export interface ClaimTimes {
+  /** Milliseconds after which a leader, or a holder of the turn, that does not beat is taken for gone. */
+  readonly leaseMs: number;
+  /** Milliseconds after which the banks of a pod that does not beat are nobody's. */
+  readonly forgetMs: number;
+}
+
+export const CLAIM_TIMES: ClaimTimes = { leaseMs: 60_000, forgetMs: 900_000 };
+
+export interface ClaimVolume {
+  readonly store: Store;
+  readonly pods: Pods;
+  readonly own: OwnLink;
+  readonly leader: FileLease;
+  readonly turn: SwapTurn;
+  readonly follower: ClaimFollower;
+  /** Beats, looks who leads, and asks for the turn if it is wanted. */
+  tend(): Promise<void>;
+}
+
+export interface ClaimVolumeDeps extends Pick<UpdateDeps, "clock" | "workload"> {
+  readonly app: string;
+  readonly channel: string;
+  /** Of the volume, and of the pod's own link. */
+  readonly root: string;
+  readonly folder: string;
+  readonly uid: string;
+  readonly podName: string;
+  readonly disk: Disk;
+  readonly policy: Policy;
+  readonly times: ClaimTimes;
+  readonly held: () => boolean;
+  readonly hooks: Hooks;
+  /** Among the payloads of the pod. */
+  readonly podTurn: Turn;
+  readonly report: Report;
+  readonly ended: (outcome: Outcome) => void;
+}
+
+export async function openClaimVolume(deps: ClaimVolumeDeps): Promise<ClaimVolume> {
+  const { clock, root, folder, uid, podName, disk, policy } = deps;
+  const { leaseMs, forgetMs } = deps.times;
+  const store = await openStore(root, disk);
+  for (const name of ["leader", "turn", "pods"]) await disk.makeDirectory(join(root, name), 0o755);
+  await disk.syncDirectory(root);
+  const pods = openPods({ folder: join(root, "pods"), uid, disk, clock, forgetMs });
+  const keepsOld = !policy.restarts;
+  const own = await openOwnLink({ folder, root, podName, store, pods, disk, keepsOld });
+  const common = { uid, name: podName, disk, clock, leaseMs, token: randomUUID };
+  const leader = openFileLease({ ...common, folder: join(root, "leader") });
+  const turnLease = openFileLease({ ...common, folder: join(root, "turn") });
+  const turn = openTurn(turnLease, pods, clock, leaseMs / 6);
+  let beatAt = -Infinity;
+
+  /** For what is said of a bank; the journal may have gone on to another. */
+  async function targetOf(id: string): Promise<Target> {
+    const { app, channel } = deps;
+    const bank = banksOf(await store.loadState()).find((item) => item.id === id);
+    return bank ?? { channel: `${app}/${channel}`, sequence: 0, version: id };
+  }
+
+  const state = (): UpdateState => INITIAL;
+  const permits = openPermits({ ...deps, turn: deps.podTurn, replica: replicaOf(turn), state });
+  const follower = openClaimFollower({ ...deps, store, own, turn, permits, targetOf });
+
+  return {
+    store,
+    pods,
+    own,
+    leader,
+    turn,
+    follower,
+    async tend() {
+      await leader.tend(true, pods.alone);
+      await turn.tend();
+      if (clock.monotonic() - beatAt < forgetMs / 4) return;
+      await own.beat();
+      beatAt = clock.monotonic();
+    },
+  };
+}
+
+function openTurn(
+  lease: FileLease,
+  pods: Pods,
+  clock: UpdateDeps["clock"],
+  periodMs: number,
+): SwapTurn & { tend(): Promise<void> } {
+  let wanted = false;
+  async function ask(): Promise<boolean> {
+    wanted = true;
+    if (!lease.mayAct()) await lease.tend(true, pods.alone);
+    return lease.mayAct();
+  }
+  return {
+    ask,
+    mayAct: lease.mayAct,
+    async take(signal) {
+      while (!(await ask())) await clock.sleep(periodMs, signal);
+    },
+    async end() {
+      wanted = false;
+      await lease.release();
+    },
+    async tend() {
+      if (wanted || lease.mayAct()) await lease.tend(wanted, pods.alone);
+    },
+  };
+}
