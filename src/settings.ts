@@ -92,8 +92,9 @@ export const SETTINGS = {
   },
   "payload-link-dir": {
     help: "Where the pod's own link lies, above the payload volume; set where other pods may share the volume.",
+    podOnly: true,
     value: anyPath,
-    perPayload: true,
+    payload: "own",
   },
   "secrets-dir": {
     help: "Where the memory volume for secrets is mounted in the sidecar.",
