@@ -148,18 +148,32 @@ export function openBlobs(): BlobColumns {
       return taken;
     },
     done() {
-      const digests = digest.done();
-      const size = columns.size.done();
-      const first = columns.first.done();
-      const pack = columns.pack.done();
-      const offset = columns.offset.done();
-      return (index) => {
-        const places: Place[] = [];
-        const end = first[index + 1] ?? pack.length;
-        for (let at = first[index] ?? 0; at < end; at++)
-          places.push({ pack: pack[at] ?? 0, offset: offset[at] ?? 0 });
-        return { sha256: digestAt(digests, index), size: size[index] ?? 0, places };
-      };
+      const [size, first] = [columns.size.done(), columns.first.done()];
+      const [pack, offset] = [columns.pack.done(), columns.offset.done()];
+      return readerOf({ digests: digest.done(), size, first, pack, offset });
     },
+  };
+}
+
+/** Apart from where the columns grew: a function made there would keep all of that in memory. */
+function readerOf({
+  digests,
+  size,
+  first,
+  pack,
+  offset,
+}: {
+  readonly digests: Buffer;
+  readonly size: Float64Array;
+  readonly first: Uint32Array;
+  readonly pack: Uint16Array;
+  readonly offset: Float64Array;
+}): (index: number) => PlacedBlob {
+  return (index) => {
+    const places: Place[] = [];
+    const end = first[index + 1] ?? pack.length;
+    for (let at = first[index] ?? 0; at < end; at++)
+      places.push({ pack: pack[at] ?? 0, offset: offset[at] ?? 0 });
+    return { sha256: digestAt(digests, index), size: size[index] ?? 0, places };
   };
 }
