@@ -118,6 +118,11 @@ describe("what is carried over", () => {
   test("is nothing that saves too little, or whose delta is not in the repository any more", async () => {
     const dear = [content(3, [delta(2, 3, 4_450)])];
     assert.deepEqual(await carryOver(dear, [before], [oldest], there), []);
+    // Small enough for a chain, and too small for what listing it takes.
+    const [file] = now;
+    assert.ok(file !== undefined);
+    const small = [{ ...file, full: { ...file.full, size: 270 } }];
+    assert.deepEqual(await carryOver(small, [before], [oldest], there), []);
     const gone = { reuse: () => Promise.resolve(false) };
     assert.deepEqual(await carryOver(now, [before], [oldest], gone), []);
   });
