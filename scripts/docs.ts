@@ -15,6 +15,7 @@ import {
 import type { Row } from "#core/annotations.ts";
 import { ERRORS } from "#core/errors.ts";
 import {
+  DELIVERY_REASONS,
   GATE_REASONS,
   ROLLBACK_REASONS,
   SKIP_REASONS,
@@ -121,6 +122,7 @@ function errors(): string {
     reasons("Why a pod may not start, or is not ready", GATE_REASONS),
     reasons("Why a release was rolled back", ROLLBACK_REASONS),
     reasons("Why a site does not yet install what its channel points to", WAIT_REASONS),
+    reasons("Why the application has not got what was swapped in", DELIVERY_REASONS),
     reasons("Why a file comes whole", WHOLE_REASONS),
   ].join("\n\n");
 }

@@ -9,6 +9,9 @@ import { aborted } from "./aborted.ts";
 import { openPayloadAgent } from "./claim.ts";
 import type { Clients } from "./clients.ts";
 import type { Programs } from "./programs.ts";
+import { openHolds } from "./hold.ts";
+import type { OwnProcess } from "./reload.ts";
+import { openSandbox } from "./sandbox.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
 import type { ServerDeps } from "./server.ts";
 import { openStatus, updatePart } from "./status.ts";
@@ -36,6 +39,8 @@ export interface Shell {
   readonly platform: string;
   /** Absent in a pod, where the sidecar runs none. */
   readonly programs?: Programs | undefined;
+  /** This process, for on-update signal. */
+  readonly own: OwnProcess;
   /** Opens the server for the kubelet; it is closed at the end. */
   listen(status: Status, lever: ServerDeps["lever"]): Promise<AsyncDisposable>;
 }
@@ -44,8 +49,14 @@ export interface Shell {
 export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void> {
   const { settings, clients, log, metrics, clock } = shell;
   const agents: Agents = { updates: new Map(), invalid: new Set(), failed: new Map() };
-  using workload = openWorkload(shell);
-  const status = openStatus({ ...shell, workload, agents });
+  const names = payloadNames(settings);
+  const settingsFor = new Map(names.map((name) => [name, settingsOf(settings, name)]));
+  const volume = settingsFor.values().next().value?.payloadDir;
+  const sandbox = openSandbox({ volume, pod: settings.podUid, log });
+  using workload = openWorkload({ ...shell, inherited: () => sandbox.inherited() });
+  const folder = settings.holdDir;
+  const holds = openHolds({ clock, log, volume, folder, pod: settings.podUid });
+  const status = openStatus({ ...shell, workload, agents, holds });
   await using _ = await shell.listen(status, (container, probe) =>
     workload.answer(container, probe),
   );
@@ -70,11 +81,9 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     };
     return supervise(part, once, shell, signal);
   };
-  const names = payloadNames(settings);
-  const trials = names.map((name) => settingsOf(settings, name).trialTimeout);
+  const trials = Array.from(settingsFor.values(), ({ trialTimeout }) => trialTimeout);
   const turnOf = openTurns(names, 2 * Math.max(0, ...trials) + TURN_SLACK_MS, clock);
-  const updates = names.map((payload) => {
-    const own = settingsOf(settings, payload);
+  const updates = Array.from(settingsFor, ([payload, own]) => {
     const deps = {
       ...shell,
       settings: own,

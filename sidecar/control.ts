@@ -7,11 +7,11 @@ import type { Clock } from "#core/clock.ts";
 import { HOLDS_PATH, STATUS_PATH, UPDATE_ORDERS, isLocalCaller } from "#core/control.ts";
 import type { UpdateOrder } from "#core/control.ts";
 import { HOLDS_LIMIT, OWNER_FORM, REQUEST_FORM, isOwner, parseHoldRequest } from "#core/hold.ts";
-import type { Hold } from "#core/hold.ts";
 import type { Log } from "#core/telemetry.ts";
 import { aborted } from "./aborted.ts";
 import { boundedServer, closeServer, listenOn } from "./connections.ts";
 import { errnoOf } from "./durable.ts";
+import { holdView } from "./hold.ts";
 import type { HoldBook } from "./hold.ts";
 
 export interface ControlDeps {
@@ -142,7 +142,7 @@ function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
     const taken = await holds.put(owner, asked);
     if (taken === undefined)
       return problem(409, "too_many", `there are ${HOLDS_LIMIT} holds already`);
-    return { status: 200, body: viewOf(taken) };
+    return { status: 200, body: holdView(taken) };
   }
 
   return async (request) => {
@@ -157,19 +157,13 @@ function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
           };
     if (path === STATUS_PATH) return only("GET") ?? { status: 200, body: status() };
     if (path === HOLDS_PATH)
-      return only("GET") ?? { status: 200, body: { holds: holds.known().map(viewOf) } };
+      return only("GET") ?? { status: 200, body: { holds: holds.known().map(holdView) } };
     if (path.startsWith(`${HOLDS_PATH}/`))
       return only("PUT", "DELETE") ?? (await hold(path.slice(HOLDS_PATH.length + 1), request));
     const what = UPDATE_ORDERS.find((name) => path === `/v1/update/${name}`);
     if (what !== undefined) return only("POST") ?? give(what);
     return problem(404, "not_found", "docs/operations.md lists what there is");
   };
-}
-
-/** A hold as it is shown; times in ISO 8601, by the node's clock. */
-export function viewOf({ owner, since, until, reason }: Hold): Readonly<Record<string, unknown>> {
-  const iso = (ms: number): string => new Date(ms).toISOString();
-  return { owner, since: iso(since), until: iso(until), reason: reason ?? null };
 }
 
 /** `undefined` when it is too long. */

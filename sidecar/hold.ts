@@ -144,3 +144,9 @@ export function openHolds(deps: HoldDeps): HoldBook {
     },
   };
 }
+
+/** A hold as it is shown; times in ISO 8601, by the node's clock. */
+export function holdView({ owner, since, until, reason }: Hold): Readonly<Record<string, unknown>> {
+  const iso = (ms: number): string => new Date(ms).toISOString();
+  return { owner, since: iso(since), until: iso(until), reason: reason ?? null };
+}

@@ -117,6 +117,10 @@ export async function main(args: readonly string[]): Promise<number> {
       platform: `${process.platform}-${process.arch}`,
       // In a pod nothing but the application's own answers.
       ...(isDaemon && { programs: openPrograms(process.getuid?.() ?? 0) }),
+      own: {
+        pid: process.pid,
+        signal: (pid: number, signal: NodeJS.Signals) => void process.kill(pid, signal),
+      },
       listen: (status: Status, lever: ServerDeps["lever"]) =>
         listen(serve({ port, address }, status, lever), stop.signal),
     };

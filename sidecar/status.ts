@@ -9,6 +9,8 @@ import { MAIN_PAYLOAD } from "#core/payloads.ts";
 import { payloadNames } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { holdView } from "./hold.ts";
+import type { HoldBook } from "./hold.ts";
 import type { SecretsAgent } from "./secrets-agent.ts";
 import type { UpdateAgent } from "./update-agent.ts";
 import type { ObservedWorkload } from "./workload.ts";
@@ -38,6 +40,7 @@ export interface StatusDeps {
   readonly metrics: SidecarMetrics;
   readonly workload: ObservedWorkload;
   readonly agents: Agents;
+  readonly holds: Pick<HoldBook, "known">;
 }
 
 export interface Status {
@@ -52,7 +55,7 @@ export interface Status {
 }
 
 export function openStatus(deps: StatusDeps): Status {
-  const { settings, clock, log, metrics, workload, agents } = deps;
+  const { settings, clock, log, metrics, workload, agents, holds } = deps;
   let held = true;
   let last: Partial<Gates> = {};
 
@@ -112,6 +115,8 @@ export function openStatus(deps: StatusDeps): Status {
         ...(others.length === 0 ? {} : { payloads: statusOf(others) }),
         secrets: agents.secrets?.status(),
         failed: Object.fromEntries(agents.failed),
+        holds: holds.known().map(holdView),
+        delivering: workload.deliveries(),
         containers: workload.containers(),
       };
     },
@@ -121,6 +126,9 @@ export function openStatus(deps: StatusDeps): Status {
       const published = secrets()?.published !== false;
       metrics.set("edgesync_sidecar_gate_open", { condition: "payload" }, Number(installed));
       metrics.set("edgesync_sidecar_gate_open", { condition: "secrets" }, Number(published));
+      metrics.clear("edgesync_sidecar_delivery_waiting_seconds");
+      for (const { waiting, forMs } of workload.deliveries())
+        metrics.set("edgesync_sidecar_delivery_waiting_seconds", { reason: waiting }, forMs / 1000);
       recordReady(metrics, ready);
     },
   };

@@ -7,6 +7,10 @@
  * a row as the threshold says it is killed, and not probed until a new instance runs. So a startup probe that follows a liveness
  * probe, or the last startup failure that the threshold allows, is a new instance. Where it cannot be told, the answer is 200:
  * a missed restart can be asked for again, a needless one cannot be taken back.
+ *
+ * After a restart of the sidecar nothing is known: the phase is `unseen`. Where the container may have been started before the sidecar, its
+ * first startup probe may be of an instance that has loaded the old release, so it is no proof of a restart that is wanted: the lever is
+ * pulled. Were it taken for one, a release could be committed that the application has never had.
  */
 import { unreachable } from "./errors.ts";
 import type { AppProbes, Probe } from "./probe.ts";
@@ -19,11 +23,15 @@ export interface Lever {
    * liveness probe has come, so that answer may have been lost; it is probed for liveness.
    */
   readonly phase: "unseen" | "starting" | "passed" | "live";
+  /** Whether the container may have been started before this process. It says something in phase `unseen` only. */
+  readonly inherited: boolean;
   /** Instances seen to start since the sidecar came up. */
   readonly starts: number;
   /** When the present instance was first seen, and when its last startup probe came; monotonic milliseconds. */
   readonly since: number;
   readonly lastStartup: number;
+  /** When the kubelet last asked anything; undefined before the first time. */
+  readonly lastProbe: number | undefined;
   /** Startup probes of this instance in a row that were answered with 503. */
   readonly refusals: number;
   /** Result of the application's own probe: the one for startup while starting, then the one for liveness. */
@@ -60,9 +68,11 @@ const LEAST_GAP_MS = 5_000;
 
 export const initialLever: Lever = {
   phase: "unseen",
+  inherited: false,
   starts: 0,
   since: 0,
   lastStartup: 0,
+  lastProbe: undefined,
   refusals: 0,
   own: initialVerdict(true),
   request: undefined,
@@ -87,14 +97,18 @@ export function nextLever(lever: Lever, event: LeverEvent, probes: AppProbes): [
 }
 
 function answerStartup(before: Lever, at: number, probes: AppProbes): [Lever, Answer] {
-  const lever = isNewInstance(before, at, probes) ? started(before, at, probes) : before;
-  const seen: Lever = { ...lever, lastStartup: at };
+  const seen: Lever = { ...instanceOf(before, at, probes), lastStartup: at, lastProbe: at };
   if (probes.startup === undefined && (seen.phase === "passed" || seen.request === undefined))
     return [passed(seen), 200];
   if (seen.phase === "starting" && seen.request !== undefined) return refused(pulled(seen, at));
   if (seen.phase === "starting") return seen.own.passing ? [passed(seen), 200] : refused(seen);
   // The 200 was lost, or a new instance came too fast to be told apart: for either, its own probe decides anew.
   return refused({ ...seen, phase: "starting", refusals: 0, own: initialVerdict(false) });
+}
+
+function instanceOf(lever: Lever, at: number, probes: AppProbes): Lever {
+  if (lever.phase === "unseen" && lever.inherited) return first(lever, at, probes);
+  return isNewInstance(lever, at, probes) ? started(lever, at, probes) : lever;
 }
 
 function refused(lever: Lever): [Lever, Answer] {
@@ -112,15 +126,13 @@ function isNewInstance(lever: Lever, at: number, { startupWindow }: AppProbes): 
 }
 
 function started(lever: Lever, at: number, probes: AppProbes): Lever {
-  return {
-    ...lever,
-    phase: "starting",
-    starts: lever.starts + 1,
-    since: at,
-    refusals: 0,
-    own: initialVerdict(probes.startup === undefined),
-    request: undefined,
-  };
+  return { ...first(lever, at, probes), starts: lever.starts + 1, request: undefined };
+}
+
+/** An instance at its first sight. */
+function first(lever: Lever, at: number, probes: AppProbes): Lever {
+  const own = initialVerdict(probes.startup === undefined);
+  return { ...lever, phase: "starting", since: at, refusals: 0, own };
 }
 
 /** From here on the application's liveness counts; the kubelet takes it to be good until it has failed. */
@@ -133,8 +145,8 @@ function passed(lever: Lever): Lever {
 function answerLiveness(before: Lever, at: number): [Lever, Answer] {
   const lever: Lever =
     before.phase === "unseen"
-      ? { ...before, phase: "live", since: at }
-      : { ...passed(before), phase: "live" };
+      ? { ...before, phase: "live", since: at, lastProbe: at }
+      : { ...passed(before), phase: "live", lastProbe: at };
   if (lever.request !== undefined) return [pulled(lever, at), 503];
   return [lever, lever.own.passing ? 200 : 503];
 }
@@ -173,4 +185,19 @@ export function ownProbe(lever: Lever, probes: AppProbes): Probe | undefined {
     default:
       return unreachable(lever.phase);
   }
+}
+
+/** Milliseconds that a container may take to end and to start, beyond the window in which it is killed. */
+const START_MS = 10_000;
+
+/**
+ * Since when the kubelet has held back a container that it has killed for the lever: the time of its last probe, or undefined when it does
+ * not, as far as can be told. A container that waits in the back-off is not probed (measured in restart-lever.md of the research).
+ *
+ * @param windowMs in which the kubelet kills a container whose liveness probe fails
+ */
+export function heldBackSince(lever: Lever, windowMs: number, now: number): number | undefined {
+  const { request, lastProbe } = lever;
+  if (request?.pulled !== true || lastProbe === undefined) return undefined;
+  return now - lastProbe > windowMs + START_MS ? lastProbe : undefined;
 }

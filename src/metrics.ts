@@ -149,6 +149,11 @@ export const SIDECAR_METRICS = {
     help: "Committed releases that the pod followed, by how its workload came out (healthy, unhealthy, unknown).",
     labels: ["outcome"],
   },
+  edgesync_sidecar_delivery_waiting_seconds: {
+    type: "gauge",
+    help: "For how long the application has not got what was swapped in, by reason (restart_pending, kubelet_backoff, no_probes, not_taken); absent when it has.",
+    labels: ["reason"],
+  },
   edgesync_sidecar_vault_logins_total: {
     type: "counter",
     help: "Logins at Vault, by outcome (ok, or an error code).",

@@ -45,6 +45,18 @@ export const WAIT_REASONS = {
 } as const satisfies Record<string, string>;
 export type WaitReason = keyof typeof WAIT_REASONS;
 
+/** Why the application has not got a release yet, or not got the one before back, although it has been swapped in. */
+export const DELIVERY_REASONS = {
+  restart_pending:
+    "the lever is pulled: the kubelet restarts the container when its window is over",
+  kubelet_backoff:
+    "the kubelet has stopped the container and holds its start back, because it was restarted often in the last ten minutes",
+  no_probes:
+    "the kubelet has not asked the sidecar since: it is down, or the container waits in its back-off",
+  not_taken: "the application, or what tells it, does not take the release; it is tried again",
+} as const satisfies Record<string, string>;
+export type DeliveryReason = keyof typeof DELIVERY_REASONS;
+
 /** Why the node's clock is suspected. */
 export const CLOCK_REASONS = {
   clock_behind: "the clock says a time before one at which metadata was already signed",

@@ -80,6 +80,9 @@ export async function openBenchSite(options: BenchSiteOptions): Promise<BenchSit
 function healthy(): Workload {
   let starts = 1;
   return {
+    delivery: "restart",
+    sinceLeverMs: () => undefined,
+    backOffMs: () => 0,
     healthPeriodMs: 10_000,
     healthFailureThreshold: 3,
     restart: () => Promise.resolve(void (starts += 1)),

@@ -151,7 +151,7 @@ export const UPDATES = {
     help: "How long the kubelet tolerates a sidecar that does not answer before it restarts the main container; a restart for a release takes as long. The application's own window is kept where it is longer.",
     value: v.duration("2s", "10m"),
     default: "30s",
-    sidecar: false,
+    sidecar: true,
     payload: "pod",
   },
   health: {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { initialLever, nextLever } from "#core/lever.ts";
+import { heldBackSince, initialLever, nextLever } from "#core/lever.ts";
 import type { Answer, Lever, LeverEvent } from "#core/lever.ts";
 import type { AppProbes, Probe } from "#core/probe.ts";
 
@@ -184,6 +184,84 @@ describe("a pulled lever", () => {
   test("waits for the liveness probe when the startup probe was just answered", () => {
     const { answers } = play(plain, ["startup", "restart", "startup", "liveness", "startup"]);
     assert.deepEqual(answers, [200, 200, 503, 200]);
+  });
+});
+
+describe("a lever after a restart of the sidecar alone", () => {
+  const inherited: Lever = { ...initialLever, inherited: true };
+
+  test("pulls although the container is starting: it may have started with the old release", () => {
+    const { answers, lever } = play(
+      plain,
+      ["restart", "startup", "startup", "startup", "startup", "startup", "liveness"],
+      inherited,
+    );
+    assert.deepEqual(answers, [503, 503, 503, 503, 200, 200]);
+    assert.equal(lever.starts, 1);
+    assert.equal(lever.request, undefined);
+  });
+
+  test("pulls when the container is live", () => {
+    const { answers, lever } = play(
+      plain,
+      ["restart", "liveness", "liveness", "startup", "liveness"],
+      inherited,
+    );
+    assert.deepEqual(answers, [503, 503, 200, 200]);
+    assert.equal(lever.starts, 1);
+  });
+
+  test("counts no start that it has not seen, and passes the application's own probes on", () => {
+    const { answers, lever } = play(
+      probing,
+      ["startup", "up", "startup", "liveness", "liveness"],
+      inherited,
+    );
+    assert.deepEqual(answers, [503, 200, 200, 200]);
+    assert.equal(lever.starts, 0);
+    assert.equal(play(probing, ["startup"], lever).lever.starts, 1);
+  });
+
+  test("never takes the instance that was there before the request for a new one", () => {
+    const kinds = fc.constantFrom("startup", "liveness", "up", "down");
+    fc.assert(
+      fc.property(
+        fc.array(kinds, { maxLength: 3 }),
+        fc.boolean(),
+        fc.boolean(),
+        (before, ownProbes, early) => {
+          const probes = ownProbes ? probing : plain;
+          // Of one instance: startup probes come first, and never after a liveness probe.
+          const order = before.toSorted(
+            (a, b) => Number(a === "liveness") - Number(b === "liveness"),
+          );
+          const asked = early ? ["restart" as const, ...order] : [...order, "restart" as const];
+          const { lever } = play(probes, asked, inherited);
+          assert.notEqual(lever.request, undefined);
+          assert.equal(lever.starts, 0);
+        },
+      ),
+    );
+  });
+});
+
+describe("a container that the kubelet holds back", () => {
+  const windowMs = 30_000;
+
+  test("is one whose lever was pulled and that is not probed any more", () => {
+    const { lever } = play(plain, ["startup", "liveness", "restart", "liveness"]);
+    const last = lever.lastProbe ?? 0;
+    assert.equal(heldBackSince(lever, windowMs, last + 40_000), undefined);
+    assert.equal(heldBackSince(lever, windowMs, last + 40_001), last);
+    const started = play(plain, ["startup"], lever).lever;
+    assert.equal(heldBackSince(started, windowMs, last + 1e6), undefined);
+  });
+
+  test("is none that is only not probed", () => {
+    const idle = play(plain, ["startup", "liveness"]).lever;
+    assert.equal(heldBackSince(idle, windowMs, 1e9), undefined);
+    const asked = play(plain, ["startup", "liveness", "restart"]).lever;
+    assert.equal(heldBackSince(asked, windowMs, 1e9), undefined);
   });
 });
 

@@ -7,6 +7,7 @@ import { createMetrics } from "#core/telemetry.ts";
 import { openServer } from "../../sidecar/server.ts";
 import { openWorkload } from "../../sidecar/workload.ts";
 import type { ObservedWorkload, WorkloadDeps } from "../../sidecar/workload.ts";
+import { manualClock } from "../support/clock.ts";
 import { eventually, freePort } from "../support/process.ts";
 import { realClock } from "../support/real-clock.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";
@@ -30,7 +31,10 @@ function main(more: Partial<AppProbes> = {}): AppProbes {
   return { container: "main", startupWindow: { periodMs: 20, failureThreshold: 5 }, ...more };
 }
 
-function open(settings: Partial<WorkloadDeps["settings"]> = {}): {
+function open(
+  settings: Partial<WorkloadDeps["settings"]> = {},
+  more: Partial<WorkloadDeps> = {},
+): {
   workload: ObservedWorkload;
   registry: Registry;
   metrics: WorkloadDeps["metrics"];
@@ -43,11 +47,15 @@ function open(settings: Partial<WorkloadDeps["settings"]> = {}): {
       onUpdate: { kind: "restart" },
       health: { kind: "probe" },
       trialDuration: 60_000,
+      restartWindow: 30_000,
+      channel: undefined,
       ...settings,
     },
     clock: realClock,
+    random: () => 0.5,
     log: quiet,
     metrics,
+    ...more,
   });
   return { workload, registry, metrics, [Symbol.dispose]: () => workload[Symbol.dispose]() };
 }
@@ -192,6 +200,87 @@ describe("a restart", () => {
     assert.equal(none.workload.answer("main", "liveness"), 200);
     using empty = open({ app: [] });
     await empty.workload.restart(forever);
+  });
+});
+
+describe("what the application has not got yet", () => {
+  test("is shown, with what it waits for", async () => {
+    const clock = manualClock();
+    using opened = open({}, { clock });
+    const { workload } = opened;
+    workload.answer("main", "startup");
+    workload.answer("main", "liveness");
+    assert.deepEqual(workload.deliveries(), []);
+    assert.equal(workload.sinceLeverMs(), undefined);
+    const restart = workload.restart(forever);
+    await clock.advance(5_000);
+    assert.equal(workload.answer("main", "liveness"), 503);
+    const shown = { by: "restart", detail: "main" };
+    assert.deepEqual(workload.deliveries(), [
+      { ...shown, forMs: 5_000, waiting: "restart_pending" },
+    ]);
+    assert.equal(workload.backOffMs(), 0);
+    await clock.advance(40_001);
+    assert.deepEqual(workload.deliveries(), [
+      { ...shown, forMs: 45_001, waiting: "kubelet_backoff" },
+    ]);
+    assert.equal(workload.backOffMs(), 40_001);
+    await clock.advance(3_600_000);
+    assert.equal(workload.backOffMs(), 600_000, "and no more than the kubelet remembers");
+    workload.answer("main", "startup");
+    await restart;
+    assert.deepEqual(workload.deliveries(), []);
+    assert.equal(workload.backOffMs(), 600_000, "until the next restart");
+    await clock.advance(1_000);
+    assert.equal(workload.sinceLeverMs(), 1_000);
+    const stop = new AbortController();
+    const again = workload.restart(stop.signal);
+    assert.equal(workload.backOffMs(), 0);
+    stop.abort(new Error("the test ends"));
+    await assert.rejects(again);
+  });
+
+  test("says when the kubelet does not ask at all", async () => {
+    const clock = manualClock();
+    using opened = open({}, { clock });
+    const stop = new AbortController();
+    const restart = opened.workload.restart(stop.signal);
+    await clock.advance(120_001);
+    assert.equal(opened.workload.deliveries()[0]?.waiting, "no_probes");
+    stop.abort(new Error("the test ends"));
+    await assert.rejects(restart);
+  });
+
+  test("is told over HTTP with on-update http, and what it answers is shown", async () => {
+    let status = 500;
+    await using app = await httpServer((_, response) => {
+      response.writeHead(status).end("no memory");
+    });
+    using opened = open({ onUpdate: { kind: "http", port: app.port, path: "/reload" } });
+    const { workload } = opened;
+    assert.equal(workload.delivery, "reload");
+    const restart = workload.restart(forever);
+    const [view] = await eventually(
+      () => (workload.deliveries()[0]?.detail === "no memory" ? workload.deliveries() : undefined),
+      () => JSON.stringify(workload.deliveries()),
+    );
+    assert.deepEqual([view?.by, view?.waiting], ["http", "not_taken"]);
+    status = 204;
+    await restart;
+    assert.deepEqual(workload.deliveries(), []);
+    assert.equal(workload.answer("main", "liveness"), 200);
+  });
+
+  test("is not taken for given when the sidecar was restarted while the container started", async () => {
+    using opened = open({}, { inherited: () => true });
+    const { workload } = opened;
+    let over = false;
+    const restart = workload.restart(forever).then(() => (over = true));
+    for (let asked = 0; asked < 5; asked++) assert.equal(workload.answer("main", "startup"), 503);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(over, false);
+    assert.equal(workload.answer("main", "startup"), 200);
+    await restart;
   });
 });
 

@@ -57,6 +57,9 @@ const linked = (): string => readlinkSync(join(folder, "current"));
 
 function workload(): Workload {
   return {
+    delivery: "restart",
+    sinceLeverMs: () => undefined,
+    backOffMs: () => 0,
     healthPeriodMs: 40,
     healthFailureThreshold: 3,
     async restart(signal) {

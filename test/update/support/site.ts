@@ -36,6 +36,9 @@ export function application(payload: string): Application {
     bank = readlinkSync(join(payload, "current"));
   };
   return {
+    delivery: "restart",
+    sinceLeverMs: () => undefined,
+    backOffMs: () => 0,
     healthPeriodMs: 5,
     healthFailureThreshold: 3,
     async restart(signal) {
