@@ -1,5 +1,6 @@
 /** All that runs in the sidecar once its settings are known: an agent for each payload, one for the secrets, and what they share. */
 import type { Clock } from "#core/clock.ts";
+import type { UpdateOrder } from "#core/control.ts";
 import { codeOf } from "#core/errors.ts";
 import { payloadNames, settingsOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
@@ -8,8 +9,10 @@ import type { Log, PodMetrics } from "#core/telemetry.ts";
 import { aborted } from "./aborted.ts";
 import { openPayloadAgent } from "./claim.ts";
 import type { Clients } from "./clients.ts";
+import { keepControl } from "./control.ts";
 import type { Programs } from "./programs.ts";
 import { openHolds } from "./hold.ts";
+import { noHooks, openHooks } from "./hooks.ts";
 import type { OwnProcess } from "./reload.ts";
 import { openSandbox } from "./sandbox.ts";
 import { openSecretsAgent } from "./secrets-agent.ts";
@@ -51,12 +54,20 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   const agents: Agents = { updates: new Map(), invalid: new Set(), failed: new Map() };
   const names = payloadNames(settings);
   const settingsFor = new Map(names.map((name) => [name, settingsOf(settings, name)]));
-  const volume = settingsFor.values().next().value?.payloadDir;
+  const [first] = settingsFor.values();
+  // The pod's own, also where the payload volume is not.
+  const volume = first?.payloadLinkDir ?? first?.payloadDir;
   const sandbox = openSandbox({ volume, pod: settings.podUid, log });
   using workload = openWorkload({ ...shell, inherited: () => sandbox.inherited() });
   const folder = settings.holdDir;
   const holds = openHolds({ clock, log, volume, folder, pod: settings.podUid });
-  const status = openStatus({ ...shell, workload, agents, holds });
+  const hooks = new Map(
+    Array.from(settingsFor, ([payload, own]) => {
+      const fields = { log: withFields(log, { payload }), metrics: metrics.of(payload) };
+      return [payload, openHooks({ ...shell, ...fields, settings: own })];
+    }),
+  );
+  const status = openStatus({ ...shell, workload, agents, holds, hooks });
   await using _ = await shell.listen(status, (container, probe) =>
     workload.answer(container, probe),
   );
@@ -91,6 +102,8 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
       metrics: metrics.of(payload),
       http: clients.repository(own),
       workload: workload.of(own),
+      hooks: hooks.get(payload) ?? noHooks,
+      holds: holds.list,
       turn: turnOf(payload),
       held: () => status.held(),
     };
@@ -100,6 +113,16 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
       (agent) => agents.updates.set(payload, agent),
     );
   });
+  const order = (what: UpdateOrder): boolean => {
+    for (const agent of agents.updates.values()) agent[what]();
+    return names.length > 0;
+  };
+  const { controlPort: port } = settings;
+  const document = (): unknown => status.document();
+  const control =
+    names.length > 0
+      ? keepControl({ port, clock, log, holds, status: document, order }, signal)
+      : undefined;
   const secrets =
     settings.secrets.length > 0
       ? keepRunning(
@@ -113,6 +136,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   const deadline = AbortSignal.timeout(SHUTDOWN_MS);
   const orderly = Promise.all([
     ...updates,
+    control,
     // The agent must not renew what is being revoked.
     secrets?.then(() => revoke(agents, workload, log, deadline)),
   ]);

@@ -11,6 +11,7 @@ import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { holdView } from "./hold.ts";
 import type { HoldBook } from "./hold.ts";
+import type { Hooks } from "./hooks.ts";
 import type { SecretsAgent } from "./secrets-agent.ts";
 import type { UpdateAgent } from "./update-agent.ts";
 import type { ObservedWorkload } from "./workload.ts";
@@ -41,6 +42,8 @@ export interface StatusDeps {
   readonly workload: ObservedWorkload;
   readonly agents: Agents;
   readonly holds: Pick<HoldBook, "known">;
+  /** By payload. */
+  readonly hooks: ReadonlyMap<string, Pick<Hooks, "view">>;
 }
 
 export interface Status {
@@ -55,7 +58,7 @@ export interface Status {
 }
 
 export function openStatus(deps: StatusDeps): Status {
-  const { settings, clock, log, metrics, workload, agents, holds } = deps;
+  const { settings, clock, log, metrics, workload, agents, holds, hooks } = deps;
   let held = true;
   let last: Partial<Gates> = {};
 
@@ -94,7 +97,12 @@ export function openStatus(deps: StatusDeps): Status {
   };
 
   const statusOf = (payloads: readonly string[]): object =>
-    Object.fromEntries(payloads.map((name) => [name, agents.updates.get(name)?.status() ?? null]));
+    Object.fromEntries(
+      payloads.map((name) => {
+        const update = agents.updates.get(name)?.status();
+        return [name, update === undefined ? null : { ...update, hooks: hooks.get(name)?.view() }];
+      }),
+    );
 
   return {
     start() {
@@ -116,6 +124,7 @@ export function openStatus(deps: StatusDeps): Status {
         secrets: agents.secrets?.status(),
         failed: Object.fromEntries(agents.failed),
         holds: holds.known().map(holdView),
+        hooks: hooks.get(MAIN_PAYLOAD)?.view(),
         delivering: workload.deliveries(),
         containers: workload.containers(),
       };

@@ -26,8 +26,8 @@ export interface Workload {
    * is tried again without an end. An abort gives it up where it has not happened yet. Asked again meanwhile, it is the same restart.
    */
   restart(signal: AbortSignal): Promise<void>;
-  /** Milliseconds since the lever last restarted a container, or began to; undefined when it has not in this process. */
-  sinceLeverMs(): number | undefined;
+  /** Milliseconds since the lever last restarted a container, or began to; null when it has not in this process. */
+  sinceRestartMs(): number | null;
   /**
    * Milliseconds for which the kubelet has held a container back in the restart that is under way, or the last one: no fault of the release
    * that waits for it. At most ten minutes, the time after which the kubelet forgets.
@@ -289,12 +289,12 @@ export function openWorkload(deps: WorkloadDeps): ObservedWorkload {
           delivering.delete(view);
         }
       },
-      sinceLeverMs() {
+      sinceRestartMs() {
         const times = mine.flatMap(({ lever, restartedAt }) => [
           ...lever.pulls.slice(-1),
           ...(restartedAt === undefined ? [] : [restartedAt]),
         ]);
-        return times.length === 0 ? undefined : clock.monotonic() - Math.max(...times);
+        return times.length === 0 ? null : clock.monotonic() - Math.max(...times);
       },
       backOffMs() {
         const now = clock.monotonic();

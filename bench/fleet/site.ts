@@ -81,7 +81,7 @@ function healthy(): Workload {
   let starts = 1;
   return {
     delivery: "restart",
-    sinceLeverMs: () => undefined,
+    sinceRestartMs: () => null,
     backOffMs: () => 0,
     healthPeriodMs: 10_000,
     healthFailureThreshold: 3,

@@ -211,7 +211,7 @@ describe("what the application has not got yet", () => {
     workload.answer("main", "startup");
     workload.answer("main", "liveness");
     assert.deepEqual(workload.deliveries(), []);
-    assert.equal(workload.sinceLeverMs(), undefined);
+    assert.equal(workload.sinceRestartMs(), null);
     const restart = workload.restart(forever);
     await clock.advance(5_000);
     assert.equal(workload.answer("main", "liveness"), 503);
@@ -232,7 +232,7 @@ describe("what the application has not got yet", () => {
     assert.deepEqual(workload.deliveries(), []);
     assert.equal(workload.backOffMs(), 600_000, "until the next restart");
     await clock.advance(1_000);
-    assert.equal(workload.sinceLeverMs(), 1_000);
+    assert.equal(workload.sinceRestartMs(), 1_000);
     const stop = new AbortController();
     const again = workload.restart(stop.signal);
     assert.equal(workload.backOffMs(), 0);

@@ -58,7 +58,7 @@ const linked = (): string => readlinkSync(join(folder, "current"));
 function workload(): Workload {
   return {
     delivery: "restart",
-    sinceLeverMs: () => undefined,
+    sinceRestartMs: () => null,
     backOffMs: () => 0,
     healthPeriodMs: 40,
     healthFailureThreshold: 3,

@@ -37,7 +37,7 @@ export function application(payload: string): Application {
   };
   return {
     delivery: "restart",
-    sinceLeverMs: () => undefined,
+    sinceRestartMs: () => null,
     backOffMs: () => 0,
     healthPeriodMs: 5,
     healthFailureThreshold: 3,
