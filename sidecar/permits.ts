@@ -80,10 +80,10 @@ export function openPermits({
       if (held()) return wait("not_started");
       if (!turn.ask()) return wait("payload");
       const busy = await replica.take(signal);
-      if (busy !== null) return wait(busy);
-      const answer = await consult("pre-swap", target, signal);
-      // What others wait for is not kept for an application that is busy.
-      if (answer.answer !== "go") await replica.release();
+      const answer = busy === null ? await consult("pre-swap", target, signal) : wait(busy);
+      // What others wait for is not kept for an application, or a site, that is busy.
+      if (answer.answer !== "go") turn.follow(false);
+      if (answer.answer !== "go" && busy === null) await replica.release();
       return answer;
     },
   };
