@@ -22,7 +22,8 @@ import {
   WAIT_REASONS,
   WHOLE_REASONS,
 } from "#core/reasons.ts";
-import { settingRows, variableOf } from "#core/settings.ts";
+import { daemonRows } from "#core/daemon-config.ts";
+import { payloadRows, settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
 import type { Metric } from "#core/metrics.ts";
 import { labelNames } from "#core/telemetry.ts";
@@ -77,12 +78,41 @@ function settings(): string {
     row.value.allowed,
     row.default === undefined ? "" : `\`${row.default === "" ? " " : row.default}\``,
   ]);
+  const keys = [
+    ...daemonRows().map(
+      ([key, row]) =>
+        [
+          key,
+          row.help,
+          row.value.allowed,
+          row.default,
+          row.payload !== "pod" && isOfUpdates(key),
+        ] as const,
+    ),
+    ...Object.entries(SECRET_ANNOTATIONS).map(
+      ([family, row]: readonly [string, Row<unknown>]) =>
+        [`${family}.<name>`, row.help, row.value.allowed, row.default, false] as const,
+    ),
+  ].map(([key, help, allowed, otherwise, own]) => [
+    `\`${key}\``,
+    help,
+    allowed,
+    otherwise === undefined ? "" : `\`${otherwise}\``,
+    own ? "yes" : "",
+  ]);
   return [
     "# Settings of the sidecar",
     NOTICE,
-    "In a pod the webhook writes these variables; outside of Kubernetes a person does. Each secret travels as `EDGESYNC_SECRET_<NAME>`.",
+    'In a pod the webhook writes these variables. Each secret travels as `EDGESYNC_SECRET_<NAME>`, and payloads beside `main` as one JSON object in `EDGESYNC_PAYLOADS`: by name, the keys in which they differ, such as `{"models":{"channel":"detector/models"}}`.',
     table(["Variable", "Meaning", "Allowed", "When absent"], rows),
+    "## The configuration of a daemon",
+    "`edgesync agent --config <file>` reads a flat JSON object with these keys instead; `--check` reads it and does no more. Values are texts, or numbers. Where the last column says so, a payload beside `main` may state its own by its name, as in `channel.models`; what belongs to a repository is taken from `main` only with the repository, and `channel`, `payload-dir` and the sizes are each payload's own. An unknown key, a key that is there twice and a value that is not allowed are refused, all at once, with exit status 78. Nobody but root and the agent's own user may be able to write the file, and, where it names programs, the folders above it.",
+    table(["Key", "Meaning", "Allowed", "When absent", "By payload"], keys),
   ].join("\n\n");
+}
+
+function isOfUpdates(key: string): boolean {
+  return payloadRows().some(([own]) => own === key);
 }
 
 function webhook(): string {

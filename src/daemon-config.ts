@@ -31,6 +31,8 @@ const DEFAULTS: Readonly<Record<string, string | undefined>> = {
   "on-update": undefined,
   health: undefined,
   "vault-auth": "jwt",
+  // A machine has more users than a pod.
+  "secrets-mode": "0440",
 };
 
 /** Every key but those of secrets, with what it may be in a daemon. */

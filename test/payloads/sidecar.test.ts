@@ -67,14 +67,17 @@ describe("a sidecar with several payloads", () => {
     {
       await using sidecar = start();
       await run("1.0.0", sidecar);
-      await eventually(async () => ((await get("/startup")).ok ? true : undefined), sidecar.output);
+      await eventually(
+        async () => ((await get("/startup")).ok ? true : undefined),
+        () => sidecar.output(),
+      );
       await world.publish("1.0.1", { "version.txt": "1.0.1" });
       begun = await eventually(
         () => {
           const told = swaps(sidecar.output(), "1.0.1");
           return told.length > 0 ? told : undefined;
         },
-        sidecar.output,
+        () => sidecar.output(),
         30_000,
       );
       await sidecar.end("SIGKILL");
@@ -87,7 +90,7 @@ describe("a sidecar with several payloads", () => {
         const all = [...begun, ...swaps(sidecar.output(), "1.0.1")];
         return all.filter((line) => line.endsWith("committed")).length === 3 ? all : undefined;
       },
-      sidecar.output,
+      () => sidecar.output(),
       30_000,
     );
     assert.equal(told.length, 6);
