@@ -138,20 +138,25 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
     },
     async sweep(keep) {
       const kept = new Set([...keep, await current()]);
-      for (const { name, kind } of await disk.list(banks)) {
-        const path = join(banks, name);
-        if (LEFTOVER.test(name)) await disk.removeTree(path);
-        else if (kind !== "directory") {
-          if (!name.endsWith(".json") || !kept.has(name.slice(0, -".json".length)))
-            await disk.remove(path);
-        } else if (!kept.has(name)) {
-          // A name without a suffix promises a complete tree, also while this one is being taken apart.
-          const removing = await freshName(name, "removing");
-          await disk.rename(path, removing);
-          await disk.syncDirectory(banks);
-          await disk.removeTree(removing);
-        }
+      const items = await disk.list(banks);
+      const gone = items
+        .filter(({ name }) => LEFTOVER.test(name))
+        .map(({ name }) => join(banks, name));
+      const retired = items.filter(
+        ({ name, kind }) => kind === "directory" && !LEFTOVER.test(name) && !kept.has(name),
+      );
+      for (const { name } of retired) {
+        // A name without a suffix promises a complete tree, also while this one is being taken apart.
+        const removing = await freshName(name, "removing");
+        await disk.rename(join(banks, name), removing);
+        gone.push(removing);
       }
+      // Before a manifest goes, too: a power cut must not bring a bank back without the manifest that says what is in it.
+      if (retired.length > 0) await disk.syncDirectory(banks);
+      for (const { name, kind } of items)
+        if (kind !== "directory" && !(name.endsWith(".json") && kept.has(name.slice(0, -5))))
+          await disk.remove(join(banks, name));
+      for (const path of gone) await disk.removeTree(path);
     },
     freeBytes: () => disk.freeBytes(root),
     async usedBytes() {

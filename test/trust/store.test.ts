@@ -12,7 +12,7 @@ import { nodeDisk } from "../../sidecar/durable.ts";
 import type { Disk } from "../../sidecar/durable.ts";
 import { openTrustStore } from "../../sidecar/trust-store.ts";
 import { crashDisk } from "../support/crash-model.ts";
-import type { Image } from "../support/crash-model.ts";
+import type { CrashDisk, Image } from "../support/crash-model.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";
 import { failingAt, faultyDisk, killedAt } from "../update/support/faulty-disk.ts";
 import { NOW, TARGET, makeKey, makeWorld, never } from "./world.ts";
@@ -149,17 +149,19 @@ async function killEverywhere(history: History, folder: string): Promise<number>
 async function cutEverywhere(history: History): Promise<number> {
   const folder = "/trust";
   // That the folder itself is on the platter is the business of whoever makes it.
-  const first = crashDisk(new Map([[folder, { kind: "directory", bytes: Buffer.alloc(0) }]]));
+  const first = crashDisk(
+    new Map([[folder, { kind: "directory", bytes: Buffer.alloc(0), mode: 0o700 }]]),
+  );
   await look(history, history.before, folder, first.disk);
-  const [start, ...others] = first.afterPowerCut();
+  const [start, ...others] = imagesOf(first);
   assert.deepEqual(others, [], "all is on the platter when a look is over");
   let cases = 0;
   for (let number = 1; ; number++) {
     const cut = new Error("power cut");
     let found: readonly Image[] = [];
-    const model = crashDisk(start, (now) => {
+    const model = crashDisk(start, (_operation, _path, now) => {
       if (now !== number) return;
-      found = model.afterPowerCut();
+      found = imagesOf(model);
       throw cut;
     });
     const outcome = await look(history, history.after, folder, model.disk).catch(
@@ -170,8 +172,7 @@ async function cutEverywhere(history: History): Promise<number> {
       cases += 1;
       await assertHeals(history, async () => {
         const copy = crashDisk(image);
-        const files = async (): Promise<ReadonlyMap<string, Buffer>> =>
-          filesIn(copy.afterPowerCut()[0]);
+        const files = async (): Promise<ReadonlyMap<string, Buffer>> => filesIn(copy.image());
         return { disk: copy.disk, folder, files };
       });
     }
@@ -179,7 +180,15 @@ async function cutEverywhere(history: History): Promise<number> {
   }
 }
 
-function filesIn(image: Image = new Map()): ReadonlyMap<string, Buffer> {
+/** Each case of what may be found after a power cut now. */
+function imagesOf(disk: CrashDisk): readonly Image[] {
+  const drawn = disk.everyImage(1_000);
+  // Whoever saves one thing after the other has one of them in the air.
+  assert.ok(drawn !== undefined, "not too much is written and not synced");
+  return drawn.map(({ image }) => image);
+}
+
+function filesIn(image: Image): ReadonlyMap<string, Buffer> {
   const files = [...image].filter(([, { kind }]) => kind === "file");
   return new Map(files.map(([path, { bytes }]) => [basename(path), bytes]));
 }

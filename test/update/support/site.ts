@@ -11,6 +11,7 @@ import type { LogFields } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
 import { openHttp } from "../../../sidecar/http.ts";
+import type { Http } from "../../../sidecar/http.ts";
 import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
 import type { UpdateAgent } from "../../../sidecar/update-agent.ts";
 import type { UpdateStatus } from "../../../sidecar/update-report.ts";
@@ -27,13 +28,23 @@ export interface Application extends Workload {
   restarts(): number;
 }
 
-export function application(payload: string): Application {
+/** How an application reads the payload volume. */
+export interface Reading {
+  /** Target of a symbolic link. @throws when there is none */
+  link(path: string): string;
+  /** @throws when it is not there */
+  file(path: string): Buffer;
+}
+
+const onDisk: Reading = { link: (path) => readlinkSync(path), file: (path) => readFileSync(path) };
+
+export function application(payload: string, reading: Reading = onDisk): Application {
   let bank: string | undefined;
   let starts = 0;
   let restarts = 0;
   const start = (): void => {
     starts += 1;
-    bank = readlinkSync(join(payload, "current"));
+    bank = reading.link(join(payload, "current"));
   };
   return {
     delivery: "restart",
@@ -48,7 +59,10 @@ export function application(payload: string): Application {
     },
     async check() {
       if (bank === undefined) return "unknown";
-      const health = readFileSync(join(payload, bank, "health"), "utf8").trim();
+      const health = reading
+        .file(join(payload, bank, "health"))
+        .toString()
+        .trim();
       if (health === "crashing") start();
       return health === "good" ? "healthy" : "unhealthy";
     },
@@ -90,6 +104,8 @@ export interface SiteOptions {
   /** Milliseconds of the machine's own time without a byte. */
   readonly idleMs?: number;
   readonly random?: () => number;
+  /** What the repository is asked through, where also the disk is in memory; the real client when not given. */
+  readonly http?: Http;
   /** Called when the agent has recovered the volume and does nothing yet. */
   readonly recovered?: () => Promise<unknown>;
 }
@@ -110,17 +126,18 @@ export function siteSettings({ payload, url, root, settings }: SiteOptions): Set
 /** An agent at work on a payload volume until the end of the scope. */
 export async function openSite(options: SiteOptions): Promise<Site> {
   const { payload } = options;
-  await mkdir(payload, { recursive: true });
+  if (options.http === undefined) await mkdir(payload, { recursive: true });
   const registry = new Registry();
   const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
   const log: { level: string; message: string; fields: LogFields }[] = [];
   const record = (level: string) => (fields: LogFields, message: string) =>
     void log.push({ level, message, fields });
-  const http = openHttp({
+  const client = {
     idleTimeoutMs: options.idleMs ?? 2_000,
     unavailable: "ORIGIN_UNAVAILABLE",
     ...(options.ca === undefined ? {} : { ca: options.ca }),
-  });
+  } as const;
+  const http = options.http ?? openHttp(client);
   const workload = options.application ?? application(payload);
   const agent = await openUpdateAgent({
     settings: siteSettings(options),

@@ -1,0 +1,263 @@
+/** Plays a scenario, cuts the power at each of its operations, and recovers each image that may be found then. */
+import assert from "node:assert/strict";
+import process from "node:process";
+import type { CrashDisk, Image } from "../../support/crash-model.ts";
+import { crashDisk } from "../../support/crash-model.ts";
+import type { Disk } from "../../../sidecar/durable.ts";
+import {
+  assertNotBelow,
+  assertReliable,
+  checkRecovered,
+  checkVolume,
+  complaintOf,
+  floorsOf,
+} from "../../update/support/invariants.ts";
+import { lyingDisk } from "./lying-disk.ts";
+import { imagesAt } from "./images.ts";
+import type { Sample } from "./images.ts";
+import { PAYLOAD, emptyVolume, play, playUntilKilled } from "./play.ts";
+import type { Goal, Repository, Witness } from "./play.ts";
+
+export interface Scenario {
+  readonly name: string;
+  /** What the agent finds: an image, or what another agent left when it was killed. */
+  readonly begin: () => Promise<Image | CrashDisk>;
+  readonly goal: Goal;
+  /** Whether an application runs when it begins. */
+  readonly installed: boolean;
+  /** What the disk does to the agent meanwhile. */
+  readonly between?: (disk: Disk) => Disk;
+}
+
+const FIRST: Goal = { offered: "1.0.0", committed: "1.0.0", blocked: undefined };
+const UPDATE: Goal = { offered: "1.1.0", committed: "1.1.0", blocked: undefined };
+const ROLLBACK: Goal = { offered: "1.2.0", committed: "1.0.0", blocked: "1.2.0" };
+
+/** Before which operation another agent was killed: a name, what it did there, on what, for the how manieth time. */
+const KILLS = [
+  ["a kill in the first swap", FIRST, "syncDirectory", /payload$/, 6],
+  ["a kill before the swap", UPDATE, "rename", /current$/, 1],
+  ["a kill in the swap", UPDATE, "syncDirectory", /payload$/, 6],
+  ["a kill before the swap back", ROLLBACK, "rename", /current$/, 2],
+  ["a kill in the sweep", UPDATE, "removeTree", /model.bin$/, 1],
+] as const;
+
+/** A first installation, an update, a rollback, and recoveries, in which the power may be cut as well. */
+export async function scenariosOf(repository: Repository): Promise<readonly Scenario[]> {
+  const empty = emptyVolume(repository);
+  const { model } = await play({ repository, start: empty, goal: FIRST });
+  const start = model.image();
+  const begun = await playUntilKilled(
+    { repository, start: empty, goal: FIRST },
+    { operation: "create", path: /root.json.new$/, nth: 1 },
+  );
+  const found = (image: Image) => (): Promise<Image> => Promise.resolve(image);
+  return [
+    { name: "install", begin: found(empty), goal: FIRST, installed: false },
+    { name: "update", begin: found(start), goal: UPDATE, installed: true },
+    { name: "rollback", begin: found(start), goal: ROLLBACK, installed: true },
+    {
+      name: "update without stored trust",
+      begin: found(withoutTrust(start)),
+      goal: UPDATE,
+      installed: true,
+    },
+    {
+      name: "install without stored trust",
+      begin: found(withoutTrust(begun.image())),
+      goal: FIRST,
+      installed: false,
+    },
+    {
+      name: "install on a disk that fails once in the swap",
+      begin: found(empty),
+      goal: FIRST,
+      installed: false,
+      between: failingInTheSwap,
+    },
+    ...KILLS.map(([what, goal, operation, path, nth]) => ({
+      name: `after ${what}`,
+      begin: () =>
+        playUntilKilled(
+          { repository, start: goal === FIRST ? empty : start, goal },
+          { operation, path, nth },
+        ),
+      goal,
+      installed: goal !== FIRST,
+    })),
+  ];
+}
+
+/** As a person may leave a volume, or a version that had no such folder. */
+function withoutTrust(image: Image): Image {
+  return new Map([...image].filter(([path]) => !path.startsWith(`${PAYLOAD}/trust`)));
+}
+
+function failingInTheSwap(disk: Disk): Disk {
+  let failed = false;
+  return lyingDisk(disk, ({ after }) => {
+    if (failed || !after.endsWith("/current")) return "made";
+    failed = true;
+    return "failed";
+  });
+}
+
+/** An image to be judged, and what was relied on when the power went. */
+export interface Cut {
+  readonly scenario: Scenario;
+  readonly image: Image;
+  readonly witness: Witness;
+  /** What was about to be done. */
+  readonly operation: string;
+  /** Of the image: it is found again by this name, with the same seed. */
+  readonly name: string;
+}
+
+export interface CutOptions {
+  readonly repository: Repository;
+  readonly sample: Sample;
+  /** Puts something between the agent and the disk. */
+  readonly between?: (disk: Disk) => Disk;
+  /** Whether the images of an operation are wanted. */
+  readonly wanted?: () => boolean;
+}
+
+export interface Cuts {
+  readonly cuts: readonly Cut[];
+  readonly operations: number;
+  /** Bytes of blobs that it takes, by path, when nothing goes wrong. */
+  readonly needed: ReadonlyMap<string, number>;
+}
+
+/** Every image of a scenario that is in the sample, each once. */
+export async function cutsOf(scenario: Scenario, options: CutOptions): Promise<Cuts> {
+  const { repository, sample } = options;
+  const { name, goal } = scenario;
+  const start = await scenario.begin();
+  const known = new Set<string>();
+  const cuts: Cut[] = [];
+  const watch = (
+    model: CrashDisk,
+    witness: () => Witness,
+    operation: string,
+    path: string,
+  ): void => {
+    if (options.wanted?.() === false) return;
+    const number = model.count();
+    const at = `${sample.seed}/${name}/${number}`;
+    let seen: Witness | undefined;
+    for (const [index, drawn] of imagesAt(model, { ...sample, seed: at }).entries()) {
+      if (known.has(drawn.fingerprint)) continue;
+      known.add(drawn.fingerprint);
+      seen ??= witness();
+      cuts.push({
+        scenario,
+        image: drawn.image,
+        witness: seen,
+        operation: `${operation} ${path}`,
+        name: `${at}/${index}`,
+      });
+    }
+  };
+  const played = await play({
+    repository,
+    start,
+    goal,
+    watch,
+    between(disk) {
+      const under = scenario.between?.(disk) ?? disk;
+      return options.between?.(under) ?? under;
+    },
+  });
+  // The power may also go when all is over.
+  watch(played.model, played.witness, "look at", PAYLOAD);
+  return { cuts, operations: played.model.count(), needed: blobsOf(played.http.received) };
+}
+
+function blobsOf(received: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+  return new Map([...received].filter(([path]) => path.startsWith("blobs/")));
+}
+
+/** Bytes that an interruption may cost: what the promise says. */
+export const LOSS_LIMIT = 64 * 1024;
+
+/** What is wrong with what is found after a cut; undefined when all promises hold. */
+export function judge(
+  { scenario, image, witness }: Cut,
+  repository: Repository,
+  needed: ReadonlyMap<string, number>,
+): Promise<string | undefined> {
+  const { goal, installed } = scenario;
+  return complaintOf(async () => {
+    const found = crashDisk(image);
+    const served = await checkVolume(PAYLOAD, found.disk);
+    if (installed || witness.relied.running !== undefined)
+      assert.notEqual(served, undefined, "a release that ran is still there");
+    await assertReliable(PAYLOAD, witness.relied, found.disk);
+    assertNotBelow(floorsIn(found), witness.floors);
+
+    const recovered = await play({
+      repository,
+      start: image,
+      goal,
+      async recovered(model, http) {
+        assert.equal(http.requests(), 0, "recovery asks nobody");
+        const id = await checkRecovered(PAYLOAD, model.disk);
+        if (served !== undefined) assert.notEqual(id, undefined, "recovery keeps what was served");
+        const { committed } = witness.relied;
+        await assertReliable(PAYLOAD, { running: undefined, committed }, model.disk);
+        assertNotBelow(floorsIn(model), witness.floors);
+      },
+    });
+    await checkVolume(PAYLOAD, recovered.model.disk);
+    assertNotBelow(floorsIn(recovered.model), witness.floors);
+    assertFrugal(witness.received, recovered.http.received, needed);
+  });
+}
+
+function floorsIn(model: CrashDisk): Witness["floors"] {
+  return floorsOf(model.peekNames(`${PAYLOAD}/trust`), (path) => model.peek(`${PAYLOAD}/${path}`));
+}
+
+/** An interrupted download goes on, and what was fetched whole is not fetched again. */
+function assertFrugal(
+  before: ReadonlyMap<string, number>,
+  after: ReadonlyMap<string, number>,
+  needed: ReadonlyMap<string, number>,
+): void {
+  let wasted = 0;
+  for (const [path, bytes] of blobsOf(after))
+    wasted += Math.max(0, (before.get(path) ?? 0) + bytes - (needed.get(path) ?? 0));
+  assert.ok(wasted <= LOSS_LIMIT, `${wasted} bytes were fetched twice`);
+}
+
+export interface Judged {
+  readonly images: number;
+  /** Each with the name of its image and what is wrong. */
+  readonly violations: readonly string[];
+}
+
+/** Judges one of `stride` images of each scenario. `EDGESYNC_CRASH_IMAGE` holds the name of the only one that is judged. */
+export async function judgeAll(
+  scenarios: readonly Scenario[],
+  repository: Repository,
+  sample: Sample,
+  stride: number = 1,
+): Promise<Judged> {
+  const only = process.env["EDGESYNC_CRASH_IMAGE"];
+  const violations: string[] = [];
+  let images = 0;
+  for (const scenario of scenarios) {
+    const { cuts, needed } = await cutsOf(scenario, { repository, sample });
+    const chosen = cuts.filter(({ name }, index) =>
+      only === undefined ? index % stride === 0 : name === only,
+    );
+    for (const cut of chosen) {
+      images += 1;
+      const complaint = await judge(cut, repository, needed);
+      if (complaint === undefined) continue;
+      violations.push(`${cut.name}, before ${cut.operation}: ${complaint}`);
+    }
+  }
+  return { images, violations };
+}
