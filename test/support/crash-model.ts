@@ -263,8 +263,7 @@ export function crashDisk(
     },
     async truncate(path, size) {
       const inode = find(path);
-      if (inode?.kind !== "file") return refuse(path, "ENOENT");
-      if (inode.content.length <= size) return refuse(path, "EINVAL");
+      if (inode?.kind !== "file" || inode.content.length < size) refuse(path, "EINVAL");
       step("truncate", path);
       if (!isLoose(inode)) inode.written = count;
       inode.content = inode.content.subarray(0, size);
