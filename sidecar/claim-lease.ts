@@ -124,13 +124,12 @@ export function openFileLease(deps: FileLeaseDeps): FileLease {
   }
 
   async function fence(epoch: number, work: string): Promise<void> {
-    for (const item of await disk.list(folder)) {
-      const stale = EPOCH.test(item.name)
-        ? Number(item.name) < epoch
-        : item.name.startsWith("candidate-");
-      if (!stale) continue;
-      const aside = join(work, item.name);
-      await disk.rename(join(folder, item.name), aside);
+    for (const { name: stale } of await disk.list(folder)) {
+      // Of one that has not become an epoch there is nothing to be feared.
+      if (stale.startsWith("candidate-")) await disk.removeTree(join(folder, stale));
+      if (!EPOCH.test(stale) || Number(stale) >= epoch) continue;
+      const aside = join(work, stale);
+      await disk.rename(join(folder, stale), aside);
       // A network file system lets a folder be used that was opened under another name, while there is something in it.
       await disk.removeTree(aside);
     }

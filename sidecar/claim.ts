@@ -14,6 +14,7 @@ import type { ClaimTimes, ClaimVolume } from "./claim-volume.ts";
 import { nodeDisk } from "./durable.ts";
 import { ALONE } from "./turn.ts";
 import { noHooks } from "./hooks.ts";
+import { spreadReplica } from "./swap-spread.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { openUpdateAgent } from "./update-agent.ts";
 import type { UpdateAgent, UpdateDeps } from "./update-agent.ts";
@@ -21,7 +22,9 @@ import { openReport } from "./update-report.ts";
 
 /** The agent of a payload, on a volume of the pod's own or on one that it shares. */
 export function openPayloadAgent(deps: UpdateDeps): Promise<UpdateAgent> {
-  return deps.settings.payloadLinkDir === undefined ? openUpdateAgent(deps) : openClaimAgent(deps);
+  const { settings, clock } = deps;
+  if (settings.payloadLinkDir !== undefined) return openClaimAgent(deps);
+  return openUpdateAgent({ ...deps, replica: deps.replica ?? spreadReplica(settings, clock) });
 }
 
 export interface ClaimDeps extends UpdateDeps {

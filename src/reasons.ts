@@ -40,7 +40,7 @@ export const WAIT_REASONS = {
   rollout_paused: "the roll-out is paused: who has not swapped yet stays",
   not_started: "the main container has not been let start yet, so nothing can be tried with it",
   payload: "another payload of the pod is on trial",
-  replica: "another pod on the shared payload volume is being swapped",
+  replica: "another replica of the site is being swapped, or may be: this pod's turn comes",
   hook_later: "a hook of the application wants to be asked again later",
 } as const satisfies Record<string, string>;
 export type WaitReason = keyof typeof WAIT_REASONS;

@@ -80,7 +80,7 @@ export const UPDATES = {
   },
   "payload-storage": {
     section: "Updates",
-    help: "Where the payload lives: ephemeral ends with the pod, a claim outlives it. No two payloads of a pod share a claim.",
+    help: "Where the payload lives: ephemeral ends with the pod, a claim outlives it, and any number of pods may share it. No two payloads of a pod share a claim.",
     value: v.payloadStorage,
     default: "ephemeral",
     sidecar: false,
@@ -181,6 +181,13 @@ export const UPDATES = {
     help: "How often the main container may start during a trial before it is rolled back.",
     value: v.integer(1, 10),
     default: "2",
+    sidecar: true,
+  },
+  "swap-spread": {
+    section: "Updates",
+    help: "Replicas of a site swap at different times within this long, each at its own; pods that share a claim take turns instead.",
+    value: v.duration("0s", "24h"),
+    default: "0s",
     sidecar: true,
   },
 } as const satisfies Record<string, Row<never> | Row<unknown>>;

@@ -79,6 +79,7 @@ const annotations = fc
       "hold-limit": fc.constantFrom("1m", "24h"),
       health: fc.constantFrom("probe", "none", "tcp:80", "http:80/x?y=z"),
       "trial-starts": fc.constantFrom("1", "2", "10"),
+      "swap-spread": fc.constantFrom("0s", "10m", "24h"),
       gate: fc.constantFrom("none", "payload", "secrets", "payload,secrets"),
       "vault-role": fc.constantFrom("web", "team-a/web"),
       "vault-namespace": fc.constantFrom("a", "a/b"),
