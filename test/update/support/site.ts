@@ -10,6 +10,7 @@ import { createMetrics } from "#core/telemetry.ts";
 import type { LogFields } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
+import { openHooks } from "../../../sidecar/hooks.ts";
 import { openHttp } from "../../../sidecar/http.ts";
 import type { Http } from "../../../sidecar/http.ts";
 import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
@@ -139,10 +140,9 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   } as const;
   const http = options.http ?? openHttp(client);
   const workload = options.application ?? application(payload);
-  const agent = await openUpdateAgent({
+  const common = {
     settings: siteSettings(options),
     clock: options.clock ?? realClock,
-    random: options.random ?? ((): number => 0.5),
     log: {
       debug: record("debug"),
       info: record("info"),
@@ -150,8 +150,13 @@ export async function openSite(options: SiteOptions): Promise<Site> {
       error: record("error"),
     },
     metrics,
+  };
+  const agent = await openUpdateAgent({
+    ...common,
+    random: options.random ?? ((): number => 0.5),
     http,
     workload,
+    hooks: openHooks(common),
     platform: PLATFORM,
     ...(options.disk === undefined ? {} : { disk: options.disk }),
     ...(options.held === undefined ? {} : { held: options.held }),

@@ -1,0 +1,208 @@
+import assert from "node:assert/strict";
+import { readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import type { Settings } from "#core/settings.ts";
+import { closedPort } from "../support/server.ts";
+import { committed, openSite } from "../update/support/site.ts";
+import type { Site, SiteOptions } from "../update/support/site.ts";
+import { changed, noise, openWorld } from "../update/support/world.ts";
+import type { World } from "../update/support/world.ts";
+import { fastClock, openAsked } from "./support.ts";
+import type { Asked } from "./support.ts";
+
+const MODEL = noise(11, 5_000);
+
+/** One world, in which every site begins with the last release that was published before it. */
+describe("an application with hooks", () => {
+  let world: World;
+  let minor = 0;
+  before(async () => {
+    world = await openWorld();
+  });
+  after(() => world[Symbol.asyncDispose]());
+
+  async function publish(health = "good"): Promise<string> {
+    minor += 1;
+    const version = `1.${minor}.0`;
+    await world.publish(version, { health, "model.bin": changed(MODEL, 10, version) });
+    return version;
+  }
+
+  /** A site that has a release, and the next one is not there yet. */
+  async function settled(
+    settings: (asked: Asked) => Partial<Settings>,
+    more: Partial<SiteOptions> = {},
+  ): Promise<{ asked: Asked; site: Site; first: string } & AsyncDisposable> {
+    const first = await publish();
+    const asked = await openAsked();
+    const site = await openSite({
+      payload: join(world.folder, `site-${minor}`),
+      url: world.origin.url,
+      root: world.root,
+      ...more,
+      settings: { ...settings(asked), ...more.settings },
+    });
+    await site.until("the first release", committed(first));
+    return {
+      asked,
+      site,
+      first,
+      async [Symbol.asyncDispose]() {
+        await site[Symbol.asyncDispose]();
+        await asked[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  const all = ({ target }: Asked): Partial<Settings> => ({
+    hookPreDownload: target,
+    hookPreSwap: target,
+    hookPostSwap: target,
+    hookHealth: target,
+    hookPostCommit: target,
+    hookPostRollback: target,
+  });
+
+  test("is asked and told in this order, each time about the same release", async () => {
+    await using setup = await settled(all);
+    const { asked, site, first } = setup;
+    asked.calls.length = 0;
+    const version = await publish();
+    await site.until("the release", committed(version));
+    await site.looked();
+    const order = asked.calls
+      .map(({ hook }) => hook)
+      .filter((hook, at, list) => hook !== list[at - 1]);
+    assert.deepEqual(order, ["pre-download", "pre-swap", "post-swap", "health", "post-commit"]);
+    for (const call of asked.calls)
+      assert.deepEqual([call.version, call.from, call.sequence], [version, first, minor]);
+  });
+
+  test("can refuse a release before it is fetched: not a byte is, until a person says so", async () => {
+    await using setup = await settled(all);
+    const { asked, site, first } = setup;
+    asked.answer = ({ hook }) =>
+      hook === "pre-download" ? { status: 409, text: "roaming" } : { status: 204 };
+    world.origin.reset();
+    const version = await publish();
+    const { blocked } = await site.until("the refusal", (status) => status.blocked !== null);
+    assert.deepEqual([blocked?.version, blocked?.reason], [version, "hook_refused"]);
+    await site.looked();
+    assert.equal(asked.of("pre-download").filter((call) => call.version === version).length, 1);
+    assert.equal(world.origin.requests.filter(({ path }) => path.startsWith("blobs/")).length, 0);
+    assert.equal(site.agent.status().release?.version, first);
+    asked.answer = () => ({ status: 204 });
+    site.agent.retry();
+    await site.until("the release after all", committed(version));
+  });
+
+  test("can refuse a release before it is swapped in: it is not restarted for it", async () => {
+    await using setup = await settled(all);
+    const { asked, site, first } = setup;
+    asked.answer = ({ hook }) => ({ status: hook === "pre-swap" ? 500 : 204 });
+    const version = await publish();
+    const { blocked } = await site.until("the refusal", (status) => status.blocked !== null);
+    assert.deepEqual([blocked?.version, blocked?.reason], [version, "hook_refused"]);
+    await site.looked();
+    assert.equal(site.agent.status().release?.version, first);
+    assert.equal(site.application.restarts(), 0);
+    asked.answer = () => ({ status: 204 });
+    const next = await publish();
+    await site.until("the next release", committed(next));
+  });
+
+  test("can refuse a release that it has got: it gets the one before back", async () => {
+    await using setup = await settled(all);
+    const { asked, site, first } = setup;
+    asked.answer = ({ hook }) => ({
+      status: hook === "post-swap" ? 422 : 204,
+      text: "wrong model",
+    });
+    const version = await publish();
+    const { blocked } = await site.until("the refusal", (status) => status.blocked !== null);
+    assert.deepEqual([blocked?.version, blocked?.reason], [version, "hook_refused"]);
+    await site.until("the release before", committed(first));
+    await site.looked();
+    assert.equal(site.application.running(), readlinkSync(join(site.payload, "current")));
+    assert.equal(site.application.restarts(), 2);
+    const [told] = asked.of("post-rollback");
+    assert.deepEqual([told?.version, told?.from], [first, version]);
+    assert.deepEqual(
+      asked.of("post-commit").filter((call) => call.version === version),
+      [],
+    );
+  });
+
+  test("can say that a release is not well, beside its probes", async () => {
+    await using setup = await settled(all);
+    const { asked, site } = setup;
+    asked.answer = ({ hook }) => ({ status: hook === "health" ? 500 : 204 });
+    await publish();
+    const { blocked } = await site.until("the rollback", (status) => status.blocked !== null);
+    assert.equal(blocked?.reason, "health_failed");
+  });
+
+  test("can put a swap off, for as long as it says", async () => {
+    await using setup = await settled(all);
+    const { asked, site } = setup;
+    let busy = 2;
+    const at: number[] = [];
+    asked.answer = ({ hook }) => {
+      if (hook !== "pre-swap") return { status: 204 };
+      at.push(performance.now());
+      return busy-- > 0 ? { status: 503, headers: { "retry-after": "1" } } : { status: 204 };
+    };
+    const version = await publish();
+    await site.until("the wait", ({ phase }) => phase === "staged" && at.length > 0);
+    assert.equal(site.application.restarts(), 0);
+    await site.until("the release", committed(version));
+    assert.equal(at.length, 3);
+  });
+
+  test("that is dead does not keep its cure away for ever", async () => {
+    const dead = { kind: "http", port: await closedPort(), path: "/" } as const;
+    await using setup = await settled(() => ({ hookPreDownload: dead, hookPreSwap: dead }), {
+      clock: fastClock(1_000),
+      settings: { pollInterval: 60_000, trialDuration: 5_000, trialTimeout: 600_000 },
+    });
+    const { site } = setup;
+    const begun = performance.now();
+    const version = await publish();
+    await site.until("the release", committed(version));
+    assert.ok((performance.now() - begun) * 1_000 >= 1_200_000, "ten minutes for each of the two");
+    const said = site.log.filter(
+      ({ message, fields }) => message === "hook called" && fields.version === version,
+    );
+    assert.deepEqual(
+      said
+        .filter(({ level }) => level === "info")
+        .map(({ fields }) => [fields.hook, fields.answer]),
+      [
+        ["pre-download", "go"],
+        ["pre-swap", "go"],
+      ],
+    );
+  });
+
+  test("that never answers after a swap loses the release when the trial is over", async () => {
+    const dead = { kind: "http", port: await closedPort(), path: "/" } as const;
+    await using setup = await settled(() => ({ hookPostSwap: dead }), {
+      settings: { trialTimeout: 200 },
+    });
+    const { site } = setup;
+    await publish();
+    const { blocked } = await site.until("the rollback", (status) => status.blocked !== null);
+    assert.equal(blocked?.reason, "trial_timeout");
+  });
+
+  test("that never hears a notice goes on getting releases", async () => {
+    const dead = { kind: "http", port: await closedPort(), path: "/" } as const;
+    await using setup = await settled(() => ({ hookPostCommit: dead }));
+    const { site } = setup;
+    for (let round = 0; round < 2; round++) {
+      const version = await publish();
+      await site.until("the release", committed(version));
+    }
+  });
+});
