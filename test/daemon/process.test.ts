@@ -14,11 +14,11 @@ interface Supervised extends AsyncDisposable {
 }
 
 function supervise(start: () => Program): Supervised {
-  let ended = false;
+  const stop = new AbortController();
   let starts = 0;
   let running: Program | undefined;
   const kept = (async (): Promise<void> => {
-    while (!ended) {
+    while (!stop.signal.aborted) {
       running = start();
       starts += 1;
       await running.ended();
@@ -29,7 +29,7 @@ function supervise(start: () => Program): Supervised {
       return starts;
     },
     async [Symbol.asyncDispose]() {
-      ended = true;
+      stop.abort();
       await running?.end("SIGKILL");
       await kept;
     },
