@@ -42,6 +42,8 @@ export interface PodsDeps {
 
 /** Bytes. */
 const LIMIT = 64 * 1024;
+/** A pod may beat, and so rename its file, while it is read. */
+const READS = 5;
 const FILE = /^([A-Za-z0-9-]{1,64})\.(\d{1,15})$/;
 
 const registration = s.object({
@@ -56,6 +58,14 @@ export function openPods({ folder, uid, disk, clock, forgetMs }: PodsDeps): Pods
     throw new EdgeSyncError("CONFIG_INVALID", `pod-uid is ${uid}; expected letters, digits and -`);
   /** By file name, which holds the beat: since when it has been seen. */
   const seen = new Map<string, number>();
+
+  /** A beat must not rename the file that is being written anew, or there would be two. */
+  let before: Promise<unknown> = Promise.resolve();
+  function inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const result = before.then(task);
+    before = result.catch(() => undefined);
+    return result;
+  }
 
   async function files(): Promise<readonly { readonly file: string; readonly pod: string }[]> {
     const names = (await disk.list(folder)).map(({ name }) => FILE.exec(name));
@@ -79,6 +89,28 @@ export function openPods({ folder, uid, disk, clock, forgetMs }: PodsDeps): Pods
     }
   }
 
+  /** Undefined when a file that was there has just been renamed. */
+  async function readAll(): Promise<ReadonlySet<string> | undefined> {
+    const now = clock.monotonic();
+    const present = await files();
+    for (const file of seen.keys())
+      if (!present.some((other) => other.file === file)) seen.delete(file);
+    const banks = new Set<string>();
+    for (const { file, pod } of present) {
+      const since = seen.get(file) ?? now;
+      seen.set(file, since);
+      if (pod !== uid && now - since >= forgetMs) {
+        // By its beat: one that has come back to life meanwhile has another name.
+        await disk.remove(join(folder, file));
+        continue;
+      }
+      const said = await read(file);
+      if (said === undefined) return undefined;
+      for (const bank of said.banks) banks.add(bank);
+    }
+    return banks;
+  }
+
   return {
     async mine() {
       const file = await own();
@@ -90,39 +122,27 @@ export function openPods({ folder, uid, disk, clock, forgetMs }: PodsDeps): Pods
         throw error;
       }
     },
-    async save(wanted) {
-      const file = (await own()) ?? `${uid}.0`;
-      await replaceFile(disk, join(folder, file), Buffer.from(JSON.stringify(wanted)));
-    },
-    async beat() {
-      const file = await own();
-      if (file === undefined) return false;
-      const next = `${uid}.${Number(FILE.exec(file)?.[2]) + 1}`;
-      await disk.rename(join(folder, file), join(folder, next));
-      return true;
-    },
+    save: (wanted) =>
+      inTurn(async () => {
+        const file = (await own()) ?? `${uid}.0`;
+        await replaceFile(disk, join(folder, file), Buffer.from(JSON.stringify(wanted)));
+      }),
+    beat: () =>
+      inTurn(async () => {
+        const file = await own();
+        if (file === undefined) return false;
+        const next = `${uid}.${Number(FILE.exec(file)?.[2]) + 1}`;
+        await disk.rename(join(folder, file), join(folder, next));
+        return true;
+      }),
     alone: async () => (await files()).every(({ pod }) => pod === uid),
     count: async () => new Set((await files()).map(({ pod }) => pod)).size,
     async used() {
-      const now = clock.monotonic();
-      const present = await files();
-      for (const file of seen.keys())
-        if (!present.some((other) => other.file === file)) seen.delete(file);
-      const banks = new Set<string>();
-      for (const { file, pod } of present) {
-        const since = seen.get(file) ?? now;
-        seen.set(file, since);
-        if (pod !== uid && now - since >= forgetMs) {
-          // By its beat: one that has come back to life meanwhile has another name.
-          await disk.remove(join(folder, file));
-          continue;
-        }
-        const said = await read(file);
-        if (said === undefined)
-          throw new EdgeSyncError("DISK_FAILED", `${file} has changed while it was read`);
-        for (const bank of said.banks) banks.add(bank);
+      for (let attempt = 0; attempt < READS; attempt++) {
+        const banks = await readAll();
+        if (banks !== undefined) return banks;
       }
-      return banks;
+      throw new EdgeSyncError("DISK_FAILED", `${folder} has changed whenever it was read`);
     },
   };
 }

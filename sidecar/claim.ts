@@ -121,13 +121,17 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
     const leads = (): boolean => leader.mayAct() && leader.work() === work;
     const parts = { own, pods, turn, leads };
     innerWork = work;
-    return openUpdateAgent({
+    const agent = await openUpdateAgent({
       ...deps,
       disk: fencedDisk(disk, root, work, leads),
       shared: (store) => leaderStore(store, parts),
       workload: leaderWorkload(workload, parts),
       replica: replicaOf(turn),
     });
+    const { phase } = agent.status();
+    // Nothing to go on with after all: the last leader had given its verdict, or the banks are gone.
+    if (phase !== "trial" && phase !== "rolling-back") await turn.end();
+    return agent;
   }
 
   /** What has to be over before the main container starts. */

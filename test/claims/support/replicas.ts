@@ -102,7 +102,7 @@ export async function openReplicas(
           return wanted.every((pod) => running(pod) === version) || undefined;
         },
         () => `${wanted.map((pod) => `${pod} ${running(pod)}`).join(", ")}\n${output()}`,
-        60_000,
+        120_000,
       );
     },
     async [Symbol.asyncDispose]() {
