@@ -119,7 +119,9 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
       case "restart": {
         if (!turn.mayAct()) return { event: "late" };
         const restart = (late: AbortSignal): Promise<void> => workload.restart(late);
-        if (!(await within(clock, step.withinMs, signal, restart))) return { event: "late" };
+        const heldBack = (): number => workload.backOffMs();
+        if (!(await within(clock, step.withinMs, signal, restart, heldBack)))
+          return { event: "late" };
         await own.started();
         return { event: "restarted" };
       }

@@ -88,12 +88,15 @@ export function openStepper(deps: StepDeps): Stepper {
   }
 
   async function restart(withinMs: number | null, signal: AbortSignal): Promise<Event> {
+    const heldBack = (): number => workload.backOffMs();
     const restarted =
       withinMs === null
         ? await workload.restart(signal).then(() => true)
-        : await within(clock, withinMs, signal, (bounded) => workload.restart(bounded));
+        : await within(clock, withinMs, signal, (bounded) => workload.restart(bounded), heldBack);
     startsSeen = workload.starts();
-    return { event: restarted ? "restarted" : "tick", passedMs: passedMs() };
+    // For how long the kubelet holds a container back is not the release's fault.
+    const passed = Math.max(0, passedMs() - heldBack());
+    return { event: restarted ? "restarted" : "tick", passedMs: passed };
   }
 
   function ask(
