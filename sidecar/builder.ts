@@ -10,6 +10,7 @@ import type { Follower } from "./follower.ts";
 import { install } from "./install.ts";
 import type { Offer } from "./offer.ts";
 import type { Seed } from "./seed.ts";
+import { limitsOf } from "./space.ts";
 import type { UpdateMachine } from "./update-machine.ts";
 import type { Report } from "./update-report.ts";
 
@@ -92,11 +93,7 @@ export function openBuilder(deps: BuilderDeps): Builder {
             trusted: trusted.set,
             trust: trusted.deps,
             fallback: settings.fullFallback,
-            limits: {
-              volume: settings.payloadSize,
-              local: settings.ephemeralStorage,
-              reserve: settings.payloadReserve,
-            },
+            limits: limitsOf(settings),
             seed: deps.seed,
             planned: (plan: Plan, base: string | null) =>
               report.planned(plan, target.version, base),

@@ -39,6 +39,7 @@ export function fencedDisk(disk: Disk, root: string, work: string, mayAct: () =>
     create: (path, mode) => disk.create(at(path), mode),
     append: (path, mode) => disk.append(at(path), mode),
     truncate: (path, size) => disk.truncate(at(path), size),
+    chmod: (path, mode) => disk.chmod(at(path), mode),
     makeDirectory: (path, mode) => disk.makeDirectory(at(path), mode),
     syncDirectory: (path) => disk.syncDirectory(at(path)),
     async rename(from, to) {

@@ -237,7 +237,7 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
     look: () => inner?.look(),
     retry: () => inner?.retry(),
     status() {
-      const base = inner?.status() ?? report.status(seen, volume?.own.known());
+      const base = inner?.status() ?? { ...report.status(seen, volume?.own.known()), scrub: null };
       const holder = volume?.leader.holder();
       return {
         ...base,

@@ -38,6 +38,8 @@ export interface Downloads {
   present(fetch: Fetch, signal: AbortSignal): Promise<number>;
   /** Removes everything but what has one of these digests. */
   keepOnly(digests: ReadonlySet<string>): Promise<void>;
+  /** Removes what has one of these digests. */
+  discard(digests: readonly string[]): Promise<void>;
   /** What was fetched did not do: the next fetch looks at every byte on disk again, which heals what has been damaged there since. */
   doubt(): void;
 }
@@ -234,6 +236,13 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     return true;
   }
 
+  async function forget(name: string): Promise<void> {
+    await partials.remove(name);
+    verified.delete(name);
+    // A pack goes with all the parts that lie in it.
+    for (const [sha256, { path }] of places) if (path === join(folder, name)) places.delete(sha256);
+  }
+
   return {
     async fetch(fetch, signal) {
       if (fetch.fetch === "blob") await bringBlob(fetch.blob, fetch.kind, signal);
@@ -274,15 +283,11 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       partials.doubt();
       places.clear();
     },
+    async discard(digests) {
+      for (const name of digests) await forget(name);
+    },
     async keepOnly(digests) {
-      for (const { name } of await disk.list(folder)) {
-        if (digests.has(name)) continue;
-        await partials.remove(name);
-        verified.delete(name);
-        // A pack goes with all the parts that lie in it.
-        for (const [sha256, { path }] of places)
-          if (path === join(folder, name)) places.delete(sha256);
-      }
+      for (const { name } of await disk.list(folder)) if (!digests.has(name)) await forget(name);
     },
   };
 }

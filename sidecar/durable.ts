@@ -31,6 +31,8 @@ export interface Disk {
   append(path: string, mode: number): Promise<WritableFile & { readonly size: number }>;
   /** Takes the end off a file. It is as durable as the next sync of that file. */
   truncate(path: string, size: number): Promise<void>;
+  /** Of what is there; a symbolic link is followed. */
+  chmod(path: string, mode: number): Promise<void>;
   /** Sets the mode whatever the umask is. An existing directory is left as it is. */
   makeDirectory(path: string, mode: number): Promise<void>;
   /** Makes what was created, renamed or removed in a directory survive a power cut. */
@@ -102,6 +104,7 @@ export const nodeDisk: Disk = {
     return { ...writable(path, file), ...(await sizeOf(path, file)) };
   },
   truncate: (path, size) => guard(path, () => truncate(path, size)),
+  chmod: (path, mode) => guard(path, () => chmod(path, mode)),
   makeDirectory: (path, mode) =>
     guard(path, async () => {
       try {

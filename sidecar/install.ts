@@ -59,7 +59,7 @@ export async function install(
 }
 
 /** What a download can be the cause of that has been damaged on the disk after it was verified. */
-const DOUBTFUL: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+export const DOUBTFUL: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "DELTA_INVALID",
   "DIGEST_MISMATCH",
   "DISK_FAILED",
@@ -107,9 +107,9 @@ async function installOnce(
   return { ...target, tree, id };
 }
 
-async function fetchDocument(
-  { version }: Target,
-  { app, platform, trusted, trust }: InstallDeps,
+export async function fetchDocument(
+  { version }: Pick<Target, "version">,
+  { app, platform, trusted, trust }: Pick<InstallDeps, "app" | "platform" | "trusted" | "trust">,
   signal: AbortSignal,
 ): Promise<{ readonly document: ReleaseDocument; readonly digest: string }> {
   const path = manifestPath(app, version, platform);
@@ -190,7 +190,7 @@ async function build(
 }
 
 /** Names in `partial/` that a fetch uses. */
-function namesOf(fetch: Fetch): readonly string[] {
+export function namesOf(fetch: Fetch): readonly string[] {
   if (fetch.fetch === "blob") return [fetch.blob.sha256];
   if (fetch.fetch === "pack") return [fetch.pack.sha256];
   return fetch.parts.map((part) => part.sha256);

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
 import type { Release } from "#core/release.ts";
+import type { Settings } from "#core/settings.ts";
 import { formatBytes } from "#core/values.ts";
 import type { Downloads } from "./download.ts";
 import type { Here } from "./here.ts";
@@ -19,6 +20,16 @@ export interface Limits {
   readonly local: number | undefined;
   /** What stays free of the file system and of the pod's share of the node, for everybody else. */
   readonly reserve: number;
+}
+
+export function limitsOf(
+  settings: Pick<Settings, "payloadSize" | "ephemeralStorage" | "payloadReserve">,
+): Limits {
+  return {
+    volume: settings.payloadSize,
+    local: settings.ephemeralStorage,
+    reserve: settings.payloadReserve,
+  };
 }
 
 type Volume = Pick<Store, "freeBytes" | "usedBytes">;

@@ -26,9 +26,10 @@ import { openPause } from "./pause.ts";
 import { openPermits } from "./permits.ts";
 import { single } from "./replica.ts";
 import type { Replica } from "./replica.ts";
-import { noScrub } from "./scrub.ts";
+import { openScrub } from "./scrub.ts";
 import type { Scrub } from "./scrub.ts";
 import { openSeed } from "./seed.ts";
+import { limitsOf } from "./space.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import { openTrustTime } from "./trust-time.ts";
@@ -100,13 +101,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     );
   const root = payloadDir;
   const disk = deps.disk ?? nodeDisk;
-  const {
-    hooks = noHooks,
-    turn = ALONE,
-    replica = single,
-    scrub = noScrub,
-    held = () => false,
-  } = deps;
+  const { hooks = noHooks, turn = ALONE, replica = single, held = () => false } = deps;
   const policy = policyOf(settings, workload.healthFailureThreshold, (hook) => hooks.has(hook));
   const { seedDir } = settings;
   const folders = [settings.importDir, seedDir];
@@ -131,6 +126,18 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   const state = (): UpdateState => machine.state() ?? INITIAL;
   const permits = openPermits({ ...common, hooks, turn, replica, held, state });
   const machine = openUpdateMachine({ ...common, open: openVolume, policy, turn, replica });
+  const scrub =
+    deps.scrub ??
+    openScrub({
+      ...common,
+      log,
+      metrics,
+      fallback: settings.fullFallback,
+      limits: limitsOf(settings),
+      seed,
+      trusted: () => follower.latest()?.trusted,
+      volume: () => machine.volume(),
+    });
 
   let failures = 0;
   /** What an error came up in. */
@@ -284,7 +291,10 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     },
     installed: () => machine.current() !== undefined,
     recovered: () => true,
-    status: () => report.status(machine.state(), machine.current()),
+    status: () => ({
+      ...report.status(machine.state(), machine.current()),
+      scrub: scrub.status(),
+    }),
     look: pause.end,
     retry() {
       forgiving = true;

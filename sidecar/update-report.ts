@@ -12,6 +12,7 @@ import type { ReplicaStatus } from "./claim-follower.ts";
 import { planStatus } from "./plan-status.ts";
 import type { PlanStatus } from "./plan-status.ts";
 import type { Moment, Permit } from "./permits.ts";
+import type { ScrubStatus } from "./scrub.ts";
 import type { TimeStatus, TrustTime } from "./trust-time.ts";
 
 type PhaseName = Phase["phase"];
@@ -48,6 +49,8 @@ export interface UpdateStatus {
   /** When the channel was last read and verified. */
   readonly lastLook: string | null;
   readonly time: TimeStatus;
+  /** The verification of what is installed; null where there is none. */
+  readonly scrub: ScrubStatus | null;
   /** What stands in the way; null when the last look went well. */
   readonly error: ErrorStatus | null;
   /** Absent where the payload volume is the pod's own. */
@@ -92,7 +95,7 @@ export interface TrialStatus {
 
 export interface Report {
   /** @param current the bank that `current` names */
-  status(state: UpdateState | undefined, current: string | undefined): UpdateStatus;
+  status(state: UpdateState | undefined, current: string | undefined): Omit<UpdateStatus, "scrub">;
   /** A transition that has been saved. */
   changed(before: UpdateState, after: UpdateState): void;
   /** What stands in the way of a download or a swap; nothing when it may go on. */

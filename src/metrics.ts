@@ -154,6 +154,32 @@ export const SIDECAR_METRICS = {
     help: "For how long the application has not got what was swapped in, by reason (restart_pending, kubelet_backoff, no_probes, not_taken); absent when it has.",
     labels: ["reason"],
   },
+  edgesync_sidecar_scrub_bytes_total: {
+    type: "counter",
+    help: "Bytes of the installed release that were read to verify them again.",
+    perPayload: true,
+  },
+  edgesync_sidecar_scrub_damage_total: {
+    type: "counter",
+    help: "Entries of the installed release that were not as signed, by kind (content, missing, kind, target, mode, extra, manifest).",
+    labels: ["kind"],
+    perPayload: true,
+  },
+  edgesync_sidecar_scrub_repairs_total: {
+    type: "counter",
+    help: "Of those, the ones that were made anew or removed.",
+    perPayload: true,
+  },
+  edgesync_sidecar_scrub_damaged: {
+    type: "gauge",
+    help: "Entries of the installed release that are known to be damaged now.",
+    perPayload: true,
+  },
+  edgesync_sidecar_scrub_last_pass_timestamp_seconds: {
+    type: "gauge",
+    help: "When all of the installed release was last found to be as signed.",
+    perPayload: true,
+  },
   edgesync_sidecar_vault_logins_total: {
     type: "counter",
     help: "Logins at Vault, by outcome (ok, or an error code).",

@@ -138,6 +138,20 @@ export const UPDATES = {
     default: "always",
     sidecar: true,
   },
+  "scrub-interval": {
+    section: "Updates",
+    help: "How often the files of the installed release are verified again, and made anew where they are damaged; 0s is never.",
+    value: v.duration("0s", "8760h"),
+    default: "24h",
+    sidecar: true,
+  },
+  "scrub-rate": {
+    section: "Updates",
+    help: "Bytes a second that this reads at most.",
+    value: v.bytes("64Ki", "16Gi"),
+    default: "8Mi",
+    sidecar: true,
+  },
   "on-update": {
     section: "Updates",
     help: "How the application gets a new release: restart goes through its liveness probe, http is a POST that asks it to load the release, signal is sent to a process of the pod, none leaves it to the application.",

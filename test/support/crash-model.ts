@@ -90,7 +90,7 @@ interface LinkInode {
 interface FolderInode {
   readonly kind: "directory";
   readonly id: number;
-  readonly mode: number;
+  mode: number;
   readonly names: Map<string, Inode>;
   /** What a name has been, from the last sync on; nothing for names that are durable. */
   readonly loose: Map<string, Value[]>;
@@ -269,6 +269,15 @@ export function crashDisk(
       inode.content = inode.content.subarray(0, size);
       inode.synced = Math.min(inode.synced, size);
       inode.cuts += 1;
+      inode.changed = count;
+    },
+    async chmod(path, mode) {
+      const inode = find(path);
+      if (inode?.kind !== "file" && inode?.kind !== "directory") return refuse(path, "ENOENT");
+      step("chmod", path);
+      inode.mode = mode;
+      if (inode.kind === "directory") return;
+      inode.modes.push(mode);
       inode.changed = count;
     },
     async makeDirectory(path, mode) {

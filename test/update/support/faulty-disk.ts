@@ -70,6 +70,10 @@ export function faultyDisk(interfere: Interference): FaultyDisk {
       await before("append", path);
       return watched(await nodeDisk.append(path, mode), path);
     },
+    async chmod(path, mode) {
+      await before("chmod", path);
+      await nodeDisk.chmod(path, mode);
+    },
     async truncate(path, size) {
       await before("truncate", path);
       await nodeDisk.truncate(path, size);
