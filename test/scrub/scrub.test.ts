@@ -197,7 +197,7 @@ describe("a scrub", () => {
     flip(join(bank, "data/model.bin"), 100);
     await clean(site);
     assert.ok(blobs() > 0);
-    assert.ok(fetched() > SIZE);
+    assert.ok(fetched() >= SIZE);
   });
 
   test("waits for the network, with the release that there is, and says so", async () => {
