@@ -273,12 +273,13 @@ export function crashDisk(
     },
     async chmod(path, mode) {
       const inode = find(path);
-      if (inode?.kind !== "file" && inode?.kind !== "directory") return refuse(path, "ENOENT");
+      if (inode?.kind !== "file" && inode?.kind !== "directory") refuse(path, "ENOENT");
       step("chmod", path);
       inode.mode = mode;
-      if (inode.kind === "directory") return;
-      inode.modes.push(mode);
-      inode.changed = count;
+      if (inode.kind === "file") {
+        inode.modes.push(mode);
+        inode.changed = count;
+      }
     },
     async makeDirectory(path, mode) {
       if (find(path) !== undefined) return;
