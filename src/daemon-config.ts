@@ -96,8 +96,15 @@ export function parseDaemonConfig(text: string): Settings {
   problems.push(...demands(settings, new Set(Object.keys(texts))));
   if (problems.length > 0)
     throw new EdgeSyncError("CONFIG_INVALID", [...new Set(problems)].join("; "));
-  return settings;
+  // Where there is no payload `main`, nobody has been asked what there is no default for.
+  return {
+    ...settings,
+    ...(values["onUpdate"] === undefined && { onUpdate: NONE }),
+    ...(values["health"] === undefined && { health: NONE }),
+  };
 }
+
+const NONE = { kind: "none" } as const;
 
 /** What only a pod has. */
 const NOT_HERE = {

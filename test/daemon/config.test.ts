@@ -86,6 +86,23 @@ describe("the configuration of a daemon", () => {
     assert.equal(settingsOf(settings, "models").repositoryCredentialsDir, undefined);
   });
 
+  test("may be without payload main, and then says nothing about its application", () => {
+    const { "payload-dir": _, channel: __, ...rest } = LEAST;
+    const { "on-update": update, health, ...repository } = rest;
+    const settings = parseDaemonConfig(
+      JSON.stringify({
+        ...repository,
+        ...MODELS,
+        "on-update.models": update,
+        "health.models": health,
+      }),
+    );
+    assert.deepEqual(payloadNames(settings), ["models"]);
+    assert.equal(settingsOf(settings, "models").health.kind, "http");
+    assert.deepEqual([settings.onUpdate.kind, settings.health.kind], ["none", "none"]);
+    refused({ ...repository, ...MODELS }, "on-update.models is needed", "health.models is needed");
+  });
+
   test("declares secrets as a pod does", () => {
     const vault = {
       "vault-address": "https://vault.example:8200",
@@ -97,6 +114,8 @@ describe("the configuration of a daemon", () => {
     };
     const settings = parseDaemonConfig(JSON.stringify(vault));
     assert.equal(settings.vaultAuth, "jwt");
+    assert.equal(settings.secretsMode, 0o440);
+    assert.equal(settings.health.kind, "none");
     assert.deepEqual(settings.secrets[0]?.format, { kind: "env" });
     refused({ "secret.db": "database/creds/detector" }, "vault-address is", "token-file is");
     refused({ ...vault, "vault-auth": "kubernetes" }, "vault-auth is kubernetes");
@@ -241,7 +260,8 @@ describe("the file of the configuration", () => {
     await using folder = await temporaryFolder();
     const path = join(folder.path, "edgesync.json");
     await refusedFile(path, "cannot be read");
-    await writeFile(path, JSON.stringify(LEAST), { mode: 0o644 });
+    // No program is named, and yet another could put its own repository there.
+    await writeFile(path, JSON.stringify({ ...LEAST, "on-update": "none" }), { mode: 0o644 });
     assert.equal((await readConfigFile(path, uid)).channel?.app, "detector");
     await chmod(path, 0o664);
     await refusedFile(path, "written by others");
