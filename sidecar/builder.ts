@@ -9,6 +9,7 @@ import type { Bank, Target } from "#core/update-state.ts";
 import type { Follower } from "./follower.ts";
 import { install } from "./install.ts";
 import type { Offer } from "./offer.ts";
+import type { Permits } from "./permits.ts";
 import type { Seed } from "./seed.ts";
 import { limitsOf } from "./space.ts";
 import type { UpdateMachine } from "./update-machine.ts";
@@ -41,6 +42,7 @@ export interface BuilderDeps {
   readonly seed: Seed | undefined;
   readonly follower: Follower;
   readonly report: Report;
+  readonly permits: Pick<Permits, "lapse">;
   readonly machine: () => UpdateMachine;
 }
 
@@ -72,6 +74,17 @@ export function openBuilder(deps: BuilderDeps): Builder {
     }
   }
 
+  /** Until it may not be fetched any further, for now. Ends with `signal`. */
+  async function lapse(over: AbortController, signal: AbortSignal): Promise<void> {
+    try {
+      await deps.permits.lapse(signal);
+      stopped = true;
+      over.abort(new Error("the release may not be fetched now"));
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
   return {
     async build(target, from, signal) {
       const trusted = follower.latest()?.trusted;
@@ -81,7 +94,7 @@ export function openBuilder(deps: BuilderDeps): Builder {
       stopped = false;
       const over = new AbortController();
       const bounded = AbortSignal.any([signal, over.signal]);
-      const watched = withdrawal(over, bounded);
+      const watched = Promise.all([withdrawal(over, bounded), lapse(over, bounded)]);
       try {
         const bank = await install(
           target,

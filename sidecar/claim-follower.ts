@@ -78,7 +78,7 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
 
   async function isPermitted(signal: AbortSignal): Promise<boolean> {
     if (state.phase !== "waiting") return false;
-    const permit = await deps.permits.ask("swap", await targetOf(state.to), signal);
+    const permit = await deps.permits.ask("swap", await targetOf(state.to), null, signal);
     // What is committed is not for one workload to refuse: it is asked again.
     deps.report.waits("swap", permit.answer === "no" ? REFUSED : permit);
     if (permit.answer === "go") podTurn.follow(true);

@@ -18,6 +18,7 @@ import type { SwapTurn } from "./claim-store.ts";
 import type { Disk } from "./durable.ts";
 import type { Hooks } from "./hooks.ts";
 import { openPermits } from "./permits.ts";
+import type { PermitDeps } from "./permits.ts";
 import { openStore } from "./store.ts";
 import type { Store } from "./store.ts";
 import type { Turn } from "./turn.ts";
@@ -44,7 +45,10 @@ export interface ClaimVolume {
   tend(): Promise<void>;
 }
 
-export interface ClaimVolumeDeps extends Pick<UpdateDeps, "clock" | "workload"> {
+export interface ClaimVolumeDeps
+  extends
+    Pick<UpdateDeps, "clock" | "workload">,
+    Pick<PermitDeps, "settings" | "log" | "now" | "usage" | "holds"> {
   readonly app: string;
   readonly channel: string;
   /** Of the volume, and of the pod's own link. */

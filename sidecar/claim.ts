@@ -13,12 +13,14 @@ import { CLAIM_TIMES, openClaimVolume } from "./claim-volume.ts";
 import type { ClaimTimes, ClaimVolume } from "./claim-volume.ts";
 import { nodeDisk } from "./durable.ts";
 import { ALONE } from "./turn.ts";
+import { noHolds } from "./hold.ts";
 import { noHooks } from "./hooks.ts";
 import { spreadReplica } from "./swap-spread.ts";
 import { openTrustTime } from "./trust-time.ts";
 import { openUpdateAgent } from "./update-agent.ts";
 import type { UpdateAgent, UpdateDeps } from "./update-agent.ts";
 import { openReport } from "./update-report.ts";
+import { openUsage } from "./usage.ts";
 
 /** The agent of a payload, on a volume of the pod's own or on one that it shares. */
 export function openPayloadAgent(deps: UpdateDeps): Promise<UpdateAgent> {
@@ -57,7 +59,12 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
   const followMs = times.leaseMs / 12;
   const policy = policyOf(settings, workload.healthFailureThreshold, (hook) => hooks.has(hook));
   const held = deps.held ?? ((): boolean => false);
-  const report = openReport({ app, channel: name, clock, time: openTrustTime(deps), log, metrics });
+  const time = openTrustTime(deps);
+  const { now } = time;
+  // What is fetched the leader counts.
+  const usage = openUsage({ root, disk, clock, metrics, now, budget: undefined });
+  const budget = undefined;
+  const report = openReport({ app, channel: name, clock, time, usage, budget, log, metrics });
   const podName = settings.podName ?? uid;
 
   let volume: ClaimVolume | undefined;
@@ -71,7 +78,8 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
   /** As a follower sees the site: what its own link names, and nothing that goes on. */
   let seen: UpdateState = INITIAL;
 
-  const volumes = { root, folder, uid, podName, disk, policy, times };
+  const permitted = { settings, log, now, usage, holds: deps.holds ?? noHolds };
+  const volumes = { ...permitted, root, folder, uid, podName, disk, policy, times };
   const common = { ...volumes, clock, workload, app, held, hooks, podTurn, report };
   const openVolume = (): Promise<ClaimVolume> =>
     openClaimVolume({ ...common, channel: name, ended: followed });

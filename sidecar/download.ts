@@ -52,6 +52,8 @@ interface DownloadDeps {
   readonly metrics: SidecarMetrics;
   /** Told of every byte of a blob that arrives. */
   readonly arrived: (bytes: number) => void;
+  /** Returns when more may come after these. */
+  readonly pass?: (kind: Kind, bytes: number, signal: AbortSignal) => Promise<void>;
 }
 
 type Kind = BlobKind | "metadata";
@@ -136,6 +138,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     for await (const received of answer.body) {
       signal.throwIfAborted();
       count(kind, received.byteLength);
+      await deps.pass?.(kind, received.byteLength, signal);
       const bytes = received.subarray(Math.min(skip, received.byteLength));
       skip -= received.byteLength - bytes.byteLength;
       if (partial.size() + bytes.byteLength > size)
@@ -184,6 +187,7 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       );
     const parcel = partsOf(missing, answer.offset);
     let room = end - answer.offset;
+    const kind = missing[0]?.kind ?? "full";
     const kept = openUnsynced();
     let inTheAir = 0;
     const settle = async (): Promise<void> => {
@@ -194,7 +198,8 @@ export function openDownloads(deps: DownloadDeps): Downloads {
     try {
       for await (const received of answer.body) {
         signal.throwIfAborted();
-        count(missing[0]?.kind ?? "full", received.byteLength);
+        count(kind, received.byteLength);
+        await deps.pass?.(kind, received.byteLength, signal);
         // A server without ranges sends the rest of the pack too; nobody waits for that.
         const bytes = received.subarray(0, room);
         room -= bytes.byteLength;

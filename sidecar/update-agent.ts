@@ -3,68 +3,17 @@
  * wrong is recorded, logged and tried again; `run` ends only when it is aborted, because a sidecar that exits takes the pod's
  * readiness with it.
  */
-import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
-import { policyOf } from "#core/policy.ts";
+import { codeOf } from "#core/errors.ts";
 import { pauseMs, retryOf } from "#core/retry.ts";
-import type { Settings } from "#core/settings.ts";
-import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import type { Step } from "#core/update.ts";
 import { INITIAL, isVersion } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
-import { openAddresses } from "./addresses.ts";
-import { openBuilder } from "./builder.ts";
-import { openDownloads } from "./download.ts";
-import { nodeDisk } from "./durable.ts";
-import type { Disk } from "./durable.ts";
-import { openFollower } from "./follower.ts";
-import { noHooks } from "./hooks.ts";
-import type { Hooks } from "./hooks.ts";
-import type { Http } from "./http.ts";
-import { withBundles } from "./offline.ts";
-import { openPause } from "./pause.ts";
-import { openPermits } from "./permits.ts";
-import { single } from "./replica.ts";
-import type { Replica } from "./replica.ts";
-import { openScrub } from "./scrub.ts";
-import type { Scrub } from "./scrub.ts";
-import { openSeed } from "./seed.ts";
-import { limitsOf } from "./space.ts";
-import { openStore } from "./store.ts";
-import type { Store } from "./store.ts";
-import { openTrustTime } from "./trust-time.ts";
-import { ALONE } from "./turn.ts";
-import type { Turn } from "./turn.ts";
-import { openUpdateMachine } from "./update-machine.ts";
 import type { Volume } from "./update-machine.ts";
-import { openReport } from "./update-report.ts";
+import { openParts } from "./update-parts.ts";
+import type { UpdateDeps } from "./update-parts.ts";
 import type { UpdateStatus } from "./update-report.ts";
-import { openStepper } from "./update-steps.ts";
-import type { Workload } from "./workload.ts";
 
-export interface UpdateDeps {
-  readonly settings: Settings;
-  readonly clock: Clock;
-  /** A number in [0,1). */
-  readonly random: () => number;
-  readonly log: Log;
-  readonly metrics: SidecarMetrics;
-  readonly http: Http;
-  readonly workload: Workload;
-  /** `<os>-<architecture>`, as releases name it. */
-  readonly platform: string;
-  /** Whether the main container's first start is still held back: nothing can be tried before something runs. */
-  readonly held?: () => boolean;
-  readonly hooks?: Hooks;
-  /** Among the payloads of the pod; without it there is one. */
-  readonly turn?: Turn;
-  readonly replica?: Replica;
-  readonly scrub?: Scrub;
-  /** For tests that make it fail, and for the leader of a shared volume. */
-  readonly disk?: Disk;
-  /** The store as the leader of a shared volume has it. */
-  readonly shared?: (store: Store) => Store;
-}
+export type { UpdateDeps } from "./update-parts.ts";
 
 export interface UpdateAgent {
   /** Follows the channel until aborted; rejects with the signal's reason and with nothing else. */
@@ -87,87 +36,16 @@ export interface UpdateAgent {
  * @throws EdgeSyncError CONFIG_INVALID when a setting is missing that a payload needs
  */
 export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
-  const { settings, clock, random, log, workload, platform, metrics } = deps;
-  const { channel, repository: address, payloadDir, trustRootFile } = settings;
-  if (
-    channel === undefined ||
-    address === undefined ||
-    payloadDir === undefined ||
-    trustRootFile === undefined
-  )
-    throw new EdgeSyncError(
-      "CONFIG_INVALID",
-      "a payload needs the settings channel, repository, payload-dir and trust-root-file",
-    );
-  const root = payloadDir;
-  const disk = deps.disk ?? nodeDisk;
-  const { hooks = noHooks, turn = ALONE, replica = single, held = () => false } = deps;
-  const policy = policyOf(settings, workload.healthFailureThreshold, (hook) => hooks.has(hook));
-  const { seedDir } = settings;
-  const folders = [settings.importDir, seedDir];
-  const repository = folders.reduce(
-    (behind, folder) => withBundles(behind, folder, { disk, log }),
-    openAddresses(settings, [address, ...(settings.repositoryMirrors ?? [])], { ...deps, disk }),
-  );
-  const seed = seedDir === undefined ? undefined : openSeed(seedDir, { disk, log });
-  const time = openTrustTime(deps);
-  const report = openReport({ ...channel, clock, time, log, metrics });
-  const pause = openPause(clock);
-  const common = { ...channel, settings, clock, random, disk, report, platform };
-  const follower = openFollower({
-    ...common,
-    followed: channel,
-    repository,
-    time,
-    root,
-    trustRoot: trustRootFile,
-  });
-  const builder = openBuilder({ ...common, seed, follower, machine: () => machine });
+  const { settings, clock, random } = deps;
+  /** Monotonic milliseconds at which the channel is to be looked at again. */
+  let lookAt = -Infinity;
+  const parts = openParts(deps, () => lookAt - clock.monotonic());
+  const { machine, follower, builder, repository, report, pause, usage, scrub } = parts;
   const state = (): UpdateState => machine.state() ?? INITIAL;
-  const permits = openPermits({ ...common, hooks, turn, replica, held, state });
-  const machine = openUpdateMachine({ ...common, open: openVolume, policy, turn, replica });
-  const scrub =
-    deps.scrub ??
-    openScrub({
-      ...common,
-      log,
-      metrics,
-      fallback: settings.fullFallback,
-      limits: limitsOf(settings),
-      seed,
-      trusted: () => follower.latest()?.trusted,
-      volume: () => machine.volume(),
-    });
-
   let failures = 0;
   /** What an error came up in. */
   let activity: "open" | "look" | Step["step"] = "open";
-  /** Monotonic milliseconds at which the channel is to be looked at again. */
-  let lookAt = -Infinity;
   let forgiving = false;
-
-  async function openVolume(): Promise<Volume> {
-    const opened = await openStore(root, disk);
-    const store = deps.shared?.(opened) ?? opened;
-    const { arrived } = report;
-    const folder = store.partial;
-    const downloads = openDownloads({ disk, folder, repository, metrics, arrived });
-    const patienceMs = (): number => lookAt - clock.monotonic();
-    const stepper = openStepper({
-      ...common,
-      store,
-      workload,
-      hooks,
-      held,
-      permits,
-      pause,
-      patienceMs,
-      judged: policy.judged,
-      now: time.now,
-      build: builder.build,
-    });
-    return { store, downloads, stepper };
-  }
 
   async function step(signal: AbortSignal): Promise<void> {
     const next = machine.pending();
@@ -224,6 +102,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     const changed = !resting && (await machine.feed(event, signal));
     if (machine.pending()?.step === "refuse") await step(signal);
     report.looked(changed);
+    // What a look takes is little; where it cannot be saved now it is with the next bytes of a release.
+    await usage.save().catch(() => undefined);
     if (refusal !== undefined) throw refusal;
   }
 

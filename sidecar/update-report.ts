@@ -1,4 +1,6 @@
 /** What the update agent tells: the status for people and tools, the metrics, and one log line for each thing that one would act on. */
+import { DAY_MS } from "#core/budget.ts";
+import type { Usage } from "#core/budget.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
@@ -14,6 +16,7 @@ import type { PlanStatus } from "./plan-status.ts";
 import type { Moment, Permit } from "./permits.ts";
 import type { ScrubStatus } from "./scrub.ts";
 import type { TimeStatus, TrustTime } from "./trust-time.ts";
+import type { UsageBook } from "./usage.ts";
 
 type PhaseName = Phase["phase"];
 const PHASES: readonly PhaseName[] = [
@@ -44,6 +47,8 @@ export interface UpdateStatus {
   readonly trial: TrialStatus | null;
   /** What the next step waits for; null when it waits for nothing. */
   readonly waiting: WaitingStatus | null;
+  /** Null where there is no limit. */
+  readonly budget: BudgetStatus | null;
   /** Not tried again before the channel is set anew. */
   readonly blocked: Blocked | null;
   /** When the channel was last read and verified. */
@@ -73,6 +78,14 @@ export interface RolloutStatus {
   readonly turn: string | null;
   /** Why the site does not install it; null when it does, or has it. */
   readonly waiting: WaitReason | null;
+}
+
+export interface BudgetStatus {
+  /** In UTC, by trusted time. */
+  readonly day: string;
+  /** Fetched on it. */
+  readonly bytes: number;
+  readonly limit: number;
 }
 
 export interface WaitingStatus {
@@ -122,11 +135,15 @@ export interface ReportDeps {
   readonly channel: string;
   readonly clock: Clock;
   readonly time: TrustTime;
+  readonly usage: Pick<UsageBook, "today">;
+  /** Bytes a day. */
+  readonly budget: number | undefined;
   readonly log: Log;
   readonly metrics: SidecarMetrics;
 }
 
-export function openReport({ app, channel, clock, time, log, metrics }: ReportDeps): Report {
+export function openReport(deps: ReportDeps): Report {
+  const { app, channel, clock, time, usage, budget, log, metrics } = deps;
   let plan: PlanStatus | undefined;
   let site: string | null = null;
   let rollout: RolloutStatus | null = null;
@@ -218,6 +235,7 @@ export function openReport({ app, channel, clock, time, log, metrics }: ReportDe
         plan: plan ?? null,
         trial: state?.phase === "trial" ? trialOf(state) : null,
         waiting,
+        budget: budget === undefined ? null : budgetOf(usage.today().usage, budget),
         blocked,
         lastLook: lastLook === undefined ? null : iso(lastLook),
         time: time.status(),
@@ -330,6 +348,10 @@ function labelsOf(target: { readonly version: string; readonly sequence: number 
   readonly sequence: number;
 } {
   return { version: target.version, sequence: target.sequence };
+}
+
+function budgetOf({ day, bytes }: Usage, limit: number): BudgetStatus {
+  return { day: new Date(day * DAY_MS).toISOString().slice(0, 10), bytes, limit };
 }
 
 function targetOf(state: UpdateState): UpdateStatus["target"] {

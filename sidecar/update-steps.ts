@@ -69,10 +69,11 @@ export function openStepper(deps: StepDeps): Stepper {
   async function awaitPermit(
     moment: Moment,
     target: Target,
+    since: number | null,
     signal: AbortSignal,
   ): Promise<StepOutcome> {
     for (;;) {
-      const permit = await permits.ask(moment, target, signal);
+      const permit = await permits.ask(moment, target, since, signal);
       report.waits(moment, permit);
       if (permit.answer === "no")
         return { event: "vetoed", hook: permit.hook, detail: permit.detail };
@@ -177,7 +178,7 @@ export function openStepper(deps: StepDeps): Stepper {
           await store.sweep(step.keep);
           return "done";
         case "await-download":
-          return await awaitPermit("download", step.target, signal);
+          return await awaitPermit("download", step.target, null, signal);
         case "build":
           return {
             event: "staged",
@@ -185,7 +186,7 @@ export function openStepper(deps: StepDeps): Stepper {
             at: deps.now(),
           };
         case "await-swap":
-          return await awaitPermit("swap", step.bank, signal);
+          return await awaitPermit("swap", step.bank, step.since, signal);
         case "restart":
           return await restart(step.withinMs, signal);
         case "watch":

@@ -2,6 +2,7 @@
  * The pod contract: every annotation under `edgesync.dev/`, once. The parser (`pod-options.ts`), the sidecar's settings, the
  * reference page (`docs/annotations.md`) and the tests are made from these tables, so a new key is one new row.
  */
+import { PERMITS } from "./annotations/permits.ts";
 import { SECRETS } from "./annotations/secrets.ts";
 import { SIDECAR } from "./annotations/sidecar.ts";
 import { UPDATES } from "./annotations/updates.ts";
@@ -18,4 +19,4 @@ export const NAMESPACE_LABEL = "edgesync.dev/injection";
 /** On a pod: `"true"` asks for injection in any namespace, `"false"` refuses it always. */
 export const POD_LABEL = "edgesync.dev/inject";
 
-export const ANNOTATIONS = { ...UPDATES, ...WORKLOAD, ...SECRETS, ...SIDECAR } as const;
+export const ANNOTATIONS = { ...UPDATES, ...PERMITS, ...WORKLOAD, ...SECRETS, ...SIDECAR } as const;

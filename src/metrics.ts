@@ -65,6 +65,11 @@ export const SIDECAR_METRICS = {
     labels: ["kind"],
     perPayload: true,
   },
+  edgesync_sidecar_day_bytes: {
+    type: "gauge",
+    help: "Bytes fetched on this day, as download-budget counts them: of UTC, by trusted time.",
+    perPayload: true,
+  },
   edgesync_sidecar_failovers_total: {
     type: "counter",
     help: "Addresses of the repository given up for the next one, by error code.",

@@ -76,6 +76,7 @@ function workload(): Workload {
       return health === "good" ? "healthy" : "unhealthy";
     },
     starts: () => 0,
+    sinceRestartMs: () => null,
     ended: () => Promise.resolve(false),
   };
 }
