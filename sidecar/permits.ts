@@ -116,7 +116,7 @@ export function openPermits(deps: PermitDeps): Permits {
     const { reason, until } = decided;
     const leftMs = until === null ? CLOCK_MS : Math.max(0, until - now());
     // A lease may be given back at any time.
-    const againMs = reason === "app_lease" ? AGAIN_MS : Math.min(CLOCK_MS, leftMs);
+    const againMs = reason === "app_lease" ? AGAIN_MS : Math.min(CLOCK_MS, Math.max(100, leftMs));
     return { answer: "wait", reason, until, againMs };
   }
 

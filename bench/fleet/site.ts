@@ -88,7 +88,6 @@ function healthy(): Workload {
     restart: () => Promise.resolve(void (starts += 1)),
     check: () => Promise.resolve("healthy"),
     starts: () => starts,
-    sinceRestartMs: () => null,
     ended: () => Promise.resolve(false),
   };
 }

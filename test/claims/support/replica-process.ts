@@ -76,7 +76,6 @@ function workload(): Workload {
       return health === "good" ? "healthy" : "unhealthy";
     },
     starts: () => 0,
-    sinceRestartMs: () => null,
     ended: () => Promise.resolve(false),
   };
 }

@@ -68,7 +68,6 @@ export function application(payload: string, reading: Reading = onDisk): Applica
       return health === "good" ? "healthy" : "unhealthy";
     },
     starts: () => starts,
-    sinceRestartMs: () => null,
     ended: () => Promise.resolve(false),
     running: () => bank,
     crash: start,
