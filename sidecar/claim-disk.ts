@@ -17,7 +17,8 @@ const UNFINISHED = /\.(?:new|building-\d+|removing-\d+)$/;
 export function fencedDisk(disk: Disk, root: string, work: string, mayAct: () => boolean): Disk {
   function at(path: string): string {
     const parts = relative(root, path).split(sep);
-    const index = parts.findIndex((part) => UNFINISHED.test(part));
+    // Deeper names are those of a release, which may be anything.
+    const index = parts.slice(0, 2).findIndex((part) => UNFINISHED.test(part));
     if (index < 0 || parts[0] === "..") return path;
     const name = encodeURIComponent(parts.slice(0, index + 1).join("/"));
     return join(work, name, ...parts.slice(index + 1));

@@ -260,6 +260,26 @@ describe("the leader's store", () => {
   });
 });
 
+describe("the leader's disk", () => {
+  test("leaves the files of a release where they are, whatever their names are", async () => {
+    await using volume = await openVolume();
+    const { id } = await bankOn(volume, "1.0.0");
+    const pod = await volume.pod("a");
+    await pod.lease.tend(true, crowd);
+    for (const name of ["notes.new", "site.building-1"]) {
+      const path = join(volume.claim, "banks", id, name);
+      await writeFile(path, "part of the release");
+      assert.equal((await pod.disk().stat(path))?.kind, "file");
+    }
+    const items = await pod.disk().list(join(volume.claim, "banks", id));
+    assert.deepEqual(items.map(({ name }) => name).toSorted(), [
+      "file",
+      "notes.new",
+      "site.building-1",
+    ]);
+  });
+});
+
 describe("a sweep", () => {
   test("spares what a pod uses, also between its registration and its link", async () => {
     await using volume = await openVolume();
