@@ -41,10 +41,11 @@ function parse(text: string): Samples {
   return samples;
 }
 
-/** The sum over all label values of a metric. */
-export function total(samples: Samples, name: string): number {
+/** The sum over all label values of a metric, or over those with one label, such as `kind="delta"`. */
+export function total(samples: Samples, name: string, label: string = ""): number {
   return [...samples]
     .filter(([key]) => key === name || key.startsWith(`${name}{`))
+    .filter(([key]) => key.includes(label))
     .reduce((sum, [, value]) => sum + value, 0);
 }
 

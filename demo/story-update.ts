@@ -48,8 +48,8 @@ export async function showUpdate(
     ),
   );
   const payload = (samples: Samples): number =>
-    total(samples, 'edgesync_sidecar_download_bytes_total{kind="delta"}') +
-    total(samples, 'edgesync_sidecar_download_bytes_total{kind="full"}');
+    total(samples, "edgesync_sidecar_download_bytes_total", 'kind="delta"') +
+    total(samples, "edgesync_sidecar_download_bytes_total", 'kind="full"');
   figures.deltaBytes = payload(after) - payload(before);
   figures.fullBytes = offer.fullBytes;
   const share = ((100 * figures.deltaBytes) / figures.fullBytes).toFixed(1);
