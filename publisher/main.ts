@@ -1,6 +1,7 @@
 /** The publisher's commands as a process: environment, terminal, signals, exit status. */
 import { readFile } from "node:fs/promises";
 import process from "node:process";
+import { CONTROL_COMMANDS } from "#core/control.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { COMMANDS } from "./commands.ts";
 import { helpOf, parseArguments } from "./command.ts";
@@ -139,7 +140,7 @@ function findCommand(args: readonly string[]): { command: Command; rest: readonl
   const known = COMMANDS.map((command) => command.name).join(", ");
   throw new EdgeSyncError(
     "USAGE",
-    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent or webhook`,
+    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent, webhook, status or update`,
   );
 }
 
@@ -152,6 +153,7 @@ function overview(): string {
     "",
     ...COMMANDS.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
     `  ${"agent".padEnd(width)}  Runs the sidecar; settings come from the environment.`,
+    ...CONTROL_COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
     `  ${"webhook".padEnd(width)}  Runs the admission webhook; settings come from the environment.`,
     "",
     "edgesync <command> --help shows what a command takes; edgesync --version shows the version.",

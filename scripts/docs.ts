@@ -13,6 +13,7 @@ import {
   SECRET_ANNOTATIONS,
 } from "#core/annotations.ts";
 import type { Row } from "#core/annotations.ts";
+import { CONTROL_COMMANDS } from "#core/control.ts";
 import { ERRORS } from "#core/errors.ts";
 import {
   DELIVERY_REASONS,
@@ -206,6 +207,13 @@ function commands(): string {
     "Every command takes `--json`, which prints the result as one JSON object, and `--help`. An error is one line on standard error; its code decides the exit status ([errors.md](errors.md)). Durations are whole numbers with units, such as `30s`, `12h` or `7d`.",
     table(["Command", "What it does"], COMMANDS.map(row)),
     ...COMMANDS.map(section),
+    "## In a pod, or beside an agent",
+    "These ask the sidecar over its control port, from inside its container, or the agent of the machine. The port is `edgesync.dev/control-port`; `--port` names another one.",
+    table(
+      ["Command", "What it does"],
+      CONTROL_COMMANDS.map(({ synopsis, summary }) => [`\`${synopsis}\``, summary]),
+    ),
+    `\`\`\`sh\n${CONTROL_COMMANDS.map(({ example }) => example).join("\n")}\n\`\`\``,
   ].join("\n\n");
 }
 
