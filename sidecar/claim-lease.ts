@@ -93,10 +93,7 @@ export function openFileLease(deps: FileLeaseDeps): FileLease {
     }
   }
 
-  /** @returns whether the epoch is ours */
-  async function take(epoch: number): Promise<boolean> {
-    token = deps.token();
-    const candidate = join(folder, `candidate-${token}`);
+  async function prepare(candidate: string): Promise<void> {
     await disk.makeDirectory(candidate, 0o755);
     await disk.makeDirectory(join(candidate, token), 0o755);
     {
@@ -105,10 +102,18 @@ export function openFileLease(deps: FileLeaseDeps): FileLease {
       await file.sync();
     }
     await disk.syncDirectory(candidate);
+  }
+
+  /** @returns whether the epoch is ours */
+  async function take(epoch: number): Promise<boolean> {
+    token = deps.token();
+    const candidate = join(folder, `candidate-${token}`);
     const path = join(folder, `${epoch}`);
     try {
+      await prepare(candidate);
       await disk.rename(candidate, path);
     } catch (error) {
+      // Another was faster: it has the epoch, and may have taken the candidate away.
       await disk.removeTree(candidate);
       if (Math.max(0, ...(await epochs())) >= epoch) return false;
       throw error;

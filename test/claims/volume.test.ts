@@ -7,7 +7,8 @@ import { INITIAL } from "#core/update-state.ts";
 import type { Bank, UpdateState } from "#core/update-state.ts";
 import { manualClock } from "../support/clock.ts";
 import type { ManualClock } from "../support/clock.ts";
-import { temporaryFolder } from "../support/temporary.ts";
+import { MEMORY, temporaryFolder } from "../support/temporary.ts";
+import { faultyDisk } from "../update/support/faulty-disk.ts";
 import { fencedDisk } from "../../sidecar/claim-disk.ts";
 import { openFileLease } from "../../sidecar/claim-lease.ts";
 import type { FileLease } from "../../sidecar/claim-lease.ts";
@@ -137,6 +138,32 @@ describe("the lead", () => {
     assert.deepEqual([holder.lease.mayAct(), other.lease.mayAct()], [false, true]);
     await holder.lease.tend(true, crowd);
     assert.equal(holder.lease.mayAct(), false, "who was gone for long finds another in its place");
+  });
+
+  test("is one pod's when several take it at once, and a failure of none", async () => {
+    for (let seed = 1; seed <= 120; seed++) {
+      await using folder = await temporaryFolder(MEMORY);
+      let state = seed;
+      // Others come between any two operations.
+      await using disk = faultyDisk(async () => {
+        state = (state * 48_271) % 2_147_483_647;
+        for (let turn = state % 23; turn > 0; turn--)
+          await new Promise((resolve) => setImmediate(resolve));
+      });
+      const leases = ["a", "b", "c"].map((uid) =>
+        openFileLease({
+          uid,
+          name: uid,
+          disk: disk.disk,
+          folder: folder.path,
+          leaseMs: LEASE_MS,
+          clock: manualClock(),
+          token: () => `token-${tokens++}`,
+        }),
+      );
+      await Promise.all(leases.map((lease) => lease.tend(true, crowd)));
+      assert.equal(leases.filter((lease) => lease.mayAct()).length, 1, `seed ${seed}`);
+    }
   });
 
   test("that is given back is taken at once", async () => {
