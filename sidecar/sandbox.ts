@@ -37,8 +37,9 @@ export function openSandbox({ volume, pod, log }: SandboxDeps): Sandbox {
       ]);
       const now = `${pod ?? ""} ${boot.trim()} ${network}\n`;
       const before = await readSmallFile(nodeDisk, path, LIMIT);
-      inherited = before !== undefined && Buffer.from(before).toString() === now;
-      if (!inherited) await replaceFile(nodeDisk, path, Buffer.from(now));
+      if (before !== undefined && Buffer.from(before).toString() === now) return;
+      await replaceFile(nodeDisk, path, Buffer.from(now));
+      inherited = false;
     } catch (err) {
       log.warn({ err, code: codeOf(err) }, "cannot tell whether the pod has just started");
     }

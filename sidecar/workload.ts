@@ -52,6 +52,8 @@ export interface ContainerView {
   readonly phase: Lever["phase"];
   readonly starts: number;
   readonly restarting: boolean;
+  /** Why a restart takes longer than it should. */
+  readonly waiting: Extract<DeliveryReason, "kubelet_backoff"> | null;
   /** Pulls of the lever since the sidecar came up, the last ten at most. */
   readonly pulls: number;
   /** Milliseconds since the last pull began. */
@@ -340,15 +342,18 @@ export function openWorkload(deps: WorkloadDeps): ObservedWorkload {
       return unit && apply(unit, { kind: probe, at: clock.monotonic() });
     },
     containers: () =>
-      units.map(({ probes: { container }, lever: { phase, starts, request, pulls } }) => {
+      units.map((unit) => {
+        const { phase, starts, request, pulls } = unit.lever;
+        const now = clock.monotonic();
         const last = pulls.at(-1);
         return {
-          container,
+          container: unit.probes.container,
           phase,
           starts,
           restarting: request !== undefined,
+          waiting: heldBackNow(unit, now) > 0 ? "kubelet_backoff" : null,
           pulls: pulls.length,
-          lastPullAgoMs: last === undefined ? undefined : Math.round(clock.monotonic() - last),
+          lastPullAgoMs: last === undefined ? undefined : Math.round(now - last),
         };
       }),
     deliveries: () => Array.from(delivering, viewOf),

@@ -3,6 +3,7 @@ import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Settings } from "#core/settings.ts";
+import { openHolds } from "../../sidecar/hold.ts";
 import { closedPort } from "../support/server.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import type { Site, SiteOptions } from "../update/support/site.ts";
@@ -183,6 +184,33 @@ describe("an application with hooks", () => {
         ["pre-swap", "go"],
       ],
     );
+  });
+
+  test("that holds or puts off a release for ever is overruled after hold-limit, and before it is not", async () => {
+    const clock = fastClock(2_000);
+    const log = { debug() {}, info() {}, warn() {}, error() {} };
+    const volume = undefined;
+    const book = openHolds({ clock, log, volume, folder: undefined, pod: undefined });
+    await using setup = await settled(({ target }) => ({ hookPreSwap: target }), {
+      clock,
+      holds: book.list,
+      settings: {
+        pollInterval: 60_000,
+        trialDuration: 5_000,
+        trialTimeout: 600_000,
+        holdLimit: 3_600_000,
+      },
+    });
+    const { asked, site } = setup;
+    asked.answer = ({ hook }) => ({ status: hook === "pre-swap" ? 503 : 204 });
+    await book.put("stuck", { forMs: 86_400_000, reason: undefined });
+    const version = await publish();
+    await site.until("the hold", ({ waiting }) => waiting?.reason === "app_lease");
+    const begun = clock.monotonic();
+    await site.until("the release", committed(version));
+    assert.ok(clock.monotonic() - begun >= 3_500_000);
+    const said = site.log.filter(({ fields }) => fields.owner === "stuck");
+    assert.equal(said.length, 1);
   });
 
   test("that never answers after a swap loses the release when the trial is over", async () => {

@@ -16,6 +16,7 @@ interface Status {
     readonly waiting: { readonly reason: string } | null;
     readonly blocked: { readonly reason: string } | null;
   };
+  readonly delivering?: readonly { readonly waiting: string; readonly detail: string | null }[];
   readonly holds?: readonly { readonly owner: string }[];
   readonly hooks?: readonly { readonly hook: string; readonly answer: string }[];
 }
@@ -117,12 +118,24 @@ describe("the agent as a process", () => {
     await first.end("SIGKILL");
     asked.calls.length = 0;
     asked.answer = ({ hook }) => ({ status: hook === "post-swap" ? 422 : 204 });
-    const second = machine.start();
+    await using second = machine.start();
     await told("post-commit");
     assert.deepEqual(asked.of("post-commit")[0]?.version, "1.0.0");
-    asked.answer = ({ hook }) =>
-      hook === "post-rollback" ? hanging() : { status: hook === "post-swap" ? 422 : 204 };
+    // The release before is swapped in again, and the application does not load it: that waits without an end, and is seen.
+    let refused = false;
+    asked.answer = ({ hook }) => {
+      refused ||= hook === "post-swap";
+      if (hook === "post-swap") return { status: 422 };
+      return { status: hook === "reload" && refused ? 500 : 204, text: "no memory" };
+    };
     await world.publish("1.1.0", { mark: "two" });
+    const stuck = await machine.until(
+      "a rollback that waits",
+      ({ update, delivering }) =>
+        update?.phase === "rolling-back" && delivering?.[0]?.detail === "no memory",
+    );
+    assert.equal(stuck.delivering?.[0]?.waiting, "not_taken");
+    asked.answer = ({ hook }) => (hook === "post-rollback" ? hanging() : { status: 204 });
     await told("post-rollback");
     await second.end("SIGKILL");
     asked.calls.length = 0;

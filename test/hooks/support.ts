@@ -24,7 +24,7 @@ export interface Asked extends AsyncDisposable {
   readonly calls: Call[];
   /** Where its hooks are. */
   readonly target: HookTarget;
-  of(hook: HookName): readonly Call[];
+  of(hook: HookName | "reload"): readonly Call[];
   /** How it answers from now on; 204 to begin with. */
   answer: Answer;
 }

@@ -225,6 +225,7 @@ describe("what the application has not got yet", () => {
       { ...shown, forMs: 45_001, waiting: "kubelet_backoff" },
     ]);
     assert.equal(workload.backOffMs(), 40_001);
+    assert.equal(workload.containers()[0]?.waiting, "kubelet_backoff");
     await clock.advance(3_600_000);
     assert.equal(workload.backOffMs(), 600_000, "and no more than the kubelet remembers");
     workload.answer("main", "startup");

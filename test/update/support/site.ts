@@ -10,6 +10,7 @@ import { createMetrics } from "#core/telemetry.ts";
 import type { LogFields } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
+import type { Holds } from "../../../sidecar/hold.ts";
 import { openHooks } from "../../../sidecar/hooks.ts";
 import { openHttp } from "../../../sidecar/http.ts";
 import type { Http } from "../../../sidecar/http.ts";
@@ -101,6 +102,7 @@ export interface SiteOptions {
   readonly clock?: Clock;
   readonly application?: Application;
   readonly held?: () => boolean;
+  readonly holds?: Holds;
   readonly ca?: string;
   /** Milliseconds of the machine's own time without a byte. */
   readonly idleMs?: number;
@@ -160,6 +162,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     platform: PLATFORM,
     ...(options.disk === undefined ? {} : { disk: options.disk }),
     ...(options.held === undefined ? {} : { held: options.held }),
+    ...(options.holds === undefined ? {} : { holds: options.holds }),
   });
   await options.recovered?.();
   const stop = new AbortController();
