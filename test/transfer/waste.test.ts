@@ -3,13 +3,14 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import type { Fetch, Part } from "#core/plan.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
@@ -188,5 +189,52 @@ describe("a large download", () => {
       assert.ok(waste <= 3 * 128 * KIB, `seed ${seed}: ${waste} bytes taken in vain`);
     }
     t.diagnostic(`${worst} bytes at most`);
+  });
+});
+
+describe("parts of a pack", () => {
+  test("that a power cut interrupts cost at most 64 KiB, and no part that was there before", async () => {
+    const sizes = Array.from({ length: 40 }, (_, index) => 3_000 + ((index * 7_919) % 25_000));
+    const contents = sizes.map((size, index) => noise(100 + index, size));
+    const pack = Buffer.concat(contents);
+    let offset = 0;
+    const parts = contents.map((content): Part => {
+      const sha256 = createHash("sha256").update(content).digest("hex");
+      const part = { sha256, size: content.length, offset, kind: "full" as const };
+      offset += content.length;
+      return part;
+    });
+    for (let seed = 1; seed <= 12; seed++) {
+      await using bench = await openBench(pack);
+      const wanted: Fetch = { fetch: "range", pack: bench.blob, parts };
+      const numbers = noise(seed, 4_000);
+      let at = 0;
+      const random = (): number => (numbers[at++ % numbers.length] ?? 0) / 256;
+      const hang = new Promise(() => undefined);
+      let left = 5 + Math.floor(random() * 30);
+      let dead = (): void => undefined;
+      const died = new Promise<void>((resolve) => {
+        dead = resolve;
+      });
+      const losing = losingDisk(async () => {
+        left -= 1;
+        if (left > 0) return;
+        dead();
+        await hang;
+      });
+      await Promise.race([died, bench.open(losing.disk).fetch(wanted, never)]);
+      const written = readdirSync(bench.partials).length - 1;
+      await losing.cut(random);
+      const downloads = bench.open();
+      await downloads.fetch(wanted, never);
+      const begun = parts.slice(0, written).reduce((sum, { size }) => sum + size, 0);
+      const again = Number(/=(\d+)-/.exec(bench.proxy.requests.at(-1)?.range ?? "")?.[1]);
+      assert.ok(begun - again <= 64 * KIB, `seed ${seed}: ${begun - again} bytes lost`);
+      for (const [index, part] of parts.entries()) {
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of downloads.read(part)) chunks.push(chunk);
+        assert.deepEqual(Buffer.concat(chunks), contents[index]);
+      }
+    }
   });
 });
