@@ -1,7 +1,7 @@
 /**
  * Makes damaged files of a bank anew: beside the tree first, whole, verified and durable, and then under their names by one rename. Whoever
  * has the damaged file open keeps it; who opens the name gets the old file or the new one. Nothing is written down about it: done twice
- * is done once. What a kill leaves half made is removed by the next pass, and what it had fetched by the next pass or the next update.
+ * is done once. What a kill leaves in `partial/` is removed when the same file is mended, and at the latest by the next update.
  */
 import { dirname, join } from "node:path";
 import { knownCodecs } from "#core/delta/codec.ts";
@@ -43,7 +43,7 @@ export interface RepairDeps {
 
 export const DIRECTORY_MODE = 0o755;
 /** Ends the names of what is made in `partial/` for a bank. By `.new` a shared volume knows what is not finished, and another leader's. */
-export const SCRAP = ".scrub.new";
+const SCRAP = ".scrub.new";
 
 interface Damaged {
   /** Of the bank. */
@@ -101,6 +101,7 @@ async function repair(
       await downloads.fetch(fetch, signal);
     }
     for (const number of broken) {
+      signal.throwIfAborted();
       const source = sourceOf(number, plan, bank, here);
       if (source === undefined) continue;
       const trouble = await remake(number, source, bank, here, volume, signal);
@@ -152,8 +153,12 @@ async function remake(
   const trouble = await makeFile(source, place, stock, signal);
   if (trouble !== undefined) return trouble;
   const path = join(folder, entry.path);
-  if ((await disk.stat(path))?.kind === "directory") await disk.removeTree(path);
-  await disk.rename(scrap, path);
+  const before = await disk.stat(path);
+  if (before?.kind === "directory") await disk.removeTree(path);
+  // Renamed already by an attempt that failed after that: between two names of one file rename does nothing (rename(2)).
+  if (before !== undefined && before.identity === (await disk.stat(scrap))?.identity)
+    await disk.remove(scrap);
+  else await disk.rename(scrap, path);
   await disk.syncDirectory(dirname(path));
   return undefined;
 }

@@ -17,7 +17,7 @@ import { parentOf } from "#core/tree-path.ts";
 import type { Bank } from "#core/update-state.ts";
 import type { Disk } from "./durable.ts";
 import { EXECUTABLE_MODE, FILE_MODE } from "./make-file.ts";
-import { DIRECTORY_MODE, SCRAP, bringBankManifest, repairFiles, replaceLink } from "./repair.ts";
+import { DIRECTORY_MODE, bringBankManifest, repairFiles, replaceLink } from "./repair.ts";
 import type { RepairDeps, Volume } from "./repair.ts";
 
 export interface Scrub {
@@ -111,8 +111,6 @@ export function openScrub(deps: ScrubDeps): Scrub {
 
   async function begin(bank: Bank, volume: Volume, signal: AbortSignal): Promise<Pass> {
     const { store } = volume;
-    for (const { name } of await disk.list(store.partial))
-      if (name.endsWith(SCRAP)) await disk.remove(join(store.partial, name));
     let release = await store.manifest(bank.id, signal);
     if (release?.tree !== bank.tree) {
       found("manifest", store.manifestPath(bank.id));

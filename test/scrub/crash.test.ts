@@ -27,6 +27,10 @@ import type { World } from "../update/support/world.ts";
 import { bankOf, files, flip, installed, scraps } from "./support.ts";
 
 const never = new AbortController().signal;
+const PAUSE_MS = 999_999;
+/** After the first failure, without chance. */
+const RETRY_MS = 54_000;
+
 const silent: Log = {
   debug: () => undefined,
   info: () => undefined,
@@ -74,15 +78,17 @@ async function scrub(payload: string, disk: Disk): Promise<boolean> {
     const downloads = openDownloads({ disk, folder, repository, metrics, arrived });
     const volume = { store, downloads };
     const over = new AbortController();
+    let retries = 0;
     const opened = openScrub({
       settings: { scrubInterval: 1_000_000, scrubRate: 1e10 },
-      // The second sleep is that of the pass after this one, or of the next attempt.
+      // A repair that has failed is tried again at once, and that is all.
       clock: {
         ...realClock,
-        sleep: (ms, signal) =>
-          ms < 10 || ms === 999_999
-            ? realClock.sleep(Math.min(ms, 5_000), signal)
-            : Promise.resolve(over.abort()),
+        async sleep(ms, signal) {
+          if (ms < 10 || (ms === RETRY_MS && retries++ === 0)) return;
+          if (ms !== PAUSE_MS) over.abort();
+          await realClock.sleep(5_000, signal);
+        },
       },
       random: () => 0,
       log: silent,
@@ -96,7 +102,7 @@ async function scrub(payload: string, disk: Disk): Promise<boolean> {
       trusted: () => undefined,
       volume: () => volume,
     });
-    await opened.work(bankIn(payload), 999_999, over.signal).catch(() => undefined);
+    await opened.work(bankIn(payload), PAUSE_MS, over.signal).catch(() => undefined);
     return typeof opened.status()?.lastPass === "string";
   } finally {
     http.close();

@@ -285,7 +285,7 @@ describe("a server that", { concurrency: 3 }, () => {
       assert.ok(requests < 100, `${requests} requests in ten minutes`);
       // What rests is left alone for one minute, then two, then four.
       if (code !== "ORIGIN_UNAVAILABLE" && fault.fault !== "redirect-loop")
-        assert.ok(line.asked().length <= 7, `${line.asked().length} attempts`);
+        assert.ok(line.asked().length <= 5, `${line.asked().length} attempts`);
       assert.ok(line.sent() <= attempts * (SIZE + 1_000), `${line.sent()} bytes sent`);
     });
 });
