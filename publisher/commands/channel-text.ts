@@ -28,6 +28,8 @@ export function describe(
     );
   }
   if (minimum !== undefined) lines.push(`  minimum: ${minimum}, which older sites install first`);
+  if (document.urgency === "urgent")
+    lines.push("  urgent: sites wait for no window, no budget and no spacing");
   if (document.downgrade === true) lines.push("  sites that have a newer release go back");
   for (const { platform, version } of before?.releases ?? [])
     if (

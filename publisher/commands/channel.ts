@@ -42,6 +42,10 @@ const PLATFORM = {
 const MINIMUM = {
   minimum: "version that sites with an older one install first; none for no such version",
 };
+const URGENT = {
+  urgent:
+    "sites shall not wait for their windows, budgets and spacing; holds, rates and the application still count. The next change takes it back",
+};
 const SCHEDULE = {
   start:
     "when it begins: now, a time such as 2026-03-01T06:00:00Z, or a while such as +2h; now when not given",
@@ -125,7 +129,10 @@ async function change(
   await using repository = await openLocked(args, shell, signal);
   const before = await lookAt(repository, channel);
   const decided = await decide(before, repository);
-  const document = await changeChannel(repository, keyring, channel, decided, shell.now());
+  const urgent = args.flag("urgent");
+  const wanted = (before: Look): ChannelDocument =>
+    urgent ? { ...decided(before), urgency: "urgent" } : decided(before);
+  const document = await changeChannel(repository, keyring, channel, wanted, shell.now());
   return {
     lines: describe(document, shell.now(), before.document),
     json: jsonOf(document, shell.now()),
@@ -138,9 +145,13 @@ const set: Command = {
   notes:
     "A platform that lacks the version stays where it is. An older version is refused: going back is said with channel downgrade. A roll-out that is under way ends.",
   example: "edgesync channel set web/stable 1.4.0 --repository ./repository --keys ./keys",
-  examples: ["edgesync channel set web/stable 1.4.0 --platform linux-arm64 --minimum 1.2.0"],
+  examples: [
+    "edgesync channel set web/stable 1.4.0 --platform linux-arm64 --minimum 1.2.0",
+    "edgesync channel set web/stable 1.4.1 --urgent",
+  ],
   positionals: ["<app>/<channel>", "<version>"],
   options: { ...WRITES, ...MINIMUM },
+  flags: URGENT,
   lists: PLATFORM,
   async run(args, shell, signal) {
     const [name, input = ""] = args.positionals;
@@ -165,6 +176,7 @@ const promote: Command = {
   examples: ["edgesync channel promote web/edge web/stable --duration 7d"],
   positionals: ["<app>/<from>", "<app>/<to>"],
   options: { ...WRITES, ...MINIMUM, ...SCHEDULE },
+  flags: URGENT,
   async run(args, shell, signal) {
     const [from, to] = args.positionals;
     const [source, channel] = [reference(from), reference(to)];
@@ -202,6 +214,7 @@ const rollout: Command = {
   ],
   positionals: ["<app>/<channel>", "[<version>]"],
   options: { ...WRITES, ...MINIMUM, ...SCHEDULE },
+  flags: URGENT,
   lists: PLATFORM,
   async run(args, shell, signal) {
     const [name, input] = args.positionals;
@@ -276,6 +289,7 @@ const downgradeCommand: Command = {
   example: "edgesync channel downgrade web/stable 1.3.0",
   positionals: ["<app>/<channel>", "<version>"],
   options: WRITES,
+  flags: URGENT,
   lists: PLATFORM,
   async run(args, shell, signal) {
     const [name, input = ""] = args.positionals;

@@ -31,7 +31,8 @@ function of(field: keyof Rollout, ...values: readonly unknown[]): readonly objec
 
 describe("a channel document", () => {
   test("is what was serialized, with and without a roll-out", () => {
-    const full = { ...plain, rollout, minimum: "1.2.0", downgrade: true } as const;
+    const more = { minimum: "1.2.0", downgrade: true, urgency: "urgent" } as const;
+    const full = { ...plain, rollout, ...more };
     assert.deepEqual(parse(plain), plain);
     assert.deepEqual(parse(full), full);
   });

@@ -8,6 +8,9 @@ import { INITIAL, banksOf, served } from "#core/update-state.ts";
 import type { Target, UpdateState } from "#core/update-state.ts";
 import {
   CHANNEL,
+  attentive,
+  urgent,
+  vetoed,
   all,
   bank,
   begun,
@@ -306,6 +309,142 @@ describe("a release that is withheld", () => {
   });
 });
 
+describe("a download that waits", () => {
+  const [waiting, begin] = after(installed, seen(2));
+
+  test("asks first whether it may go on", () => {
+    assert.deepEqual(begin.slice(-2), [
+      { step: "await-download", target: target(2), first: false },
+      { step: "build", target: target(2), from: bank(1) },
+    ]);
+    assert.deepEqual(after(waiting, { event: "tick", passedMs: 1 })[1], begin);
+    assert.deepEqual(after(waiting, seen(2)), [waiting, []]);
+  });
+
+  test("gives way to what is newer", () => {
+    const [state, steps] = after(waiting, seen(3));
+    assert.deepEqual(state.phase === "downloading" && state.target, target(3));
+    assert.deepEqual(steps.at(-1), { step: "build", target: target(3), from: bank(1) });
+    assert.equal(after(state, staged(2))[0], state);
+  });
+
+  test("and what it waits for learn from the channel that it is urgent, or is not any more", () => {
+    const [state] = after(waiting, urgent(2));
+    assert.equal(state.channels[CHANNEL]?.urgent, true);
+    assert.deepEqual(parseJournal(Buffer.from(formatJournal(state))), state);
+    const [ready] = after(state, staged(2));
+    assert.equal(ready.channels[CHANNEL]?.urgent, true);
+    assert.equal(after(ready, seen(2))[0].channels[CHANNEL]?.urgent, undefined);
+  });
+});
+
+describe("a release that the application refuses", () => {
+  const reasonOf = (state: UpdateState): unknown => {
+    const { blocked } = state.channels[CHANNEL] ?? {};
+    return blocked && [blocked.sequence, blocked.reason, blocked.detail];
+  };
+  const refused = [2, "hook_refused", "not now"];
+
+  test("before it is fetched is not fetched, and the site stays on what it has", () => {
+    const [state] = after(installed, seen(2), vetoed("pre-download"));
+    assert.deepEqual(
+      [state.phase, served(state), reasonOf(state)],
+      ["committed", bank(1), refused],
+    );
+    assert.equal(state.channels[CHANNEL]?.blocked?.tree, null);
+    assert.equal(after(state, seen(2))[0].phase, "committed");
+    assert.equal(after(state, seen(3))[0].phase, "downloading");
+  });
+
+  test("before it is swapped is thrown away", () => {
+    const [state, steps] = after(installed, seen(2), staged(2), vetoed("pre-swap"));
+    assert.deepEqual(
+      [state.phase, served(state), reasonOf(state)],
+      ["committed", bank(1), refused],
+    );
+    assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(1).id] });
+  });
+
+  test("when it runs with it is rolled back", () => {
+    const [state, steps] = after(watching, vetoed("post-swap"));
+    assert.deepEqual([state.phase, reasonOf(state)], ["rolling-back", refused]);
+    assert.deepEqual(steps.at(-1), { step: "restart", withinMs: null });
+  });
+
+  test("as the first of all leaves the site without one until there is another", () => {
+    const [state] = after(INITIAL, seen(1), vetoed("pre-download"));
+    assert.equal(state.phase, "idle");
+    assert.equal(after(state, seen(1))[0].phase, "idle");
+    assert.equal(after(state, seen(2))[0].phase, "downloading");
+  });
+
+  test("at another time than it is at is not refused", () => {
+    const [ready] = after(installed, seen(2), staged(2));
+    for (const state of [installed, ready, watching])
+      assert.equal(after(state, vetoed("pre-download"))[0], state);
+    for (const state of [installed, ready])
+      assert.equal(after(state, vetoed("post-swap"))[0], state);
+  });
+
+  test("is not held against a newer one that the channel names meanwhile", () => {
+    const [state] = after(installed, seen(2), staged(2), withheld(2), seen(3), vetoed("pre-swap"));
+    assert.equal(state.phase, "downloading");
+  });
+});
+
+describe("a person who wants what is blocked tried again", () => {
+  const [blocked] = after(trial, { event: "tick", passedMs: 600_000 }, restarted);
+
+  test("is obeyed at the next look, and nothing else changes", () => {
+    const [state, steps] = after(blocked, { event: "retry" });
+    assert.deepEqual([state.phase, served(state), steps], ["committed", bank(1), []]);
+    assert.equal(state.channels[CHANNEL]?.sequence, 2);
+    assert.equal(after(state, seen(2))[0].phase, "downloading");
+    assert.equal(after(state, seen(1))[1][0]?.step, "refuse");
+  });
+
+  test("changes nothing where nothing is blocked", () => {
+    for (const state of [INITIAL, installed, watching])
+      assert.deepEqual(after(state, { event: "retry" }), [state, []]);
+  });
+});
+
+describe("an application that wants to be told", () => {
+  const told = (state: UpdateState, event: Event): readonly [UpdateState, readonly Step[]] =>
+    next(state, event, attentive);
+
+  test("is told of the first release, of a commit and of a rollback, and by whom it follows", () => {
+    const [first] = told(after(INITIAL, seen(1))[0], staged(1));
+    assert.deepEqual(first.phase === "committed" && first.notice, {
+      hook: "post-commit",
+      from: null,
+    });
+    const [healthy] = told(watching, health("healthy"));
+    const [state, steps] = told(healthy, health("healthy", 60_000));
+    const notice = { hook: "post-commit", from: "1.1.0" };
+    assert.deepEqual(steps.at(-1), { step: "notify", bank: bank(2), notice });
+    const [rolling] = told(watching, vetoed("post-swap"));
+    const [back] = told(rolling, restarted);
+    assert.deepEqual(back.phase === "committed" && back.notice, {
+      hook: "post-rollback",
+      from: "1.2.0",
+    });
+    assert.deepEqual(told(state, started(2))[1].at(-1), steps.at(-1));
+    assert.deepEqual(told(state, { event: "notified" })[0], {
+      phase: "committed",
+      bank: bank(2),
+      previous: null,
+      channels: state.channels,
+    });
+  });
+
+  test("is not waited for when there is something newer", () => {
+    const [healthy] = told(watching, health("healthy"));
+    const [state] = told(healthy, health("healthy", 60_000));
+    assert.equal(told(state, seen(3))[0].phase, "downloading");
+  });
+});
+
 describe("recovery", () => {
   test("drops a download, which goes on when the channel is seen", () => {
     const [downloading] = after(installed, seen(2));
@@ -362,7 +501,7 @@ describe("in any history", () => {
       fc.property(history, (events) =>
         follow(events, (_before, _event, state) => {
           const now = served(state);
-          const [first, ...rest] = stepsOf(state, policy);
+          const [first, ...rest] = stepsOf(state, attentive);
           const trial = state.phase === "trial" && { trial: true };
           if (now !== null) assert.deepEqual(first, { step: "activate", bank: now, ...trial });
           for (const step of rest)
@@ -405,12 +544,16 @@ describe("in any history", () => {
     );
   });
 
-  test("what was rolled back is not fetched again under its number", () => {
+  test("what was rolled back or refused is not fetched again under its number, unless a person says so", () => {
     fc.assert(
       fc.property(history, (events) => {
         const rolledBack = new Set<number>();
-        follow(events, (_before, _event, state, steps) => {
+        follow(events, (before, event, state, steps) => {
+          if (event.event === "retry") rolledBack.clear();
           if (state.phase === "rolling-back") rolledBack.add(state.failed.sequence);
+          const blocked = state.channels[CHANNEL]?.blocked;
+          if (blocked && blocked !== before.channels[CHANNEL]?.blocked)
+            rolledBack.add(blocked.sequence);
           for (const step of steps)
             if (step.step === "build") assert.ok(!rolledBack.has(step.target.sequence));
         });
@@ -441,13 +584,47 @@ describe("in any history", () => {
     );
   });
 
+  test("of every trial's end the application is told, until it has heard or the next release is begun", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (before, event, state, steps) => {
+          if (state.phase !== "committed") return;
+          const ended = before.phase === "trial" || before.phase === "rolling-back";
+          if (ended && event.event !== "started") {
+            const hook = before.phase === "trial" ? "post-commit" : "post-rollback";
+            const from = before.phase === "trial" ? before.fallback : before.failed;
+            assert.deepEqual(state.notice, { hook, from: from.version });
+            assert.equal(steps.at(-1)?.step, "notify");
+          }
+          const was = before.phase === "committed" ? before.notice : undefined;
+          if (was === undefined || event.event === "notified") return;
+          // What is left of its bank is not told of: a site that lost it has other worries.
+          if (event.event !== "started") assert.deepEqual(state.notice, was);
+        }),
+      ),
+      RUNS,
+    );
+  });
+
+  test("bytes are fetched only after it was asked whether they may be", () => {
+    fc.assert(
+      fc.property(history, (events) =>
+        follow(events, (_before, _event, _state, steps) => {
+          const build = steps.findIndex(({ step }) => step === "build");
+          if (build !== -1) assert.equal(steps[build - 1]?.step, "await-download");
+        }),
+      ),
+      RUNS,
+    );
+  });
+
   test("recovery from recovery is the same recovery", () => {
     fc.assert(
       fc.property(history, (events) =>
         follow(events, (_before, _event, state) => {
           const restart = started(...all);
-          const [once, steps] = next(state, restart, policy);
-          const [twice, again] = next(once, restart, policy);
+          const [once, steps] = next(state, restart, attentive);
+          const [twice, again] = next(once, restart, attentive);
           if (twice.phase === "rolling-back" && once.phase === "trial") return;
           assert.deepEqual(served(twice), served(once));
           assert.deepEqual(again, steps);
@@ -480,6 +657,7 @@ describe("in any history", () => {
     ]);
     assert.deepEqual([...reasons].toSorted(), [
       "health_failed",
+      "hook_refused",
       "interrupted",
       "none",
       "too_many_starts",

@@ -1,5 +1,6 @@
 /** Histories of the update machine: events, and what comes of them. */
 import * as fc from "fast-check";
+import type { Veto } from "#core/hook.ts";
 import type { Policy } from "#core/policy.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
@@ -19,6 +20,9 @@ export const policy: Policy = {
   notices: [],
 };
 
+/** Of an application that wants to be told. */
+export const attentive: Policy = { ...policy, notices: ["post-commit", "post-rollback"] };
+
 export function target(sequence: number): Target {
   return { channel: CHANNEL, sequence, version: `1.${sequence}.0` };
 }
@@ -34,6 +38,12 @@ export const begun = (sequence: number, salt: string): Event => ({
   target: target(sequence),
   begun: salt,
 });
+export const urgent = (sequence: number): Event => ({
+  event: "seen",
+  target: target(sequence),
+  urgent: true,
+});
+export const vetoed = (hook: Veto): Event => ({ event: "vetoed", hook, detail: "not now" });
 export const withheld = (sequence: number): Event => ({
   event: "withheld",
   target: target(sequence),
@@ -62,8 +72,11 @@ export const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   fc.constant(started(...all)),
   sequence.map(seen),
   sequence.map((number) => begun(number, String(number))),
+  sequence.map(urgent),
   sequence.map(withheld),
   sequence.map(staged),
+  fc.constantFrom(vetoed("pre-download"), vetoed("pre-swap"), vetoed("post-swap")),
+  fc.constantFrom<Event>({ event: "notified" }, { event: "retry" }),
   fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
   fc.constant(permitted),
   passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
@@ -92,7 +105,8 @@ export const history = fc
 export function obey(steps: readonly Step[], turn: number): Event {
   const last = steps.at(-1);
   if (last?.step === "build") return staged(last.target.sequence);
-  if (last?.step === "await-swap") return permitted;
+  if (last?.step === "await-swap") return turn % 11 === 0 ? vetoed("pre-swap") : permitted;
+  if (last?.step === "notify") return { event: "notified" };
   if (last?.step === "restart") return restarted;
   if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
   const number = 1 + Math.floor(turn / 6);
@@ -109,7 +123,7 @@ export function follow(
   for (const [turn, given] of events.entries()) {
     const event = given === "obey" ? obey(steps, turn) : given;
     const before = state;
-    [state, steps] = next(before, event, policy);
+    [state, steps] = next(before, event, attentive);
     look(before, event, state, steps);
   }
 }
