@@ -26,7 +26,7 @@ export interface TrustTime {
   timing(): Timing;
   /** Tells what a look has shown. @param set what it led to; undefined when it failed */
   looked(set: TrustedSet | undefined): void;
-  /** Milliseconds since the epoch, as far as they can be trusted now. */
+  /** Whole milliseconds since the epoch, as far as they can be trusted now. */
   readonly now: () => number;
   status(): TimeStatus;
 }
@@ -72,7 +72,7 @@ export function openTrustTime({ settings, clock, log, metrics }: TimeDeps): Trus
           "the clock is suspected",
         );
     },
-    now: () => judgeTime(clock.now(), memory.anchor, clock.monotonic(), skew).now,
+    now: () => Math.floor(judgeTime(clock.now(), memory.anchor, clock.monotonic(), skew).now),
     status() {
       const { judged, expiries } = memory;
       const expired = (role: string, expires: number): boolean =>

@@ -19,7 +19,7 @@ export type Event =
     }
   /** The channel, verified, names this, but not for the site yet: its turn has not come, or the roll-out is paused. */
   | { readonly event: "withheld"; readonly target: Target }
-  /** The target's bank is complete and verified on disk, or was already; `at` is when, in milliseconds since the epoch. */
+  /** The target's bank is complete and verified on disk, or was already; `at` is when, in whole milliseconds since the epoch. */
   | { readonly event: "staged"; readonly bank: Bank; readonly at: number }
   /** The last step could not be done; it is tried again by a `tick`. */
   | { readonly event: "failed"; readonly code: ErrorCode }

@@ -71,7 +71,7 @@ export interface Staged {
   readonly phase: "staged";
   readonly bank: Bank;
   readonly from: Bank;
-  /** Milliseconds since the epoch at which it was; what leases of the application are bounded from. */
+  /** Whole milliseconds since the epoch at which it was; what leases of the application are bounded from. */
   readonly since?: number | undefined;
   /** The channel has been paused: the bank is kept, and not swapped before the channel goes on. */
   readonly withheld?: true | undefined;

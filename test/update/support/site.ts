@@ -12,6 +12,7 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
 import type { Holds } from "../../../sidecar/hold.ts";
 import { openHooks } from "../../../sidecar/hooks.ts";
+import type { Holds } from "../../../sidecar/hold.ts";
 import { openHttp } from "../../../sidecar/http.ts";
 import type { Http } from "../../../sidecar/http.ts";
 import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
@@ -104,6 +105,7 @@ export interface SiteOptions {
   readonly held?: () => boolean;
   readonly holds?: Holds;
   readonly ca?: string;
+  readonly holds?: Holds;
   /** Milliseconds of the machine's own time without a byte. */
   readonly idleMs?: number;
   readonly random?: () => number;
@@ -159,6 +161,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     http,
     workload,
     hooks: openHooks(common),
+    ...(options.holds === undefined ? {} : { holds: options.holds }),
     platform: PLATFORM,
     ...(options.disk === undefined ? {} : { disk: options.disk }),
     ...(options.held === undefined ? {} : { held: options.held }),
