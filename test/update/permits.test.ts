@@ -20,9 +20,9 @@ const KIB = 1024;
 /** A clock that goes as real ones do, and may be put on besides. Waits of hours take milliseconds. */
 interface SiteClock extends Clock {
   /** So much time has passed. */
-  pass(ms: number): void;
+  readonly pass: (ms: number) => void;
   /** Somebody sets the clock, and no time has passed. */
-  set(byMs: number): void;
+  readonly set: (byMs: number) => void;
 }
 
 /** Begins at noon of a day that is near enough for metadata that is signed today. */
@@ -392,9 +392,8 @@ describe("a person", () => {
   test("has what was rolled back tried again, and looks without waiting for the next look", async () => {
     await using world = await openWorld();
     await world.publish("1.0.0", files("one", 1_000));
-    const mended = { ...siteClock(), sleep: realClock.sleep };
-    const settings = { pollInterval: 3_600_000 };
-    await using site = await openSite(siteOf(world, { clock: mended, settings }));
+    const settings = { pollInterval: HOUR };
+    await using site = await openSite(siteOf(world, { settings }));
     await site.until("the first release", committed("1.0.0"));
     await world.publish("1.1.0", { ...files("two", 1_000), health: "bad\n" });
     site.agent.look();

@@ -12,7 +12,6 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
 import type { Holds } from "../../../sidecar/hold.ts";
 import { openHooks } from "../../../sidecar/hooks.ts";
-import type { Holds } from "../../../sidecar/hold.ts";
 import { openHttp } from "../../../sidecar/http.ts";
 import type { Http } from "../../../sidecar/http.ts";
 import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
@@ -105,7 +104,6 @@ export interface SiteOptions {
   readonly held?: () => boolean;
   readonly holds?: Holds;
   readonly ca?: string;
-  readonly holds?: Holds;
   /** Milliseconds of the machine's own time without a byte. */
   readonly idleMs?: number;
   readonly random?: () => number;
@@ -165,7 +163,6 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     platform: PLATFORM,
     ...(options.disk === undefined ? {} : { disk: options.disk }),
     ...(options.held === undefined ? {} : { held: options.held }),
-    ...(options.holds === undefined ? {} : { holds: options.holds }),
   });
   await options.recovered?.();
   const stop = new AbortController();
