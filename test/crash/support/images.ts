@@ -1,18 +1,6 @@
 /** Which of the images that a power cut may leave are looked at: each where there are few, else the worst and some by chance. */
 import type { Chooser, CrashDisk, Drawn } from "../../support/crash-model.ts";
-
-/** Numbers in [0,1), the same for the same seed (mulberry32). */
-export function randomOf(seed: string): () => number {
-  let state = 0;
-  for (const character of seed)
-    state = Math.imul(state ^ (character.codePointAt(0) ?? 0), 0x01000193);
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let value = Math.imul(state ^ (state >>> 15), 1 | state);
-    value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { randomOf } from "../../support/random.ts";
 
 const last = (made: readonly number[]): number => made.length - 1;
 

@@ -12,8 +12,15 @@ export interface ProcessOptions {
   readonly root: string;
   /** The version to wait for. */
   readonly version: string;
-  /** The process kills itself before it does this for the `nth` time. */
-  readonly kill?: { readonly operation: string; readonly path: string; readonly nth: number };
+  /** The release that must be blocked in the end. */
+  readonly blocked?: string | undefined;
+  /** The process kills itself before it does this for the `nth` time, or before what comes next. */
+  readonly kill?: {
+    readonly operation: string;
+    readonly path: string;
+    readonly nth: number;
+    readonly after?: boolean;
+  };
   /** The payload is put on a file system that is too small, which grows when the site has said so. */
   readonly small?: { readonly content: string; readonly size: string };
 }
@@ -32,9 +39,11 @@ if (small !== undefined) {
 }
 let seen = 0;
 await using faulty = faultyDisk((operation, path) => {
-  if (kill?.operation !== operation || !new RegExp(kill.path).test(path)) return;
-  seen += 1;
+  if (kill === undefined) return;
   if (seen === kill.nth) process.kill(process.pid, "SIGKILL");
+  if (kill.operation !== operation || !new RegExp(kill.path).test(path)) return;
+  seen += 1;
+  if (seen === kill.nth && kill.after !== true) process.kill(process.pid, "SIGKILL");
 });
 // Told that there is room, it goes on until the kernel says that there is none.
 const disk = { ...faulty.disk, freeBytes: async () => 2 ** 50 };
@@ -50,6 +59,10 @@ if (small !== undefined) {
 }
 const status = await site.until(
   "the end",
-  (now) => committed(options.version)(now) && now.error === null,
+  (now) =>
+    committed(options.version)(now) &&
+    now.blocked?.version === options.blocked &&
+    now.lastLook !== null &&
+    now.error === null,
 );
 process.stdout.write(`${JSON.stringify(status)}\n`);
