@@ -21,6 +21,8 @@ export interface ProcessOptions {
     readonly nth: number;
     readonly after?: boolean;
   };
+  /** Whether it says at its end which errors it has told of. */
+  readonly tells?: boolean;
   /** The payload is put on a file system that is too small, which grows when the site has said so. */
   readonly small?: { readonly content: string; readonly size: string };
 }
@@ -66,3 +68,5 @@ const status = await site.until(
     now.error === null,
 );
 process.stdout.write(`${JSON.stringify(status)}\n`);
+const told = site.log.flatMap(({ fields }) => (fields.code === undefined ? [] : [fields.code]));
+if (options.tells === true) process.stdout.write(`${JSON.stringify(told)}\n`);
