@@ -107,6 +107,8 @@ export interface SiteOptions {
   /** Milliseconds of the machine's own time without a byte. */
   readonly idleMs?: number;
   readonly random?: () => number;
+  /** Whether nothing is kept of the log. */
+  readonly silent?: boolean;
   /** What the repository is asked through, where also the disk is in memory; the real client when not given. */
   readonly http?: Http;
   /** Called when the agent has recovered the volume and does nothing yet. */
@@ -134,7 +136,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
   const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
   const log: { level: string; message: string; fields: LogFields }[] = [];
   const record = (level: string) => (fields: LogFields, message: string) =>
-    void log.push({ level, message, fields });
+    void (options.silent === true || log.push({ level, message, fields }));
   const client = {
     idleTimeoutMs: options.idleMs ?? 2_000,
     unavailable: "ORIGIN_UNAVAILABLE",
