@@ -68,7 +68,12 @@ for (const size of sizes) {
     };
     const { url, root } = options;
     await using site = await openSite({
-      ...{ payload, url, root, settings, disk, application: app },
+      payload,
+      url,
+      root,
+      settings,
+      disk,
+      application: app,
       ...(content === undefined ? {} : { recovered }),
     });
     await site.until("the end or a full disk", (status) => {

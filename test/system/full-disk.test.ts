@@ -44,7 +44,9 @@ describe("a disk that is full", () => {
     for (let size = least; size <= MOST_KIB; size += PAGE_KIB * STRIDE) sizes.push(size);
     const options: FullDiskOptions = {
       ...frozen.place(passage),
-      ...{ payload, content, sizes },
+      payload,
+      content,
+      sizes,
       version: passage.version,
       old: passage.installed ? "1.0.0" : undefined,
       blocked: passage.blocked,

@@ -104,7 +104,7 @@ describe("a soak", () => {
       if (disturb && random() < 0.4) counts.cuts += breakOff(world, random, pick);
       await point(world, version, sequence);
       let kills = 0;
-      while (disturb && random() < 0.3) {
+      for (const chance = disturb ? 0.3 : 0; random() < chance;) {
         await delay(random() * 400);
         await site.kill();
         kills += 1;
@@ -178,8 +178,12 @@ describe("a soak", () => {
 async function point(world: World, version: string, sequence: number): Promise<void> {
   const releases = [{ platform: PLATFORM, version }];
   await world.forgeChannel({
-    ...{ schema: 1, app: "web", channel: "stable", downgrade: true },
-    ...{ sequence, releases },
+    schema: 1,
+    app: "web",
+    channel: "stable",
+    sequence,
+    releases,
+    downgrade: true,
   });
 }
 
