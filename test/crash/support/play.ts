@@ -1,7 +1,7 @@
 /** The real agent on a disk and a repository in memory, from an image of its volume to the end of what it has to do. */
 import assert from "node:assert/strict";
 import { readFile, readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { crashDisk } from "../../support/crash-model.ts";
 import type { CrashDisk, Image, Node } from "../../support/crash-model.ts";
@@ -166,9 +166,11 @@ export async function play(options: PlayOptions): Promise<Play> {
   const floorsNow = (): Floors =>
     floorsOf(model.peekNames(`${PAYLOAD}/trust`), (path) => model.peek(`${PAYLOAD}/${path}`));
   let floors = floorsNow();
+  /** Folders in which something has taken another's place and is not durable, as far as the agent knows. */
+  const open = new Set<string>();
   const http = memoryHttp(ORIGIN, files, () => {
-    // What is asked for next shows what was believed before.
-    floors = floorsNow();
+    // What is asked for next shows what was believed before; but two things may go on beside each other.
+    if (open.size === 0) floors = floorsNow();
   });
   const reading = {
     link: (path: string): string => model.peekLink(path) ?? "",
@@ -184,7 +186,18 @@ export async function play(options: PlayOptions): Promise<Play> {
     return { relied: { running, committed: said }, floors, received: new Map(http.received) };
   }
 
-  const disk = options.between?.(model.disk) ?? model.disk;
+  const under = options.between?.(model.disk) ?? model.disk;
+  const disk: Disk = {
+    ...under,
+    async rename(from, to) {
+      open.add(dirname(to));
+      await under.rename(from, to);
+    },
+    async syncDirectory(path) {
+      await under.syncDirectory(path);
+      open.delete(path);
+    },
+  };
   await using opened = await openSite({
     payload: PAYLOAD,
     url: ORIGIN,
