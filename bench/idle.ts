@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { temporaryFolder } from "../test/support/temporary.ts";
 import { openCgroup } from "./cgroup.ts";
-import { figuresOf, openStage } from "./site.ts";
+import { IDLE_MS, figuresOf, openStage } from "./site.ts";
 import type { Stage } from "./site.ts";
 import { buildSubjects, round, start } from "./subjects.ts";
 import type { Measurement, Running, Subject } from "./subjects.ts";
@@ -121,6 +121,12 @@ async function untilReady(running: Running): Promise<void> {
   throw new Error("the sidecar did not install its release");
 }
 
+/** The requests of one look, on a connection of its own. */
+async function look(running: Running): Promise<void> {
+  for (let request = 0; request < REQUESTS_OF_A_LOOK; request++) await running.get("/request");
+  await sleep(2 * IDLE_MS);
+}
+
 /** Evenly mixed, as they come. */
 async function anHour(subject: Subject, running: Running): Promise<void> {
   const begun = performance.now();
@@ -133,8 +139,7 @@ async function anHour(subject: Subject, running: Running): Promise<void> {
     if (turn % (HOUR.ready / HOUR.live) === 0) await running.get(probes[1] ?? "");
     if (turn % (HOUR.ready / HOUR.app) === 0) await running.get(probes[2] ?? "");
     if (turn % (HOUR.ready / HOUR.scrapes) === 0) await running.get("/metrics");
-    if (subject.name === "libraries" && turn % (HOUR.ready / HOUR.looks) === 0)
-      for (let request = 0; request < REQUESTS_OF_A_LOOK; request++) await running.get("/request");
+    if (subject.name === "libraries" && turn % (HOUR.ready / HOUR.looks) === 0) await look(running);
   }
   // The sidecar looks every second, and an hour has four looks.
   await sleep(Math.max(0, HOUR.looks * 1_200 - (performance.now() - begun)));

@@ -8,6 +8,7 @@
  *     idle      an hour of a site at rest, compressed into seconds: memory, processor time and bytes, beside its libraries
  *     apply     1 GiB installed, updated and recovered in a memory cgroup of 96 MiB, beside a copy of the files; takes some minutes
  *     swap      for how long an application is away when a release is swapped, beside a restart for no reason
+ *     resume    bytes on the wire for 100 MB when the link, or the process, ends twenty times on the way
  *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
@@ -20,6 +21,7 @@ import { fleet } from "./fleet.ts";
 import { idle } from "./idle.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
+import { resume } from "./resume.ts";
 import { startup } from "./startup.ts";
 import type { Measurement } from "./subjects.ts";
 import { swap } from "./swap.ts";
@@ -31,6 +33,7 @@ const BENCHES: Readonly<Record<string, () => AsyncIterable<Measurement>>> = {
   idle,
   apply,
   swap,
+  resume,
   fleet,
   publish,
   trust,

@@ -10,7 +10,8 @@ export interface Relay extends AsyncDisposable {
   readonly connections: () => number;
 }
 
-export async function openRelay(to: number): Promise<Relay> {
+/** @param idleMs after so many milliseconds without a byte a connection is closed, as servers do; never when not given */
+export async function openRelay(to: number, idleMs?: number): Promise<Relay> {
   let bytes = 0;
   let connections = 0;
   const sockets = new Set<Socket>();
@@ -24,6 +25,7 @@ export async function openRelay(to: number): Promise<Relay> {
       sockets.add(socket);
       socket.on("data", (chunk: Buffer) => (bytes += chunk.length));
       socket.on("error", () => other.destroy());
+      if (idleMs !== undefined) socket.setTimeout(idleMs, () => other.destroy());
       socket.on("close", () => {
         sockets.delete(socket);
         other.destroy();

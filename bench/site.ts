@@ -23,13 +23,16 @@ export interface Stage extends AsyncDisposable {
 /** The kubelet's window in which a sidecar may be away; short, because a bench has little time. */
 const STARTUP_WINDOW = { periodMs: 1_000, failureThreshold: 2 };
 
+/** Between two looks of an hour's four every server has closed the connection; between two of a bench it would not have. */
+export const IDLE_MS = 300;
+
 export async function openStage(): Promise<Stage> {
   await using stack = new AsyncDisposableStack();
   const ca = authority();
   const world = stack.use(await openWorld(ca.issue(["localhost"])));
   const caFile = join(world.folder, "ca.crt");
   await writeFile(caFile, ca.cert);
-  const link = stack.use(await openRelay(Number(new URL(world.origin.url).port)));
+  const link = stack.use(await openRelay(Number(new URL(world.origin.url).port), IDLE_MS));
   const app = stack.use(await openApplication());
   const resources = stack.move();
   return {
