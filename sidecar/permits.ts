@@ -36,11 +36,13 @@ export interface Permits {
   /**
    * Asks once, without waiting.
    *
-   * @param since when the release was complete, in milliseconds since the epoch; null for one that is not, or when nobody knows
+   * @param heldSince when the application was first all that stood in the way, in milliseconds since the epoch, as far as it was saved
    */
   ask(moment: Moment, target: Target, since: number | null, signal: AbortSignal): Promise<Permit>;
   /** Resolves when the download that is under way may not go on. Rejects with the signal's reason. */
   lapse(signal: AbortSignal): Promise<void>;
+  /** Whether files of what is installed may be fetched anew now: an operator holds updates, and not repairs. */
+  readonly mayMend: () => boolean;
   /** Something has changed that a download may lapse for. */
   readonly changed: () => void;
 }
@@ -75,12 +77,10 @@ export function openPermits(deps: PermitDeps): Permits {
   const { app, channel, settings, clock, log, now, usage, workload } = deps;
   const { hooks, holds, turn, replica, held, state } = deps;
   const bell = openPause(clock);
-  /** For how long a release has been waiting, by the clocks of earlier processes and by that of this one. */
-  let waiting:
-    { readonly release: string; readonly before: number; readonly at: number } | undefined;
+  const patience = { download: openPatience(clock, now), swap: openPatience(clock, now) };
   let overruled: string | undefined;
 
-  function facts(first: boolean, leasedUntil: number | null, waitedMs: number): Facts {
+  function facts(first: boolean, leasedUntil: number | null, heldMs: number): Facts {
     const current = state();
     const { usage: spent, ranMs } = usage.today();
     return {
@@ -90,22 +90,12 @@ export function openPermits(deps: PermitDeps): Permits {
       usage: spent,
       dayRanMs: ranMs,
       leasedUntil,
-      waitedMs,
+      heldMs,
       sinceRestartMs: workload.sinceRestartMs(),
     };
   }
 
   const isFirst = (): boolean => served(state()) === null;
-
-  /** A clock that is set while a release waits changes nothing about how long it has. */
-  function waitedMs({ sequence, version }: Target, since: number | null): number {
-    const release = `${sequence} ${version}`;
-    if (waiting?.release !== release) {
-      const before = since === null ? 0 : Math.max(0, now() - since);
-      waiting = { release, before, at: clock.monotonic() };
-    }
-    return waiting.before + clock.monotonic() - waiting.at;
-  }
 
   function wait(reason: WaitReason, againMs = AGAIN_MS): Permit {
     return { answer: "wait", reason, until: null, againMs };
@@ -136,31 +126,44 @@ export function openPermits(deps: PermitDeps): Permits {
     const decided = permitOf(permission("download", settings, facts(isFirst(), null, 0)));
     // While nothing runs, nobody could answer.
     if (decided.answer !== "go" || held()) return decided;
-    return await consult("pre-download", target, signal);
+    const answer = await consult("pre-download", target, signal);
+    return bounded("download", target, null, answer);
   }
 
   async function askForSwap(
     target: Target,
-    since: number | null,
+    heldSince: number | null,
     signal: AbortSignal,
   ): Promise<Permit> {
     if (held()) return wait("not_started");
     const leases = await holds(signal);
-    const waited = waitedMs(target, since);
+    const waited = patience.swap.spentMs(target, heldSince);
     const until = leases.length === 0 ? null : Math.max(...leases.map((lease) => lease.until));
     const decided = permitOf(permission("swap", settings, facts(false, until, waited)));
+    if (decided.answer === "wait" && decided.reason === "app_lease") patience.swap.begin(target);
     if (decided.answer !== "go") return decided;
-    const patient = waited < settings.holdLimit;
-    if (!patient && leases.length > 0)
-      overrule(target, leases.map(({ owner }) => owner).join(", "));
+    if (leases.length > 0) overrule(target, leases.map(({ owner }) => owner).join(", "));
     if (!turn.ask()) return wait("payload");
     const busy = await replica.take(signal);
-    const answer = busy === null ? await consult("pre-swap", target, signal) : wait(busy);
-    if (busy === null && answer.answer === "wait" && !patient) return GO;
+    const consulted = busy === null ? await consult("pre-swap", target, signal) : wait(busy);
+    const answer = bounded("swap", target, heldSince, consulted);
     // What others wait for is not kept for an application, or a site, that is busy.
     if (answer.answer !== "go") turn.follow(false);
     if (answer.answer !== "go" && busy === null) await replica.release();
     return answer;
+  }
+
+  /** From the first time on that the application is all that stands in the way it has `hold-limit`; later is then a yes. */
+  function bounded(
+    moment: Moment,
+    target: Target,
+    heldSince: number | null,
+    permit: Permit,
+  ): Permit {
+    if (permit.answer !== "wait" || permit.reason !== "hook_later") return permit;
+    patience[moment].begin(target);
+    const left = settings.holdLimit - patience[moment].spentMs(target, heldSince);
+    return left > 0 ? { ...permit, againMs: Math.min(permit.againMs, left) } : GO;
   }
 
   function overrule({ version, sequence }: Target, owner: string): void {
@@ -171,8 +174,10 @@ export function openPermits(deps: PermitDeps): Permits {
   }
 
   return {
-    ask: (moment, target, since, signal) =>
-      moment === "download" ? askForDownload(target, signal) : askForSwap(target, since, signal),
+    ask: (moment, target, heldSince, signal) =>
+      moment === "download"
+        ? askForDownload(target, signal)
+        : askForSwap(target, heldSince, signal),
     async lapse(signal) {
       for (;;) {
         bell.begin();
@@ -182,6 +187,37 @@ export function openPermits(deps: PermitDeps): Permits {
         await bell.wait(Math.min(CLOCK_MS, Math.max(0, leftMs)), signal);
       }
     },
+    mayMend: () => permission("download", { ...settings, hold: false }, facts(false, null, 0)).go,
     changed: bell.end,
+  };
+}
+
+/** Whether it is the application that wants a release to wait. */
+export function isOfApplication(reason: WaitReason): boolean {
+  return reason === "app_lease" || reason === "hook_later";
+}
+
+interface Patience {
+  begin(target: Target): void;
+  /** For how long the application has held a release, by the clocks of earlier processes and by that of this one. */
+  spentMs(target: Target, heldSince: number | null): number;
+}
+
+/** A clock that is set while a release waits changes nothing about how long it has. */
+function openPatience(clock: Clock, now: () => number): Patience {
+  let held: { readonly release: string; readonly before: number; readonly at: number } | undefined;
+  const nameOf = ({ sequence, version }: Target): string => `${sequence} ${version}`;
+
+  function begin(release: string, before: number): void {
+    if (held?.release !== release) held = { release, before, at: clock.monotonic() };
+  }
+
+  return {
+    begin: (target) => begin(nameOf(target), 0),
+    spentMs(target, heldSince) {
+      if (heldSince !== null) begin(nameOf(target), Math.max(0, now() - heldSince));
+      if (held?.release !== nameOf(target)) return 0;
+      return held.before + clock.monotonic() - held.at;
+    },
   };
 }

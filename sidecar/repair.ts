@@ -39,6 +39,8 @@ export interface RepairDeps {
   readonly seed: Seed | undefined;
   /** What the last look at the channel verified; undefined before the first. */
   readonly trusted: () => Trusted | undefined;
+  /** Whether windows and budgets let anything be fetched now; without it nothing keeps it back. */
+  readonly mayFetch?: () => boolean;
 }
 
 export const DIRECTORY_MODE = 0o755;
@@ -77,7 +79,7 @@ export async function repairFiles(
 async function repair(
   bank: Damaged,
   mended: (number: number) => void,
-  { volume, fallback, limits, seed }: RepairDeps,
+  { volume, fallback, limits, seed, mayFetch }: RepairDeps,
   signal: AbortSignal,
 ): Promise<void> {
   const { store, downloads } = volume;
@@ -96,6 +98,11 @@ async function repair(
     });
     const needed = sizeOf(bank) + plan.chainBytes + plan.downloadBytes;
     await requireRoom(`the repair of ${release.version}`, needed, store, limits);
+    if (plan.fetches.length > 0 && mayFetch?.() === false)
+      throw new EdgeSyncError(
+        "DOWNLOAD_WAITS",
+        `${plan.downloadBytes} bytes are missing, and no download-window is open or the budget is spent`,
+      );
     for (const fetch of plan.fetches) {
       for (const name of namesOf(fetch)) bank.fetched.add(name);
       await downloads.fetch(fetch, signal);

@@ -155,6 +155,7 @@ export function openParts(deps: UpdateDeps, patienceMs: () => number): UpdatePar
       limits: limitsOf(settings),
       seed,
       trusted: () => follower.latest()?.trusted,
+      mayFetch: () => permits.mayMend(),
       volume: () => machine.volume(),
     });
   return { machine, follower, builder, repository, report, pause, usage, scrub };

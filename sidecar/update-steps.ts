@@ -6,6 +6,7 @@ import type { Event, Step, Verdict } from "#core/update.ts";
 import type { Bank, Target } from "#core/update-state.ts";
 import type { Hooks } from "./hooks.ts";
 import type { Pause } from "./pause.ts";
+import { isOfApplication } from "./permits.ts";
 import type { Moment, Permits } from "./permits.ts";
 import type { Store } from "./store.ts";
 import type { Report } from "./update-report.ts";
@@ -69,15 +70,17 @@ export function openStepper(deps: StepDeps): Stepper {
   async function awaitPermit(
     moment: Moment,
     target: Target,
-    since: number | null,
+    heldSince: number | null,
     signal: AbortSignal,
   ): Promise<StepOutcome> {
     for (;;) {
-      const permit = await permits.ask(moment, target, since, signal);
+      const permit = await permits.ask(moment, target, heldSince, signal);
       report.waits(moment, permit);
       if (permit.answer === "no")
         return { event: "vetoed", hook: permit.hook, detail: permit.detail };
       if (permit.answer === "go") break;
+      if (moment === "swap" && heldSince === null && isOfApplication(permit.reason))
+        return { event: "held", at: deps.now() };
       const leftMs = patienceMs();
       if (leftMs <= 0 || pause.isOver()) return "later";
       await pause.wait(Math.min(leftMs, permit.againMs), signal);
@@ -180,13 +183,9 @@ export function openStepper(deps: StepDeps): Stepper {
         case "await-download":
           return await awaitPermit("download", step.target, null, signal);
         case "build":
-          return {
-            event: "staged",
-            bank: await build(step.target, step.from, signal),
-            at: deps.now(),
-          };
+          return { event: "staged", bank: await build(step.target, step.from, signal) };
         case "await-swap":
-          return await awaitPermit("swap", step.bank, step.since, signal);
+          return await awaitPermit("swap", step.bank, step.heldSince, signal);
         case "restart":
           return await restart(step.withinMs, signal);
         case "watch":

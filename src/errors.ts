@@ -105,6 +105,12 @@ export const ERRORS = {
     remedy: "The full file is fetched if the fallback policy allows; publish the release again.",
     exit: 65,
   },
+  DOWNLOAD_WAITS: {
+    means: "Files of the installed release are damaged, and nothing may be fetched now.",
+    remedy:
+      "Nothing: they are fetched when a download-window opens, or on the next day of the budget.",
+    exit: 75,
+  },
   FALLBACK_REFUSED: {
     means:
       "Only a full download would do, and the policy full-fallback does not allow one of this size.",

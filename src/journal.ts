@@ -74,8 +74,8 @@ const journal = s.variant("phase", [
     phase: s.literal("staged"),
     bank,
     from: bank,
-    // Of no more weight than what it bounds: a release is not worth a site that stands still.
-    since: s.fallback(s.optional(count), undefined),
+    // A site is not to stand still for what only bounds a wait.
+    heldSince: s.fallback(s.optional(count), undefined),
     withheld: s.optional(s.literal(true)),
   }),
   s.object({

@@ -52,8 +52,8 @@ export interface Facts {
   readonly dayRanMs: number;
   /** When the last lease of the application ends; null when it holds none. */
   readonly leasedUntil: number | null;
-  /** How long the release has been waiting for the application. */
-  readonly waitedMs: number;
+  /** For how long the application has held the release already. */
+  readonly heldMs: number;
   /** Since the application was restarted for a release; null when it has not been. */
   readonly sinceRestartMs: number | null;
 }
@@ -91,12 +91,12 @@ function overBudget(
 }
 
 function tooSoon({ holdLimit, restartSpacing }: Rules, facts: Facts): Permission | null {
-  const { now, urgent, leasedUntil, waitedMs, sinceRestartMs } = facts;
-  if (leasedUntil !== null && waitedMs < holdLimit)
+  const { now, urgent, leasedUntil, heldMs, sinceRestartMs } = facts;
+  if (leasedUntil !== null && heldMs < holdLimit)
     return {
       go: false,
       reason: "app_lease",
-      until: Math.min(leasedUntil, now + holdLimit - waitedMs),
+      until: Math.min(leasedUntil, now + holdLimit - heldMs),
     };
   if (urgent || sinceRestartMs === null || sinceRestartMs >= restartSpacing) return null;
   return { go: false, reason: "spacing", until: now + restartSpacing - sinceRestartMs };

@@ -19,14 +19,16 @@ export type Event =
     }
   /** The channel, verified, names this, but not for the site yet: its turn has not come, or the roll-out is paused. */
   | { readonly event: "withheld"; readonly target: Target }
-  /** The target's bank is complete and verified on disk, or was already; `at` is when, in whole milliseconds since the epoch. */
-  | { readonly event: "staged"; readonly bank: Bank; readonly at: number }
+  /** The target's bank is complete and verified on disk, or was already. */
+  | { readonly event: "staged"; readonly bank: Bank }
   /** The last step could not be done; it is tried again by a `tick`. */
   | { readonly event: "failed"; readonly code: ErrorCode }
   /** Time to go on with whatever is pending. */
   | { readonly event: "tick"; readonly passedMs: number }
   /** Now is a time at which the bank may be swapped. */
   | { readonly event: "permitted" }
+  /** Only the application stands in the way of the swap: for how long it may is counted from here, in whole milliseconds since the epoch. */
+  | { readonly event: "held"; readonly at: number }
   /** The application does not want the release, and says why in a line. */
   | { readonly event: "vetoed"; readonly hook: Veto; readonly detail: string }
   /** The application has been told what became of a release, or has not listened for long enough. */
@@ -53,8 +55,8 @@ export type Step =
   | { readonly step: "await-download"; readonly target: Target; readonly first: boolean }
   /** Fetches and builds the bank: `staged` or `failed`. */
   | { readonly step: "build"; readonly target: Target; readonly from: Bank | null }
-  /** Waits until a swap is permitted: `permitted` or `vetoed`. It may be given up for a while, so that the channel can be looked at. */
-  | { readonly step: "await-swap"; readonly bank: Bank; readonly since: number | null }
+  /** Waits until a swap is permitted: `permitted`, `held` or `vetoed`. It may be given up for a while, so that the channel can be looked at. */
+  | { readonly step: "await-swap"; readonly bank: Bank; readonly heldSince: number | null }
   /** Pulls the lever and waits until it took effect: `restarted`, or `tick` after `withinMs`. Null waits as long as it takes. */
   | { readonly step: "restart"; readonly withinMs: number | null }
   /** Waits a period, but not longer than `withinMs`, and checks: `health`. */

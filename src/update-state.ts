@@ -71,8 +71,8 @@ export interface Staged {
   readonly phase: "staged";
   readonly bank: Bank;
   readonly from: Bank;
-  /** Whole milliseconds since the epoch at which it was; what leases of the application are bounded from. */
-  readonly since?: number | undefined;
+  /** Whole milliseconds since the epoch at which the application was first all that stood in the way of the swap. */
+  readonly heldSince?: number | undefined;
   /** The channel has been paused: the bank is kept, and not swapped before the channel goes on. */
   readonly withheld?: true | undefined;
 }

@@ -50,13 +50,15 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
     case "withheld":
       return onWithheld(state, event.target, policy);
     case "staged":
-      return onStaged(state, event, policy);
+      return onStaged(state, event.bank, policy);
     case "failed":
       return onFailed(state);
     case "tick":
       return onTick(state, event.passedMs, policy);
     case "permitted":
       return onPermitted(state, policy);
+    case "held":
+      return onHeld(state, event.at, policy);
     case "vetoed":
       return onVetoed(state, event, policy);
     case "notified":
@@ -85,7 +87,11 @@ export function stepsOf(state: Phase, policy: Policy): readonly Step[] {
       return [...activate, sweep(from), wait, { step: "build", target, from }];
     }
     case "staged": {
-      const wait: Step = { step: "await-swap", bank: state.bank, since: state.since ?? null };
+      const wait: Step = {
+        step: "await-swap",
+        bank: state.bank,
+        heldSince: state.heldSince ?? null,
+      };
       return state.withheld === true ? activate : [...activate, wait];
     }
     case "trial":
@@ -225,11 +231,7 @@ function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome
   }
 }
 
-function onStaged(
-  state: UpdateState,
-  { bank, at }: Extract<Event, { event: "staged" }>,
-  policy: Policy,
-): Outcome {
+function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
   if (state.phase !== "downloading" || !isSame(state.target, bank)) return stay(state);
   const { from } = state;
   if (from === null) return commit(state, bank, null, "post-commit", policy);
@@ -240,7 +242,7 @@ function onStaged(
       { phase: "committed", bank: { ...bank, id: from.id }, previous: null },
       policy,
     );
-  return enter(state, { phase: "staged", bank, from, since: at }, policy);
+  return enter(state, { phase: "staged", bank, from }, policy);
 }
 
 function onFailed(state: UpdateState): Outcome {
@@ -333,6 +335,12 @@ function watchOn(state: UpdateState, trial: Trial, policy: Policy): Outcome {
   if (watch.spentMs >= policy.trialTimeoutMs)
     return rollBack(state, trial, "trial_timeout", policy);
   return [{ ...trial, channels: state.channels }, [trialStep(trial, policy)]];
+}
+
+/** Once for a release, however often it is held: the application cannot begin anew. */
+function onHeld(state: UpdateState, at: number, policy: Policy): Outcome {
+  if (state.phase !== "staged" || state.heldSince !== undefined) return stay(state);
+  return enter(state, { ...state, heldSince: at }, policy);
 }
 
 /** The application has the last word on what it is given: the site stays on what it has. */

@@ -11,6 +11,7 @@ import {
   attentive,
   urgent,
   vetoed,
+  held,
   all,
   bank,
   begun,
@@ -35,7 +36,7 @@ function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, r
   return [state, steps];
 }
 
-const awaitSwap: Step = { step: "await-swap", bank: bank(2), since: 1_000 };
+const awaitSwap: Step = { step: "await-swap", bank: bank(2), heldSince: null };
 
 const [installed] = after(INITIAL, seen(1), staged(1));
 const [trial] = after(installed, seen(2), staged(2), permitted);
@@ -79,6 +80,15 @@ describe("an update", () => {
     ]);
   });
 
+  test("that the application holds remembers since when, once, also after a restart", () => {
+    const [state, steps] = after(installed, seen(2), staged(2), held);
+    assert.deepEqual(steps.at(-1), { ...awaitSwap, heldSince: 1_000 });
+    assert.equal(after(state, { event: "held", at: 2_000 })[0], state);
+    assert.deepEqual(after(state, started(1, 2))[1], steps);
+    assert.deepEqual(after(state, withheld(2), seen(2))[1], steps);
+    assert.equal(after(watching, held)[0], watching);
+  });
+
   test("is not begun for what is installed", () => {
     assert.deepEqual(after(installed, seen(1)), [installed, []]);
   });
@@ -98,7 +108,7 @@ describe("an update", () => {
 
   test("to the same tree under another number is adopted without a trial", () => {
     const same = { ...bank(2), tree: bank(1).tree };
-    const [state] = after(installed, seen(2), { event: "staged", bank: same, at: 0 });
+    const [state] = after(installed, seen(2), { event: "staged", bank: same });
     assert.equal(state.phase, "committed");
     assert.deepEqual(served(state), { ...same, id: bank(1).id });
   });

@@ -25,7 +25,7 @@ const facts: Facts = {
   usage: { day: DAY, bytes: 0 },
   dayRanMs: 0,
   leasedUntil: null,
-  waitedMs: 0,
+  heldMs: 0,
   sinceRestartMs: null,
 };
 const night = windows.parse("0 2 * * * 4h");
@@ -113,8 +113,8 @@ describe("a lease of the application", () => {
 
   test("holds one release no longer than hold-limit", () => {
     const known = { leasedUntil: NOON + 7_200_000 };
-    assert.deepEqual(why("swap", {}, { ...known, waitedMs: 3_599_999 }), ["app_lease", NOON + 1]);
-    assert.equal(why("swap", {}, { ...known, waitedMs: 3_600_000 }), "go");
+    assert.deepEqual(why("swap", {}, { ...known, heldMs: 3_599_999 }), ["app_lease", NOON + 1]);
+    assert.equal(why("swap", {}, { ...known, heldMs: 3_600_000 }), "go");
   });
 });
 
@@ -139,7 +139,7 @@ describe("a wait", () => {
           usage: usageAt(begin.usage, time, time - now),
           dayRanMs: time - now,
           leasedUntil: leasedUntil !== null && leasedUntil > time ? leasedUntil : null,
-          waitedMs: time - now,
+          heldMs: time - now,
           sinceRestartMs: since === null ? null : since + time - now,
         });
         let time = now;

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Clock } from "#core/clock.ts";
 import type { ChannelDocument } from "#core/channel-document.ts";
 import { windows } from "#core/window.ts";
 import { realClock } from "../support/real-clock.ts";
+import { httpServer } from "../support/server.ts";
 import type { UpdateStatus } from "../../sidecar/update-report.ts";
 import { application, committed, openSite } from "./support/site.ts";
 import type { Application, SiteOptions } from "./support/site.ts";
@@ -322,6 +323,62 @@ describe("a hold", () => {
       told.map(({ fields }) => [fields.owner, fields.version]),
       [["till", "1.1.0"]],
     );
+  });
+});
+
+describe("an application that always says later", () => {
+  test("has hold-limit for each, counted from when it was all that stood in the way", async () => {
+    await using world = await openWorld();
+    await world.publish("1.0.0", files("one", 1_000));
+    let asked = 0;
+    await using busy = await httpServer((_request, response) => {
+      asked += 1;
+      response.writeHead(503, { "retry-after": "1" }).end();
+    });
+    const port = Number(new URL(busy.url).port);
+    const clock = siteClock();
+    let held = true;
+    const settings = {
+      hookPreDownload: { kind: "http", port, path: "/download" },
+      hookPreSwap: { kind: "http", port, path: "/swap" },
+      swapWindow: windowsOf("0 2 * * * 3h"),
+      holdLimit: 2 * HOUR,
+    } as const;
+    await using site = await openSite(siteOf(world, { clock, settings, held: () => held }));
+    await site.until("the first release", committed("1.0.0"));
+    assert.equal(asked, 0, "while nothing runs nobody is asked");
+    held = false;
+    await world.publish("1.1.0", files("two", 1_000));
+    await site.until("the first wait", waitsFor("download", "hook_later"));
+    clock.pass(2 * HOUR);
+    // Closed for longer than hold-limit, which is nothing that the application has done.
+    await site.until("the window", waitsFor("swap", "swap_window"));
+    clock.pass(12 * HOUR);
+    await site.until("the second wait", waitsFor("swap", "hook_later"));
+    await site.looked();
+    assert.equal(site.application.restarts(), 0);
+    clock.pass(2 * HOUR);
+    await site.until("the second release", committed("1.1.0"));
+  });
+});
+
+describe("a repair", () => {
+  test("fetches nothing while windows are closed, and then does", async () => {
+    await using world = await openWorld();
+    await world.publish("1.0.0", files("one", 1_000));
+    const clock = siteClock();
+    const settings = { downloadWindow: windowsOf("0 2 * * * 1h"), scrubInterval: HOUR };
+    await using site = await openSite(siteOf(world, { clock, settings }));
+    await site.until("the first release", committed("1.0.0"));
+    rmSync(join(site.payload, "current/data/model.bin"));
+    world.origin.reset();
+    clock.pass(2 * HOUR);
+    const waits = ({ scrub }: UpdateStatus): boolean => scrub?.error?.code === "DOWNLOAD_WAITS";
+    await site.until("the damage", waits);
+    assert.equal(sent(world), 0);
+    clock.pass(12 * HOUR + MINUTE);
+    await site.until("the repair", ({ scrub }) => scrub?.repaired === 1);
+    assert.ok(existsSync(join(site.payload, "current/data/model.bin")));
   });
 });
 

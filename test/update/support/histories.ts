@@ -43,6 +43,7 @@ export const urgent = (sequence: number): Event => ({
   target: target(sequence),
   urgent: true,
 });
+export const held: Event = { event: "held", at: 1_000 };
 export const vetoed = (hook: Veto): Event => ({ event: "vetoed", hook, detail: "not now" });
 export const withheld = (sequence: number): Event => ({
   event: "withheld",
@@ -51,7 +52,6 @@ export const withheld = (sequence: number): Event => ({
 export const staged = (sequence: number): Event => ({
   event: "staged",
   bank: bank(sequence),
-  at: 1_000,
 });
 export const permitted: Event = { event: "permitted" };
 export const restarted: Event = { event: "restarted", passedMs: 1_000 };
@@ -76,7 +76,7 @@ export const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   sequence.map(withheld),
   sequence.map(staged),
   fc.constantFrom(vetoed("pre-download"), vetoed("pre-swap"), vetoed("post-swap")),
-  fc.constantFrom<Event>({ event: "notified" }, { event: "retry" }),
+  fc.constantFrom<Event>({ event: "notified" }, { event: "retry" }, held),
   fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
   fc.constant(permitted),
   passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
