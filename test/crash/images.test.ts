@@ -89,6 +89,11 @@ const PROTECTIONS: readonly Protection[] = [
       operation === "syncDirectory" && /^rename .*\.removing-\d+$/.test(after),
   },
   {
+    what: "the bytes of a file that repairs another",
+    shown: "repair",
+    is: ({ operation }) => operation === "sync",
+  },
+  {
     what: "the name of a download",
     shown: "install",
     is: ({ operation, path }) => operation === "syncDirectory" && path.endsWith("/partial"),

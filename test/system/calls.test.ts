@@ -8,9 +8,9 @@ import { readFile, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { sampleOf } from "../support/random.ts";
-import { checkVolume, floorsOn } from "../update/support/invariants.ts";
+import { floorsOn } from "../update/support/invariants.ts";
 import { FULL, SEED, forEach } from "./full.ts";
-import { PASSAGES, openFrozen, runSite } from "./frozen.ts";
+import { PASSAGES, checkPassage, openFrozen, runSite } from "./frozen.ts";
 import type { Frozen, Passage } from "./frozen.ts";
 
 const STRACE = "/usr/bin/strace";
@@ -85,7 +85,10 @@ describe("a system call on the payload volume", () => {
     return { paths: [...paths], counts };
   }
 
-  async function run({ passage, call, number, fate }: Case, { paths }: Traced): Promise<boolean> {
+  async function run(
+    { passage, call, number, fate }: Case,
+    { paths }: Traced,
+  ): Promise<"killed" | "told" | "silent"> {
     const payload = await frozen.volume(passage);
     const floors = floorsOn(payload);
     const fault = fate === "SIGKILL" ? "signal=SIGKILL" : `error=${fate}`;
@@ -101,12 +104,14 @@ describe("a system call on the payload volume", () => {
     ];
     const options = { ...frozen.place(passage), ...passage, payload, tells: true };
     const { outcome, output, complaints } = await runSite(options, strace, ONE_THREAD);
-    assert.equal(outcome, fate === "SIGKILL" ? "SIGKILL" : 0, complaints);
-    const served = await checkVolume(payload);
+    // How often it looks at the channel depends on the machine, so the last calls may not come.
+    assert.ok(outcome === 0 || (fate === "SIGKILL" && outcome === fate), complaints);
+    const served = await checkPassage(passage, payload);
     if (passage.installed) assert.notEqual(served, undefined, "the old release is still there");
     await frozen.recover(passage, payload, floors);
     await rm(payload, { recursive: true });
-    return fate !== "SIGKILL" && /DISK_(?:FULL|FAILED)/.test(output.split("\n")[1] ?? "");
+    if (outcome === "SIGKILL") return "killed";
+    return /DISK_(?:FULL|FAILED)/.test(output.split("\n")[1] ?? "") ? "told" : "silent";
   }
 
   test("may be the last one or fail, whichever it is", async (t) => {
@@ -125,25 +130,28 @@ describe("a system call on the payload volume", () => {
             if (fate !== "ENOSPC" || !NEEDS_NO_ROOM.has(call))
               cases.push({ passage, call, number, fate });
     }
-    const chosen = FULL ? cases : sampleOf(cases, 60, SEED);
+    const chosen = FULL ? cases : sampleOf(cases, 80, SEED);
     const done = new Map<string, number>();
-    let told = 0;
     await forEach(
       chosen,
       ({ passage, call, number, fate }) => `${passage.name}: ${fate} at ${call} ${number}`,
       async (one) => {
         const found = traced.get(one.passage);
         assert.ok(found !== undefined);
-        const tells = await run(one, found);
-        told += Number(tells);
-        done.set(one.fate, (done.get(one.fate) ?? 0) + 1);
+        const outcome = await run(one, found);
+        for (const what of [one.fate, outcome]) done.set(what, (done.get(what) ?? 0) + 1);
       },
     );
-    const failures = chosen.length - (done.get("SIGKILL") ?? 0);
-    const counts = [...done].map(([fate, count]) => `${fate} ${count}`).join(", ");
-    t.diagnostic(`${chosen.length} of ${cases.length} calls: ${counts}; ${told} were told of`);
+    const count = (what: string): number => done.get(what) ?? 0;
+    const counts = [...done].map(([what, number]) => `${what} ${number}`).join(", ");
+    t.diagnostic(`${chosen.length} of ${cases.length} calls: ${counts}`);
+    assert.ok(count("killed") >= count("SIGKILL") * 0.9, "the kills came in time");
     // Some hide: a file that cannot be read is made anew, what cannot be cleared away is left to the sweep.
-    assert.ok(told >= failures * 0.8, `${told} of ${failures} failures were told of`);
+    const failures = count("ENOSPC") + count("EIO");
+    assert.ok(
+      count("told") >= failures * 0.7,
+      `of ${failures} failures ${count("told")} were told`,
+    );
     assert.ok(cases.length > 500, `${cases.length} cases`);
   });
 });

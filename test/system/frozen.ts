@@ -2,7 +2,18 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdir } from "node:fs/promises";
+import {
+  chmod,
+  cp,
+  mkdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { text } from "node:stream/consumers";
@@ -45,6 +56,8 @@ export interface Passage {
   readonly name: string;
   /** Whether 1.0.0 is installed when it begins. */
   readonly installed: boolean;
+  /** Whether the release that is installed is damaged, and has to be repaired. */
+  readonly scrubbed: boolean;
   /** What the channel names. */
   readonly offered: string;
   /** What is committed in the end. */
@@ -52,11 +65,39 @@ export interface Passage {
   readonly blocked: string | undefined;
 }
 
+const SOUND = { scrubbed: false, blocked: undefined } as const;
 export const PASSAGES: readonly Passage[] = [
-  { name: "install", installed: false, offered: "1.0.0", version: "1.0.0", blocked: undefined },
-  { name: "update", installed: true, offered: "1.1.0", version: "1.1.0", blocked: undefined },
-  { name: "rollback", installed: true, offered: "1.2.0", version: "1.0.0", blocked: "1.2.0" },
+  { ...SOUND, name: "install", installed: false, offered: "1.0.0", version: "1.0.0" },
+  { ...SOUND, name: "update", installed: true, offered: "1.1.0", version: "1.1.0" },
+  {
+    ...SOUND,
+    name: "rollback",
+    installed: true,
+    offered: "1.2.0",
+    version: "1.0.0",
+    blocked: "1.2.0",
+  },
+  {
+    ...SOUND,
+    name: "repair",
+    installed: true,
+    scrubbed: true,
+    offered: "1.0.0",
+    version: "1.0.0",
+  },
 ];
+
+/** What holds of the volume of a passage at any instant. Returns the bank that is served. */
+export async function checkPassage(
+  { scrubbed }: Passage,
+  payload: string,
+): Promise<string | undefined> {
+  // A bank that is damaged is not whole; that it is served is what counts.
+  if (!scrubbed) return checkVolume(payload);
+  const target = await readlink(join(payload, "current"));
+  assert.equal((await stat(join(payload, target))).isDirectory(), true);
+  return target;
+}
 
 export interface Frozen extends AsyncDisposable {
   readonly world: World;
@@ -96,22 +137,33 @@ export async function openFrozen(): Promise<Frozen> {
     if (passage.installed)
       await cp(installed, payload, { recursive: true, verbatimSymlinks: true });
     else await mkdir(payload);
+    if (passage.scrubbed) await damage(join(payload, await readlink(join(payload, "current"))));
     return payload;
   }
 
   async function recover(passage: Passage, payload: string, before: Floors): Promise<void> {
-    await checkVolume(payload);
+    await checkPassage(passage, payload);
     const app = application(payload);
     let served: string | undefined;
-    const recovered = async (): Promise<void> => void (served = await checkRecovered(payload));
-    const quick = { pollInterval: 4, trialDuration: 3, trialTimeout: 5_000 };
+    const recovered = async (): Promise<void> => {
+      const check = passage.scrubbed ? checkPassage(passage, payload) : checkRecovered(payload);
+      served = await check;
+    };
+    const quick = {
+      // A scrub works in the pauses between two looks.
+      pollInterval: passage.scrubbed ? 40 : 4,
+      trialDuration: 3,
+      trialTimeout: 5_000,
+      scrubInterval: passage.scrubbed ? 60 : 0,
+      scrubRate: 1e10,
+    };
     const common = {
       payload,
       root: world.root,
       application: app,
       recovered,
       settings: quick,
-      clock: quickClock,
+      clock: passage.scrubbed ? realClock : quickClock,
     };
     {
       // Recovery and what is served depend on nobody.
@@ -146,7 +198,25 @@ const quickClock: typeof realClock = {
   sleep: (ms, signal) => realClock.sleep(Math.min(ms, 2), signal),
 };
 
-async function finish({ version, blocked }: Passage, site: Site, app: Application): Promise<void> {
+/** Bytes, lengths, modes, links, names that are missing: something of each. */
+async function damage(bank: string): Promise<void> {
+  const model = join(bank, "lib/model.bin");
+  const bytes = await readFile(model);
+  bytes.writeUInt8((bytes.readUInt8(1_234) + 1) % 256, 1_234);
+  await rm(model);
+  await writeFile(model, bytes, { mode: 0o444 });
+  await truncate(join(bank, "lib/fresh.bin"), 20_000);
+  await chmod(join(bank, "bin/run"), 0o400);
+  await rm(join(bank, "mark"));
+  await rm(join(bank, "bin/start"));
+  await symlink("../mark", join(bank, "bin/start"));
+}
+
+async function finish(
+  { version, blocked, scrubbed }: Passage,
+  site: Site,
+  app: Application,
+): Promise<void> {
   await site.until(`the end with ${version}`, (status) => {
     // The main container starts when the gate is open.
     if (site.agent.installed() && app.running() === undefined) app.crash();
@@ -154,6 +224,7 @@ async function finish({ version, blocked }: Passage, site: Site, app: Applicatio
       committed(version)(status) &&
       status.blocked?.version === blocked &&
       status.lastLook !== null &&
+      (!scrubbed || typeof status.scrub?.lastPass === "string") &&
       status.error === null
     );
   });

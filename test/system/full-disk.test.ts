@@ -68,7 +68,7 @@ describe("a disk that is full", () => {
       .map((line) => JSON.parse(line) as FullDiskResult);
   }
 
-  for (const passage of PASSAGES)
+  for (const passage of PASSAGES.filter(({ scrubbed }) => !scrubbed))
     test(`leaves the old release running and says so, at every size: ${passage.name}`, async (t) => {
       if (spawnSync("unshare", [...NAMESPACE, "true"]).status !== 0) {
         t.diagnostic("no mount of one's own on this machine");

@@ -8,10 +8,10 @@ import { cp } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { sampleOf } from "../support/random.ts";
 import { faultyDisk } from "../update/support/faulty-disk.ts";
-import { checkVolume, floorsOn } from "../update/support/invariants.ts";
+import { floorsOn } from "../update/support/invariants.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import { FULL, SEED, forEach } from "./full.ts";
-import { PASSAGES, openFrozen, runSite } from "./frozen.ts";
+import { PASSAGES, checkPassage, openFrozen, runSite } from "./frozen.ts";
 import type { Frozen, Passage } from "./frozen.ts";
 
 /** What a step does to the disk, by its name. The longest names of a path win. */
@@ -28,6 +28,8 @@ const STEPS: readonly (readonly [name: string, operation: string, path: RegExp])
   ["the bank has its name", "rename", /\/banks\/.*-[0-9a-f]{12}$/],
   ["the old bank loses its name", "rename", /\.removing-\d+$/],
   ["the old bank is taken apart", "removeTree", /\.removing-\d+$/],
+  ["a file that repairs another", "rename", /\/banks\/[^/]*\/./],
+  ["a mode that is repaired", "chmod", /\/banks\/[^/]*\/./],
   ["the trust", "rename", /\/trust\/[^/]+$/],
   ["the site's name", "rename", /\/site$/],
 ];
@@ -54,7 +56,8 @@ describe("a process that is killed", () => {
   async function interrupted(passage: Passage): Promise<string> {
     const payload = await frozen.volume(passage);
     const nth = passage.name === "rollback" ? 2 : 1;
-    const kill = { operation: "rename", path: "/current$", nth };
+    const path = passage.scrubbed ? "/banks/[^/]*/." : "/current$";
+    const kill = { operation: "rename", path, nth };
     const { outcome } = await runSite({ ...frozen.place(passage), ...passage, payload, kill });
     assert.equal(outcome, "SIGKILL");
     return payload;
@@ -90,12 +93,20 @@ describe("a process that is killed", () => {
       ...frozen.place(passage),
       payload,
       disk: faulty.disk,
-      settings: { pollInterval: 5, trialDuration: 10 },
+      settings: {
+        pollInterval: passage.scrubbed ? 40 : 5,
+        trialDuration: 10,
+        scrubInterval: passage.scrubbed ? 60 : 0,
+        scrubRate: 1e10,
+      },
     });
     if (site.agent.installed()) site.application.crash();
     await site.until(
       "the end",
-      (status) => committed(passage.version)(status) && status.blocked?.version === passage.blocked,
+      (status) =>
+        committed(passage.version)(status) &&
+        status.blocked?.version === passage.blocked &&
+        (!passage.scrubbed || typeof status.scrub?.lastPass === "string"),
     );
     await site.looked();
     return points;
@@ -107,14 +118,15 @@ describe("a process that is killed", () => {
       points.push(...(await pointsOf(passage, await frozen.volume(passage), false)));
       points.push(...(await pointsOf(passage, await interrupted(passage), true)));
     }
-    const chosen = FULL ? points : sampleOf(points, 60, SEED);
+    const kinds = Map.groupBy(points, kindOf).values();
+    const chosen = FULL ? points : [...kinds].flatMap((some) => sampleOf(some, 10, SEED));
     const told = new Map<string, number>();
     let killed = 0;
     await forEach(
       chosen,
-      ({ passage, name, recovering }) =>
-        `${passage.name}${recovering ? ", recovering" : ""}: ${name}`,
-      async ({ passage, operation, path, nth, after: late, recovering }) => {
+      (point) => `${kindOf(point)}: ${point.name}`,
+      async (point) => {
+        const { passage, operation, path, nth, after: late, recovering } = point;
         const payload = recovering ? await interrupted(passage) : await frozen.volume(passage);
         const floors = floorsOn(payload);
         const kill = { operation, path, nth, after: late };
@@ -123,11 +135,10 @@ describe("a process that is killed", () => {
         // What comes after the last operation is the end.
         assert.ok(outcome === "SIGKILL" || (late && outcome === 0), `${outcome}: ${complaints}`);
         killed += Number(outcome === "SIGKILL");
-        const served = await checkVolume(payload);
+        const served = await checkPassage(passage, payload);
         if (passage.installed) assert.notEqual(served, undefined, "the old release is still there");
         await frozen.recover(passage, payload, floors);
-        const kind = recovering ? `${passage.name}, recovering` : passage.name;
-        told.set(kind, (told.get(kind) ?? 0) + 1);
+        told.set(kindOf(point), (told.get(kindOf(point)) ?? 0) + 1);
       },
     );
     const counts = [...told].map(([kind, count]) => `${kind} ${count}`).join("; ");
@@ -135,6 +146,10 @@ describe("a process that is killed", () => {
     assert.ok(points.length > 100, `${points.length} points`);
   });
 });
+
+function kindOf({ passage, recovering }: Point): string {
+  return recovering ? `${passage.name}, recovering` : passage.name;
+}
 
 function phaseIn(file: string): string {
   const journal = JSON.parse(readFileSync(file, "utf8")) as {

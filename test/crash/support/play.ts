@@ -79,6 +79,8 @@ export interface Goal {
   /** What must be committed in the end. */
   readonly committed: string;
   readonly blocked: string | undefined;
+  /** Whether the release is also to be found sound, or made so. */
+  readonly scrubbed?: true;
 }
 
 const folder = (): Node => ({ kind: "directory", bytes: Buffer.alloc(0), mode: 0o755 });
@@ -204,7 +206,13 @@ export async function play(options: PlayOptions): Promise<Play> {
     root: ROOT,
     // As the main container is: it starts when the gate is open.
     held: () => app.running() === undefined,
-    settings: { pollInterval: 3_600_000, trialDuration: 15, trialTimeout: 5_000 },
+    settings: {
+      pollInterval: 3_600_000,
+      trialDuration: 15,
+      trialTimeout: 5_000,
+      scrubInterval: goal.scrubbed === true ? 60_000 : 0,
+      scrubRate: 1e10,
+    },
     clock: idleClock(() => model.count() + http.requests()),
     disk,
     http,
@@ -222,6 +230,7 @@ export async function play(options: PlayOptions): Promise<Play> {
       status.blocked?.version === goal.blocked &&
       status.error === null &&
       status.lastLook !== null &&
+      (goal.scrubbed !== true || typeof status.scrub?.lastPass === "string") &&
       app.running() !== undefined &&
       isTidy(model)
     )

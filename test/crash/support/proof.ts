@@ -1,7 +1,7 @@
 /** Plays a scenario, cuts the power at each of its operations, and recovers each image that may be found then. */
 import assert from "node:assert/strict";
 import process from "node:process";
-import type { CrashDisk, Image } from "../../support/crash-model.ts";
+import type { CrashDisk, Image, Node } from "../../support/crash-model.ts";
 import { crashDisk } from "../../support/crash-model.ts";
 import type { Disk } from "../../../sidecar/durable.ts";
 import {
@@ -27,10 +27,13 @@ export interface Scenario {
   readonly installed: boolean;
   /** What the disk does to the agent meanwhile. */
   readonly between?: (disk: Disk) => Disk;
+  /** What must hold at any instant, where it is less than of other volumes. Returns the bank that is served. */
+  readonly check?: (disk: Disk) => Promise<string | undefined>;
 }
 
 const FIRST: Goal = { offered: "1.0.0", committed: "1.0.0", blocked: undefined };
 const UPDATE: Goal = { offered: "1.1.0", committed: "1.1.0", blocked: undefined };
+const REPAIR: Goal = { ...FIRST, scrubbed: true };
 const ROLLBACK: Goal = { offered: "1.2.0", committed: "1.0.0", blocked: "1.2.0" };
 
 /** Before which operation another agent was killed: a name, what it did there, on what, for the how manieth time. */
@@ -75,6 +78,7 @@ export async function scenariosOf(repository: Repository): Promise<readonly Scen
       installed: false,
       between: failingInTheSwap,
     },
+    repairOf(start),
     ...KILLS.map(([what, goal, operation, path, nth]) => ({
       name: `after ${what}`,
       begin: () =>
@@ -86,6 +90,64 @@ export async function scenariosOf(repository: Repository): Promise<readonly Scen
       installed: goal !== FIRST,
     })),
   ];
+}
+
+/** A release of which something of each kind is damaged: bytes, lengths, modes, links, names that are missing or too many. */
+function repairOf(sound: Image): Scenario {
+  const bank = [...sound.keys()].find((path) => /\/banks\/[^/]*-[0-9a-f]{12}$/.test(path)) ?? "";
+  const id = bank.slice(`${PAYLOAD}/banks/`.length);
+  const damaged = new Map(sound);
+  const change = (name: string, to: (node: Node) => Node): void => {
+    const node = sound.get(`${bank}/${name}`);
+    assert.ok(node !== undefined, name);
+    damaged.set(`${bank}/${name}`, to(node));
+  };
+  change("lib/model.bin", (node) => {
+    const bytes = Buffer.from(node.bytes);
+    bytes.writeUInt8((bytes.readUInt8(1_234) + 1) % 256, 1_234);
+    return { ...node, bytes };
+  });
+  change("lib/fresh.bin", (node) => ({ ...node, bytes: node.bytes.subarray(0, 70_000) }));
+  change("bin/run", (node) => ({ ...node, mode: 0o400 }));
+  change("bin/start", (node) => ({ ...node, bytes: Buffer.from("../mark") }));
+  damaged.delete(`${bank}/mark`);
+  damaged.set(`${bank}/lib/more`, { kind: "file", bytes: Buffer.from("more"), mode: 0o644 });
+
+  const equals = (a: Node | undefined, b: Node | undefined): boolean =>
+    a === undefined || b === undefined
+      ? a === b
+      : a.kind === b.kind && a.mode === b.mode && a.bytes.equals(b.bytes);
+  /** Each name in the bank is as it was or as it shall be, and nothing between. */
+  const check = async (disk: Disk): Promise<string | undefined> => {
+    assert.equal(await disk.readLink(`${PAYLOAD}/current`), `banks/${id}`);
+    const inBank = (path: string): boolean => path.startsWith(`${bank}/`);
+    for (const path of new Set([...sound.keys(), ...damaged.keys()]).values().filter(inBank)) {
+      const found = await nodeOn(disk, path);
+      const as = [damaged.get(path), sound.get(path)].filter((node) => equals(node, found));
+      assert.ok(as.length > 0, `${path} is as it was, or as it shall be`);
+    }
+    return id;
+  };
+  return {
+    name: "repair",
+    begin: () => Promise.resolve(damaged),
+    goal: REPAIR,
+    installed: true,
+    check,
+  };
+}
+
+/** What lies at a path, as in an image. */
+async function nodeOn(disk: Disk, path: string): Promise<Node | undefined> {
+  const stat = await disk.stat(path);
+  if (stat === undefined) return undefined;
+  const { kind, mode } = stat;
+  if (kind === "symlink")
+    return { kind, mode, bytes: Buffer.from((await disk.readLink(path)) ?? "") };
+  if (kind === "directory") return { kind, mode, bytes: Buffer.alloc(0) };
+  await using file = await disk.openRead(path);
+  const bytes = file === undefined ? Buffer.alloc(0) : await file.read(0, file.size);
+  return { kind, mode, bytes: Buffer.from(bytes) };
 }
 
 /** As a person may leave a volume, or a version that had no such folder. */
@@ -188,9 +250,12 @@ export function judge(
   needed: ReadonlyMap<string, number>,
 ): Promise<string | undefined> {
   const { goal, installed } = scenario;
+  const checkAfter = (disk: Disk): Promise<string | undefined> => checkRecovered(PAYLOAD, disk);
+  const checkNow =
+    scenario.check ?? ((disk: Disk): Promise<string | undefined> => checkVolume(PAYLOAD, disk));
   return complaintOf(async () => {
     const found = crashDisk(image);
-    const served = await checkVolume(PAYLOAD, found.disk);
+    const served = await checkNow(found.disk);
     if (installed || witness.relied.running !== undefined)
       assert.notEqual(served, undefined, "a release that ran is still there");
     await assertReliable(PAYLOAD, witness.relied, found.disk);
@@ -202,7 +267,7 @@ export function judge(
       goal,
       async recovered(model, http) {
         assert.equal(http.requests(), 0, "recovery asks nobody");
-        const id = await checkRecovered(PAYLOAD, model.disk);
+        const id = await (scenario.check ?? checkAfter)(model.disk);
         if (served !== undefined) assert.notEqual(id, undefined, "recovery keeps what was served");
         const { committed } = witness.relied;
         await assertReliable(PAYLOAD, { running: undefined, committed }, model.disk);

@@ -21,6 +21,8 @@ export interface ProcessOptions {
     readonly nth: number;
     readonly after?: boolean;
   };
+  /** Whether the release is to be found sound, or made so, before the end. */
+  readonly scrubbed?: boolean;
   /** Whether it says at its end which errors it has told of. */
   readonly tells?: boolean;
   /** The payload is put on a file system that is too small, which grows when the site has said so. */
@@ -49,7 +51,14 @@ await using faulty = faultyDisk((operation, path) => {
 });
 // Told that there is room, it goes on until the kernel says that there is none.
 const disk = { ...faulty.disk, freeBytes: async () => 2 ** 50 };
-const settings = { pollInterval: 5, trialDuration: 10, trialTimeout: 10_000 };
+const settings = {
+  // A scrub works in the pauses between two looks.
+  pollInterval: options.scrubbed === true ? 40 : 5,
+  trialDuration: 10,
+  trialTimeout: 10_000,
+  scrubInterval: options.scrubbed === true ? 60 : 0,
+  scrubRate: 1e10,
+};
 await using site = await openSite({ ...options, settings, disk });
 // The main container starts when the gate is open, from whatever `current` names then.
 if (site.agent.installed()) site.application.crash();
@@ -65,6 +74,7 @@ const status = await site.until(
     committed(options.version)(now) &&
     now.blocked?.version === options.blocked &&
     now.lastLook !== null &&
+    (options.scrubbed !== true || typeof now.scrub?.lastPass === "string") &&
     now.error === null,
 );
 process.stdout.write(`${JSON.stringify(status)}\n`);
