@@ -560,7 +560,9 @@ describe("in any history", () => {
         const rolledBack = new Set<number>();
         follow(events, (before, event, state, steps) => {
           if (event.event === "retry") rolledBack.clear();
-          if (state.phase === "rolling-back") rolledBack.add(state.failed.sequence);
+          // On the way in only: who says "retry" while it goes back means it.
+          if (state.phase === "rolling-back" && before.phase !== "rolling-back")
+            rolledBack.add(state.failed.sequence);
           const blocked = state.channels[CHANNEL]?.blocked;
           if (blocked && blocked !== before.channels[CHANNEL]?.blocked)
             rolledBack.add(blocked.sequence);
