@@ -6,24 +6,28 @@ export const FULL: boolean = process.env["EDGESYNC_TEST_FULL"] === "1";
 /** Of the samples; a run with the same seed takes the same cases. */
 export const SEED: string = process.env["EDGESYNC_TEST_SEED"] ?? "edgesync";
 
-/** Does something with every item, a few at a time. An error says which one it was. */
+/** Failures after which the rest is not tried. */
+const ENOUGH = 10;
+
+/** Does something with every item, a few at a time. An error says which ones it was. */
 export async function forEach<T>(
   items: readonly T[],
   nameOf: (item: T) => string,
-  work: (item: T, index: number) => Promise<void>,
+  work: (item: T) => Promise<void>,
 ): Promise<void> {
-  const rest = items.entries();
+  const rest = items.values();
   const failed: Error[] = [];
   const worker = async (): Promise<void> => {
-    for (const [index, item] of rest) {
-      if (failed.length > 0) return;
+    for (const item of rest) {
+      if (failed.length >= ENOUGH) return;
       try {
-        await work(item, index);
+        await work(item);
       } catch (cause) {
         failed.push(new Error(nameOf(item), { cause }));
       }
     }
   };
   await Promise.all([worker(), worker(), worker()]);
-  if (failed[0] !== undefined) throw failed[0];
+  const [first] = failed;
+  if (first !== undefined) throw new Error(failed.map(String).join("; "), { cause: first.cause });
 }

@@ -1,4 +1,4 @@
-import { readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -131,7 +131,7 @@ export function siteSettings({ payload, url, root, settings }: SiteOptions): Set
 /** An agent at work on a payload volume until the end of the scope. */
 export async function openSite(options: SiteOptions): Promise<Site> {
   const { payload } = options;
-  if (options.http === undefined) await mkdir(payload, { recursive: true });
+  if (options.http === undefined && !existsSync(payload)) await mkdir(payload);
   const registry = new Registry();
   const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
   const log: { level: string; message: string; fields: LogFields }[] = [];
