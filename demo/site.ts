@@ -8,6 +8,7 @@ import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { makeCertificate } from "../webhook/certificate.ts";
 import type { Programs } from "./programs.ts";
@@ -33,11 +34,7 @@ export interface Tls {
 const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  async sleep(ms, signal) {
-    await sleep(ms, undefined, { signal }).catch(() => {
-      throw signal.reason;
-    });
-  },
+  sleep: sleepBy(sleep),
 };
 
 export async function makeTls(folder: string): Promise<Tls> {

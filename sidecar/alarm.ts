@@ -8,9 +8,6 @@ export interface Alarm {
   until(at: number, signal: AbortSignal): Promise<void>;
 }
 
-/** Milliseconds: a timer of Node's holds at most 2^31 - 1, and leases can last for months. */
-const LONGEST_SLEEP_MS = 86_400_000;
-
 export function openAlarm(clock: Clock): Alarm {
   const bell = { isRung: false };
   let waiting: AbortController | undefined;
@@ -31,7 +28,7 @@ export function openAlarm(clock: Clock): Alarm {
         ) {
           signal.throwIfAborted();
           waiting = new AbortController();
-          await clock.sleep(Math.min(left, LONGEST_SLEEP_MS), waiting.signal).catch(() => {
+          await clock.sleep(left, waiting.signal).catch(() => {
             // Rung, or aborted: both are looked at above and below.
           });
         }

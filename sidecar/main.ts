@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { ANNOTATIONS } from "#core/annotations.ts";
 import { CONTROL_PORT } from "#core/control.ts";
@@ -38,17 +39,10 @@ const LISTEN_RETRY_MS = 1_000;
 /** Bytes of log that wait for a reader; what comes after them is dropped. */
 const LOG_BACKLOG = 1 << 20;
 
-const clock: Clock = {
+export const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  async sleep(ms, signal) {
-    try {
-      await sleep(ms, undefined, { signal });
-    } catch {
-      // Node wraps the reason of an abort in an error of its own, and there is no other way to get here.
-      throw signal.reason;
-    }
-  },
+  sleep: sleepBy(sleep),
 };
 
 /** @returns the exit status, 0 after SIGTERM and SIGINT */

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf, EdgeSyncError, ERRORS } from "#core/errors.ts";
 import { WEBHOOK_METRICS } from "#core/metrics.ts";
@@ -23,17 +24,10 @@ edgesync webhook certificate --out <folder> --namespace <name> --service <name> 
   Writes ca.crt, tls.crt and tls.key for the webhook's Service. --name adds further names.
 `;
 
-const clock: Clock = {
+export const clock: Clock = {
   now: Date.now,
   monotonic: () => performance.now(),
-  async sleep(ms, signal) {
-    try {
-      await sleep(ms, undefined, { signal });
-    } catch {
-      // Node wraps the reason of an abort in an error of its own, and there is no other way to get here.
-      throw signal.reason;
-    }
-  },
+  sleep: sleepBy(sleep),
 };
 
 /** @returns the exit status */
