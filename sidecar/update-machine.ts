@@ -33,7 +33,7 @@ export interface UpdateMachine {
   current(): string | undefined;
   /** The step that comes next. */
   pending(): Step | undefined;
-  /** Whether a step was put off, or failed, that the state still implies. */
+  /** Whether a step was put off, or failed, that the state still implies. A sweep counts for nothing here: it costs room, and may fail for ever. */
   unfinished(): boolean;
   /** Whether it was put off, because it may not be done yet: the wait for it goes on with {@link UpdateMachine.resume}. */
   waits(): boolean;
@@ -71,6 +71,7 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
   let state: UpdateState | undefined;
   let pending: readonly Step[] = [];
   let unfinished = false;
+  let unswept = false;
   let waits = false;
   let current: string | undefined;
 
@@ -154,8 +155,9 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
       if (isSwapping(after)) await replica.take(signal);
     },
     async resume(signal) {
-      if (!unfinished || volume === undefined) return;
+      if (!(unfinished || unswept) || volume === undefined) return;
       unfinished = false;
+      unswept = false;
       waits = false;
       await feed({ event: "tick", passedMs: volume.stepper.passedMs() }, signal);
     },
@@ -175,7 +177,7 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
       if (step.step === "sweep") {
         // Costs room and nothing else. It may be for ever, where the files are another owner's.
         report.leftBehind(error);
-        unfinished = true;
+        unswept = true;
         return false;
       }
       pending = [];

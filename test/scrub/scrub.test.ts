@@ -16,8 +16,11 @@ import {
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { EdgeSyncError } from "#core/errors.ts";
 import type { Damage } from "#core/scrub.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";
+import { nodeDisk } from "../../sidecar/durable.ts";
+import type { Disk } from "../../sidecar/durable.ts";
 import { checkVolume } from "../update/support/invariants.ts";
 import type { Site } from "../update/support/site.ts";
 import { openWorld } from "../update/support/world.ts";
@@ -288,6 +291,25 @@ describe("a scrub", () => {
     );
     assert.ok(bytes > 0 && bytes < 10_000, `${bytes} bytes`);
     assert.equal(await readlink(join(bankOf(volume), "latest")), "data/model.bin");
+  });
+
+  test("goes on where something is left behind that cannot be removed", async () => {
+    const leftover = join(payload, "banks/other.building-1");
+    await mkdir(leftover);
+    const disk: Disk = {
+      ...nodeDisk,
+      async removeTree(path) {
+        if (path === leftover) throw new EdgeSyncError("DISK_FAILED", `${path}: not permitted`);
+        await nodeDisk.removeTree(path);
+      },
+    };
+    flip(join(bankOf(payload), "data/model.bin"), 100);
+    await using site = await scrubbing(world, payload, { disk });
+    await site.until("the repair", ({ scrub }) => scrub?.repaired === 1);
+    const told = site.log.filter(({ message }) => message.startsWith("cannot remove what"));
+    assert.equal(told.length, 1);
+    await site.looked();
+    assert.ok(site.log.some(({ message }) => message.startsWith("still cannot remove")));
   });
 
   test("is not done where the pod does not want it", async () => {
