@@ -72,6 +72,8 @@ interface Pass {
   reading: { readonly changed: string; readonly hash: Hash; at: number } | undefined;
   /** Numbers of entries whose files are to be made anew. */
   readonly broken: Set<number>;
+  /** Numbers of entries that could not be verified, or mended otherwise: they are looked at again when all others have been. */
+  readonly again: Set<number>;
   /** Names in `partial/` of what has been fetched for it. */
   readonly fetched: Set<string>;
 }
@@ -89,10 +91,15 @@ export function openScrub(deps: ScrubDeps): Scrub {
   let error: ScrubStatus["error"] = null;
   /** Monotonic milliseconds until which the rate is used up. */
   let used = 0;
+  /** What has been told since the last whole pass: what cannot be mended is found at each attempt. */
+  const told = new Set<string>();
 
-  const damaged = (): number => pass?.broken.size ?? 0;
+  const damaged = (): number => (pass === undefined ? 0 : pass.broken.size + pass.again.size);
 
   function found(kind: Damage, path: string): void {
+    const what = `${kind} ${path}`;
+    if (told.has(what)) return;
+    told.add(what);
     metrics.add("edgesync_sidecar_scrub_damage_total", { kind });
     log.warn({ reason: kind, detail: path }, "installed release is damaged");
   }
@@ -126,6 +133,7 @@ export function openScrub(deps: ScrubDeps): Scrub {
       next: 0,
       reading: undefined,
       broken: new Set(),
+      again: new Set(),
       fetched: new Set(),
     };
   }
@@ -253,20 +261,66 @@ export function openScrub(deps: ScrubDeps): Scrub {
     metrics.set("edgesync_sidecar_scrub_damaged", {}, damaged());
   }
 
+  /** @returns when to try again, in monotonic milliseconds */
+  function failed(cause: unknown): number {
+    failures += 1;
+    const code = codeOf(cause);
+    error = { code, message: cause instanceof Error ? cause.message : String(cause) };
+    const delayMs = repairAgainMs(failures, intervalMs, random);
+    measure();
+    log.warn({ err: cause, code, delayMs }, "installed release not repaired");
+    return clock.monotonic() + delayMs;
+  }
+
+  /** @returns what stands in the way */
+  async function attempt(
+    now: Pass,
+    number: number,
+    signal: AbortSignal,
+  ): Promise<{ readonly cause: unknown } | undefined> {
+    signal.throwIfAborted();
+    try {
+      await checkEntry(now, number, signal);
+      now.again.delete(number);
+      return undefined;
+    } catch (cause) {
+      signal.throwIfAborted();
+      now.again.add(number);
+      return { cause };
+    }
+  }
+
   async function run(bank: Bank, volume: Volume, signal: AbortSignal): Promise<void> {
-    if (pass !== undefined && (pass.bank.id !== bank.id || pass.volume !== volume))
+    if (pass !== undefined && (pass.bank.id !== bank.id || pass.volume !== volume)) {
       pass = undefined;
+      told.clear();
+    }
     pass ??= await begin(bank, volume, signal);
     const now = pass;
-    for (; now.next < now.release.entries.length; now.next++) {
-      signal.throwIfAborted();
-      await checkEntry(now, now.next, signal);
-      if (now.broken.size >= TOGETHER) await mend(now, signal);
+    // What cannot be mended must not keep the rest from being verified.
+    let mendAt = -Infinity;
+    while (now.next < now.release.entries.length) {
+      await attempt(now, now.next, signal);
+      now.next += 1;
+      if (now.broken.size < TOGETHER || clock.monotonic() < mendAt) continue;
+      try {
+        await mend(now, signal);
+      } catch (cause) {
+        signal.throwIfAborted();
+        mendAt = failed(cause);
+      }
+    }
+    let trouble: { readonly cause: unknown } | undefined;
+    for (const number of [...now.again]) {
+      const left = await attempt(now, number, signal);
+      trouble ??= left;
     }
     await mend(now, signal);
+    if (trouble !== undefined) throw trouble.cause;
     await removeExtra(now, signal);
     await volume.downloads.discard([...now.fetched]);
     pass = undefined;
+    told.clear();
     failures = 0;
     error = null;
     lastPass = clock.now();
@@ -285,13 +339,7 @@ export function openScrub(deps: ScrubDeps): Scrub {
         await run(bank, volume, signal);
       } catch (cause) {
         signal.throwIfAborted();
-        failures += 1;
-        const code = codeOf(cause);
-        error = { code, message: cause instanceof Error ? cause.message : String(cause) };
-        const delayMs = repairAgainMs(failures, intervalMs, random);
-        due = clock.monotonic() + delayMs;
-        measure();
-        log.warn({ err: cause, code, delayMs }, "installed release not repaired");
+        due = failed(cause);
       }
     }
   }

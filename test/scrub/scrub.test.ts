@@ -293,6 +293,56 @@ describe("a scrub", () => {
     assert.equal(await readlink(join(bankOf(volume), "latest")), "data/model.bin");
   });
 
+  test("verifies the rest where much cannot be mended, and counts each thing once", async () => {
+    await using own = await openWorld();
+    const names = Array.from({ length: 70 }, (_, index) => `data/${index + 10}`);
+    const many = Object.fromEntries(names.map((name) => [name, name]));
+    await own.publish("1.0.0", { health: "good", ...many, "z/link": { link: "../health" } });
+    const volume = await installed(own, "1.0.0");
+    const bank = bankOf(volume);
+    for (const name of names) await rm(join(bank, name));
+    await rm(join(bank, "z/link"));
+    own.origin.fail(/^blobs/, { fault: "status", status: 503 }, Number.POSITIVE_INFINITY);
+    {
+      await using site = await scrubbing(own, volume);
+      const attempts = (): number =>
+        site.log.filter(({ message }) => message === "installed release not repaired").length;
+      await site.until("the attempts", ({ scrub }) => scrub?.damaged === 70 && attempts() > 3);
+      assert.equal(await readlink(join(bank, "z/link")), "../health");
+      const kind = { kind: "missing" };
+      assert.equal(await site.metric("edgesync_sidecar_scrub_damage_total", kind), 71);
+      own.origin.reset();
+      await clean(site);
+      assert.equal(site.agent.status().scrub?.repaired, 71);
+    }
+    await checkVolume(volume);
+  });
+
+  test("does not stop at what it cannot mend, and tries it again", async () => {
+    const path = join(bankOf(payload), "bin/run");
+    let mayChange = false;
+    const disk: Disk = {
+      ...nodeDisk,
+      async chmod(file, mode) {
+        if (file === path && !mayChange) throw new EdgeSyncError("DISK_FAILED", "not permitted");
+        await nodeDisk.chmod(file, mode);
+      },
+    };
+    await chmod(path, 0o444);
+    flip(join(bankOf(payload), "data/model.bin"), 100);
+    await using site = await scrubbing(world, payload, { disk });
+    const stuck = await site.until(
+      "an error",
+      ({ scrub }) => scrub?.repaired === 1 && scrub.error !== null,
+    );
+    assert.equal(stuck.scrub?.error?.code, "DISK_FAILED");
+    assert.equal(stuck.scrub.damaged, 1);
+    mayChange = true;
+    await clean(site);
+    assert.equal(await site.metric("edgesync_sidecar_scrub_damage_total", { kind: "mode" }), 1);
+    assert.equal(site.agent.status().scrub?.repaired, 2);
+  });
+
   test("goes on where something is left behind that cannot be removed", async () => {
     const leftover = join(payload, "banks/other.building-1");
     await mkdir(leftover);
