@@ -311,7 +311,7 @@ export function openScrub(deps: ScrubDeps): Scrub {
       }
     }
     let trouble: { readonly cause: unknown } | undefined;
-    for (const number of [...now.again]) {
+    for (const number of now.again) {
       const left = await attempt(now, number, signal);
       trouble ??= left;
     }
