@@ -63,7 +63,7 @@ export interface ClaimVolumeDeps
   readonly hooks: Hooks;
   /** Among the payloads of the pod. */
   readonly podTurn: Turn;
-  readonly report: Report;
+  readonly report: Pick<Report, "waits">;
   readonly ended: (outcome: Outcome) => void;
 }
 

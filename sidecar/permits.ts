@@ -130,7 +130,19 @@ export function openPermits(deps: PermitDeps): Permits {
     return bounded("download", target, null, answer);
   }
 
+  /** Who waits for anything but its turn among the replicas does not stand in that queue either: it would keep the turn for nothing. */
   async function askForSwap(
+    target: Target,
+    heldSince: number | null,
+    signal: AbortSignal,
+  ): Promise<Permit> {
+    const answer = await decideSwap(target, heldSince, signal);
+    const queues = answer.answer === "wait" && answer.reason === "replica";
+    if (answer.answer !== "go" && !queues) await replica.release();
+    return answer;
+  }
+
+  async function decideSwap(
     target: Target,
     heldSince: number | null,
     signal: AbortSignal,
@@ -149,7 +161,6 @@ export function openPermits(deps: PermitDeps): Permits {
     const answer = bounded("swap", target, heldSince, consulted);
     // What others wait for is not kept for an application, or a site, that is busy.
     if (answer.answer !== "go") turn.follow(false);
-    if (answer.answer !== "go" && busy === null) await replica.release();
     return answer;
   }
 
