@@ -54,7 +54,7 @@ export interface HookDeps {
 }
 
 /** Milliseconds for one answer; a health check has the time that checks have. */
-const CALL_TIMEOUT_MS = 30_000;
+export const CALL_TIMEOUT_MS = 30_000;
 const HEALTH_TIMEOUT_MS = 5_000;
 
 /** Somebody who has not answered about one release since then, in monotonic milliseconds. */

@@ -4,6 +4,7 @@ import { EdgeSyncError, unreachable } from "#core/errors.ts";
 import type { HookAnswer, HookName } from "#core/hook.ts";
 import type { Event, Step, Verdict } from "#core/update.ts";
 import type { Bank, Target } from "#core/update-state.ts";
+import { CALL_TIMEOUT_MS } from "./hooks.ts";
 import type { Hooks } from "./hooks.ts";
 import type { Pause } from "./pause.ts";
 import { isOfApplication } from "./permits.ts";
@@ -45,6 +46,13 @@ export interface Stepper {
   /** Monotonic milliseconds since the last event: what the machine counts a trial in. */
   passedMs(): number;
 }
+
+/** Milliseconds between two looks at whether the main container may start. */
+const HELD_PERIOD_MS = 1_000;
+
+/** Milliseconds: what a check of the workload, or a hook of one, has at least; and the hook that says whether a release is right. */
+const CHECK_MS = 10_000;
+const CONSENT_MS = CALL_TIMEOUT_MS + 5_000;
 
 /** A notice is given up after so many looks at the channel: it must not keep the site busy for ever. */
 const NOTICE_ATTEMPTS = 10;
@@ -91,15 +99,34 @@ export function openStepper(deps: StepDeps): Stepper {
     return { event: "permitted" };
   }
 
+  /** Nothing can be tried while nothing may run, as after a power cut on a link that is down: that time is not the release's. */
+  async function awaitStart(signal: AbortSignal): Promise<void> {
+    while (held()) await clock.sleep(Math.min(HELD_PERIOD_MS, workload.healthPeriodMs), signal);
+  }
+
   async function restart(withinMs: number | null, signal: AbortSignal): Promise<Event> {
-    const heldBack = (): number => workload.backOffMs();
+    const begun = clock.monotonic();
+    let heldMs = 0;
+    const notItsFaultMs = (): number => {
+      if (held()) heldMs = clock.monotonic() - begun;
+      // Nor is for how long the kubelet holds a container back.
+      return workload.backOffMs() + heldMs;
+    };
+    // Asked for before it may start: its first start is then the one that is waited for, and not followed by another.
+    const start = async (bounded: AbortSignal): Promise<void> => {
+      const free = async (): Promise<void> => {
+        if (!held()) return;
+        await awaitStart(bounded);
+        heldMs = clock.monotonic() - begun;
+      };
+      await Promise.all([workload.restart(bounded), free()]);
+    };
     const restarted =
       withinMs === null
         ? await workload.restart(signal).then(() => true)
-        : await within(clock, withinMs, signal, (bounded) => workload.restart(bounded), heldBack);
+        : await within(clock, withinMs, signal, start, notItsFaultMs);
     startsSeen = workload.starts();
-    // For how long the kubelet holds a container back is not the release's fault.
-    const passed = Math.max(0, passedMs() - heldBack());
+    const passed = Math.max(0, passedMs() - notItsFaultMs());
     return { event: restarted ? "restarted" : "tick", passedMs: passed };
   }
 
@@ -116,16 +143,20 @@ export function openStepper(deps: StepDeps): Stepper {
     { withinMs, bank, from }: Extract<Step, { step: "watch" }>,
     signal: AbortSignal,
   ): Promise<Event> {
+    if (held()) {
+      await awaitStart(signal);
+      passedMs();
+    }
     await clock.sleep(Math.min(withinMs, workload.healthPeriodMs), signal);
     let verdict: Verdict = "unknown";
     // Until it agrees to run with the release, the application is not well; how long it may take is for trial-timeout to say.
     const consent = (late: AbortSignal): Promise<HookAnswer> => ask("post-swap", bank, from, late);
-    const answer = approved === bank.id ? GO : await bounded(consent, signal);
+    const answer = approved === bank.id ? GO : await bounded(consent, CONSENT_MS, signal);
     if (answer?.answer === "no")
       return { event: "vetoed", hook: "post-swap", detail: answer.detail };
     if (answer?.answer === "go") {
       approved = bank.id;
-      verdict = (await bounded((late) => check(bank, from, late), signal)) ?? "unknown";
+      verdict = (await bounded((late) => check(bank, from, late), CHECK_MS, signal)) ?? "unknown";
     }
     const before = startsSeen;
     startsSeen = workload.starts();
@@ -146,21 +177,24 @@ export function openStepper(deps: StepDeps): Stepper {
     { bank, notice }: Extract<Step, { step: "notify" }>,
     signal: AbortSignal,
   ): Promise<StepOutcome> {
-    const { answer } = held() ? GO : await ask(notice.hook, bank, notice.from, signal);
+    // Nobody can listen yet, and who will has to be told.
+    if (held()) return "later";
+    const { answer } = await ask(notice.hook, bank, notice.from, signal);
     unheard = answer === "later" ? unheard + 1 : 0;
     if (unheard > 0 && unheard < NOTICE_ATTEMPTS) return "later";
     unheard = 0;
     return { event: "notified" };
   }
 
-  /** What takes longer than the pause between two checks says as little as what fails: nothing of the release. The trial's deadline does. */
+  /** What takes longer than that, or than the pause between two checks, says as little as what fails: nothing of the release. The trial's deadline does. */
   async function bounded<T>(
     task: (signal: AbortSignal) => Promise<T>,
+    leastMs: number,
     signal: AbortSignal,
   ): Promise<T | undefined> {
     let result: T | undefined;
     try {
-      const ms = Math.max(10_000, workload.healthPeriodMs);
+      const ms = Math.max(leastMs, workload.healthPeriodMs);
       await within(clock, ms, signal, async (late) => {
         result = await task(late);
       });

@@ -224,6 +224,40 @@ describe("an application with hooks", () => {
     assert.equal(blocked?.reason, "trial_timeout");
   });
 
+  test("has the half a minute that a hook has to say whether a release is right", async () => {
+    const clock = fastClock(50);
+    await using setup = await settled(({ target }) => ({ hookPostSwap: target }), {
+      clock,
+      settings: { pollInterval: 60_000, trialDuration: 5_000, trialTimeout: 300_000 },
+    });
+    const { asked, site } = setup;
+    asked.answer = async () => {
+      await clock.sleep(15_000, new AbortController().signal);
+      return { status: 204 };
+    };
+    const version = await publish();
+    site.agent.look();
+    await site.until("the release", committed(version));
+  });
+
+  test("is told what it was to be told also when it does not run yet when the sidecar comes up", async () => {
+    let held = true;
+    await using asked = await openAsked();
+    await using site = await openSite({
+      payload: join(world.folder, `site-${(sites += 1)}`),
+      url: world.origin.url,
+      root: world.root,
+      settings: { pollInterval: 20, hookPostCommit: asked.target },
+      held: () => held,
+    });
+    await site.until("the first release", committed(`1.${minor}.0`));
+    // More often than a notice is given up after.
+    for (let round = 0; round < 12; round++) await site.looked();
+    assert.equal(asked.of("post-commit").length, 0);
+    held = false;
+    await site.until("the notice", () => asked.of("post-commit").length === 1);
+  });
+
   test("that never hears a notice goes on getting releases", async () => {
     const dead = { kind: "http", port: await closedPort(), path: "/" } as const;
     await using setup = await settled(() => ({ hookPostCommit: dead }));

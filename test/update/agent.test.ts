@@ -10,7 +10,7 @@ import { initRepository } from "../../publisher/init.ts";
 import { openKeyring } from "../../publisher/keys.ts";
 import { openUpdateAgent } from "../../sidecar/update-agent.ts";
 import { application, committed, openSite, siteSettings } from "./support/site.ts";
-import type { SiteOptions } from "./support/site.ts";
+import type { Application, SiteOptions } from "./support/site.ts";
 import { PLATFORM, changed, noise, openWorld } from "./support/world.ts";
 import type { Files, World } from "./support/world.ts";
 
@@ -195,6 +195,57 @@ describe("an update agent", () => {
     await site.until("the commit", committed("1.1.0"));
     assert.equal(app.restarts(), 1);
   });
+
+  for (const stage of ["restarting", "watching"] as const)
+    test(`does not hold it against a release on trial that its pod may not start after a power cut: ${stage}`, async () => {
+      await using world = await openWorld();
+      await world.publish("1.0.0", files("one"));
+      const options = siteOf(world);
+      {
+        const app = application(options.payload);
+        const stuck = (signal: AbortSignal): Promise<void> =>
+          new Promise((_, reject) => {
+            signal.addEventListener("abort", () => reject(signal.reason as Error));
+          });
+        const cut = stage === "restarting" ? { ...app, restart: stuck } : app;
+        const settings = { trialDuration: 60_000 };
+        await using site = await openSite({ ...options, application: cut, settings });
+        await site.until("the first release", committed("1.0.0"));
+        await world.publish("1.1.0", files("two"));
+        await site.until("the trial", (status) => status.trial?.stage === stage);
+      }
+      let held = true;
+      let looks = 0;
+      let passed = 0;
+      const clock = { ...realClock, monotonic: () => passed + realClock.monotonic() };
+
+      const app = application(options.payload);
+      const starting: Application = {
+        ...app,
+        check: (signal) => (held ? Promise.resolve("unhealthy") : app.check(signal)),
+      };
+      const settings = { trialTimeout: 600_000 };
+      await using site = await openSite({
+        ...options,
+        clock: { ...clock, sleep: (ms, signal) => realClock.sleep(Math.min(ms, 5), signal) },
+        application: starting,
+        settings,
+        held: () => {
+          looks += 1;
+          return held;
+        },
+      });
+      for (let round = 0; round < 3; round++) {
+        passed += 3_600_000;
+        const before = looks;
+        await site.until("another look at the gate", () => looks > before + 5);
+        assert.equal(site.agent.status().phase, "trial");
+      }
+      held = false;
+      if (stage === "watching") app.crash();
+      await site.until("the commit", committed("1.1.0"));
+      assert.equal(site.agent.status().blocked, null);
+    });
 
   test("takes over a volume that a later start finds, and goes on without the network", async () => {
     await using world = await openWorld();
