@@ -9,6 +9,7 @@ import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { ANNOTATIONS } from "#core/annotations.ts";
 import { CONTROL_PORT } from "#core/control.ts";
+import { foreignFolders } from "#core/daemon-config.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
@@ -110,7 +111,13 @@ export async function main(args: readonly string[]): Promise<number> {
       metrics,
       platform: `${process.platform}-${process.arch}`,
       // In a pod nothing but the application's own answers.
-      ...(isDaemon && { programs: openPrograms(process.getuid?.() ?? 0) }),
+      ...(isDaemon && {
+        programs: openPrograms({
+          owner: process.getuid?.() ?? 0,
+          never: foreignFolders(config.settings),
+          kill: (pid) => void process.kill(pid, "SIGKILL"),
+        }),
+      }),
       own: {
         pid: process.pid,
         signal: (pid: number, signal: NodeJS.Signals) => void process.kill(pid, signal),

@@ -3,6 +3,7 @@
  * annotations and of the sidecar's settings, as in `channel`, `poll-interval.models`, `secret.db`, `payload-dir`. Strict: who runs a
  * fleet of unattended machines wants to hear of a misspelt key when it is rolled out and not when it would have mattered.
  */
+import { normalize } from "node:path";
 import { ANNOTATIONS, SECRET_ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
 import { isObject } from "./json.ts";
@@ -205,6 +206,13 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
         problems.push(
           `${one.key} ${one.path} and ${other.key} ${other.path} must not lie in each other`,
         );
+  for (const { key, path } of programsOf(settings)) {
+    const folder = foreignFolders(settings).find((one) =>
+      isWithin(normalize(path), normalize(one)),
+    );
+    if (folder !== undefined)
+      problems.push(`${key} names a program in ${folder}; nothing that is brought there is run`);
+  }
   if (settings.secrets.length === 0) return problems;
   for (const key of ["vault-address", "vault-role", "secrets-dir", "token-file"] as const)
     if (settings[camel(key)] === undefined && !given.has(key))
@@ -248,16 +256,38 @@ function payloadDemands(
 }
 
 function isWithin(path: string, folder: string): boolean {
-  return `${path}/`.startsWith(`${folder}/`);
+  const withSlash = (text: string): string => (text.endsWith("/") ? text : `${text}/`);
+  return withSlash(path).startsWith(withSlash(folder));
 }
 
-/** Whether a configuration names programs to run, which is trusted to nobody but root and the daemon's own user. */
-export function namesPrograms(settings: Settings): boolean {
-  return payloadNames(settings).some((name) => {
+/** Programs that a configuration names by their paths, each with the key that does. */
+function programsOf(
+  settings: Settings,
+): readonly { readonly key: string; readonly path: string }[] {
+  return payloadNames(settings).flatMap((name) => {
     const own: Readonly<Record<string, unknown>> = settingsOf(settings, name);
-    return daemonRows().some(([key]) => {
+    return daemonRows().flatMap(([key]) => {
       const value = own[camel(key)];
-      return isObject(value) && (value["kind"] === "command" || value["kind"] === "exec");
+      if (!isObject(value)) return [];
+      const { kind, path, argv } = value;
+      const program: unknown =
+        kind === "exec" ? path : kind === "command" && Array.isArray(argv) ? argv[0] : undefined;
+      return typeof program === "string" && program.startsWith("/")
+        ? [{ key: keyFor(key, name), path: program }]
+        : [];
     });
   });
+}
+
+/** Folders of a daemon whose contents others put there: releases, credentials, bundles, holds. Nothing in them is a program of the machine's. */
+export function foreignFolders(settings: Settings): readonly string[] {
+  const all = payloadNames(settings).flatMap((name) => {
+    const { payloadDir, payloadLinkDir, importDir, seedDir } = settingsOf(settings, name);
+    return [payloadDir, payloadLinkDir, importDir, seedDir];
+  });
+  return [
+    ...new Set(
+      [...all, settings.secretsDir, settings.holdDir].filter((path) => path !== undefined),
+    ),
+  ];
 }

@@ -52,7 +52,7 @@ export const healthCheck: Value<HealthCheck> = {
   },
 };
 
-/** As {@link healthCheck}, with a command: for the configuration of a daemon, which only root may write. */
+/** As {@link healthCheck}, with a command: for the configuration of a daemon, which nobody but root and its own user may write. */
 export const daemonHealthCheck: Value<HealthCheck> = {
   allowed:
     "http:<port>/<path>, tcp:<port>, grpc:<port>, grpc:<port>/<service>, command:<program> <argument> …, or none",

@@ -33,7 +33,7 @@ export const hookTarget: Value<HookTarget> = {
   format: (value) => (value.kind === "http" ? formatHttpTarget(value) : `exec:${value.path}`),
 };
 
-/** As {@link hookTarget}, with a program: for the configuration of a daemon, which only root may write. */
+/** As {@link hookTarget}, with a program: for the configuration of a daemon, which nobody but root and its own user may write. */
 export const daemonHookTarget: Value<HookTarget> = {
   allowed: "http:<port>/<path> on this machine, or exec:<absolute path of a program>",
   parse(input) {

@@ -52,7 +52,7 @@ function parseSignal(input: string): OnUpdate | undefined {
     : { kind: "signal", signal, process };
 }
 
-/** As {@link onUpdate}, with a command: for the configuration of a daemon, which only root may write. */
+/** As {@link onUpdate}, with a command: for the configuration of a daemon, which nobody but root and its own user may write. */
 export const daemonOnUpdate: Value<OnUpdate> = {
   allowed: "none, http:<port>/<path>, signal:<name>:<process>, or command:<program> <argument> …",
   parse(input) {

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, symlink, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { daemonRows, parseDaemonConfig } from "#core/daemon-config.ts";
+import { CONFIG_LIMIT, daemonRows, parseDaemonConfig } from "#core/daemon-config.ts";
 import { codeOf } from "#core/errors.ts";
 import { camel } from "#core/pod-options.ts";
 import { payloadNames, settingsOf } from "#core/settings.ts";
@@ -182,6 +183,28 @@ describe("the configuration of a daemon", () => {
       ["must not lie in each other"],
     ],
     [
+      "names a program of a payload",
+      {
+        ...LEAST,
+        ...MODELS,
+        "hook.pre-swap": "exec:/var/lib/edgesync/main/current/bin/hook",
+        "on-update.models": "command:/opt/../var/lib/edgesync/main/current/restart now",
+        "health.models": "command:/var/lib/edgesync/models/current/check",
+      },
+      ["hook.pre-swap names", "on-update.models names", "health.models names"],
+    ],
+    [
+      "names a program in another folder that others fill",
+      {
+        ...LEAST,
+        "import-dir": "/media/stick",
+        "hold-dir": "/run/holds",
+        "hook.pre-swap": "exec:/media/stick/hook",
+        "on-update": "command:/run/holds/restart",
+      },
+      ["hook.pre-swap names", "on-update names"],
+    ],
+    [
       "has a payload without a folder",
       { ...LEAST, "channel.models": "a/b" },
       ["payload-dir.models is needed"],
@@ -270,16 +293,35 @@ describe("the file of the configuration", () => {
     await refusedFile(path, "channel is");
   });
 
-  test("may name programs only where no folder above it is open to others", async () => {
+  test("lies where nobody else could put another one, by whatever path it is named", async () => {
     await using folder = await temporaryFolder();
-    const open = join(folder.path, "open");
-    await mkdir(open);
-    await chmod(open, 0o777);
-    const path = join(open, "edgesync.json");
-    await writeFile(path, JSON.stringify(LEAST), { mode: 0o644 });
-    await refusedFile(path, "names programs");
-    const none = { ...LEAST, "on-update": "none" };
-    await writeFile(path, JSON.stringify(none));
-    assert.equal((await readConfigFile(path, uid)).onUpdate.kind, "none");
+    const at = (path: string): string => join(folder.path, path);
+    for (const name of ["open", "shut"]) await mkdir(at(name));
+    const config = JSON.stringify({ ...LEAST, "on-update": "none" });
+    for (const path of ["open/edgesync.json", "edgesync.json"])
+      await writeFile(at(path), config, { mode: 0o644 });
+    await symlink("../edgesync.json", at("open/link.json"));
+    await symlink("../edgesync.json", at("shut/link.json"));
+    await chmod(at("open"), 0o777);
+    await refusedFile(at("open/edgesync.json"), "can be written by others");
+    await refusedFile(at("open/link.json"), "can be written by others");
+    assert.equal((await readConfigFile(at("shut/link.json"), uid)).onUpdate.kind, "none");
+    await refusedFile(at("shut"), "not a file");
+    execFileSync("mkfifo", ["-m", "644", at("pipe")]);
+    await refusedFile(at("pipe"), "not a file");
+    await writeFile(at("edgesync.json"), " ".repeat(CONFIG_LIMIT + 1));
+    await refusedFile(at("edgesync.json"), "bytes");
+  });
+
+  test("belongs to root or the daemon's user, also when it names no program", async (context) => {
+    if (uid !== 0) return context.diagnostic("only root can give files away");
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "edgesync.json");
+    await writeFile(path, JSON.stringify({ ...LEAST, "on-update": "none" }), { mode: 0o644 });
+    await chown(path, 1000, 1000);
+    await refusedFile(path, "does not belong");
+    await chown(folder.path, 1000, 1000);
+    assert.equal((await readConfigFile(path, 1000)).onUpdate.kind, "none");
+    await refusedFile(path, "does not belong");
   });
 });

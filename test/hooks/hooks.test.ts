@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, writeFile } from "node:fs/promises";
+import { chmod, chown, lchown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
 import process from "node:process";
@@ -11,8 +11,9 @@ import { createMetrics } from "#core/telemetry.ts";
 import { openHooks } from "../../sidecar/hooks.ts";
 import type { HookDeps, Hooks } from "../../sidecar/hooks.ts";
 import { postJson } from "../../sidecar/local-call.ts";
-import { openPrograms } from "../../sidecar/programs.ts";
 import { manualClock } from "../support/clock.ts";
+import { eventually } from "../support/process.ts";
+import { ownPrograms } from "../support/programs.ts";
 import { realClock } from "../support/real-clock.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";
 import { temporaryFolder } from "../support/temporary.ts";
@@ -163,7 +164,7 @@ describe("a hook of a pod", () => {
 });
 
 describe("a hook of a daemon", () => {
-  const programs = openPrograms(process.getuid?.());
+  const programs = ownPrograms();
 
   async function script(folder: string, text: string, mode = 0o755): Promise<string> {
     const path = join(folder, "hook");
@@ -198,6 +199,116 @@ describe("a hook of a daemon", () => {
     assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "go");
     await chmod(folder.path, 0o777);
     assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+  });
+
+  test("is what was looked at: a link that anybody could change is not followed", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, "exit 0");
+    const [open, shut, link] = ["open", "shut", "link"].map((name) => join(folder.path, name));
+    for (const [at = "", mode] of [
+      [open, 0o777],
+      [shut, 0o755],
+    ] as const) {
+      await mkdir(at);
+      await symlink(path, join(at, "hook"));
+      await chmod(at, mode);
+    }
+    await symlink(`${open}/hook`, link ?? "");
+    const statusOf = async (program: string | undefined): Promise<unknown> => {
+      const reply = await programs.run([program ?? ""], {}, 5_000, forever);
+      return reply.kind === "exit" ? reply.status : reply;
+    };
+    assert.equal(await statusOf(`${shut}/hook`), 0);
+    assert.equal(await statusOf(`${shut}/../shut/hook`), 0);
+    // What it names would do, and so would the file at its end.
+    assert.equal(await statusOf(`${open}/hook`), null);
+    assert.equal(await statusOf(link), null);
+    assert.equal(await statusOf(`${path}/..`), null);
+    // In a sticky folder nobody can replace what is another's; a file is as open as its other bits say.
+    await chmod(open ?? "", 0o1777);
+    assert.equal(await statusOf(link), 0);
+    await chmod(path, 0o1777);
+    assert.equal(await statusOf(path), null);
+  });
+
+  test("may not be a stranger's, nor lie in a stranger's folder", async (context) => {
+    if (process.getuid?.() !== 0) return context.diagnostic("only root can give files away");
+    await using folder = await temporaryFolder();
+    await chmod(folder.path, 0o755);
+    const path = await script(folder.path, "exit 0");
+    const bob = join(folder.path, "bob");
+    await mkdir(bob);
+    await symlink(path, join(bob, "hook"));
+    await chown(bob, 1000, 1000);
+    const reply = await programs.run([join(bob, "hook")], {}, 5_000, forever);
+    assert.equal(reply.kind === "exit" && reply.status === null, true);
+    // What a stranger can swap for another program while it is looked at is never run.
+    await lchown(join(bob, "hook"), 1000, 1000);
+    await chown(bob, 0, 0);
+    const again = await programs.run([join(bob, "hook")], {}, 5_000, forever);
+    assert.equal(again.kind === "exit" && again.status === null, true);
+  });
+
+  test("does not lie in a payload, whatever path leads there or through there", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, "exit 0");
+    const payload = join(folder.path, "payload");
+    const bank = join(payload, "banks", "1");
+    await mkdir(bank, { recursive: true });
+    await symlink("banks/1", join(payload, "current"));
+    const inside = await script(bank, "exit 0");
+    await symlink(path, join(bank, "out"));
+    await symlink(join(payload, "current/hook"), join(folder.path, "in"));
+    await symlink(join(payload, "current/out"), join(folder.path, "through"));
+    await symlink(payload, join(folder.path, "alias"));
+    const guarded = ownPrograms([join(folder.path, "alias"), join(folder.path, "missing")]);
+    assert.deepEqual(await guarded.run([path], {}, 5_000, forever), {
+      kind: "exit",
+      status: 0,
+      text: "",
+    });
+    for (const program of [
+      inside,
+      join(payload, "current/hook"),
+      join(folder.path, "in"),
+      join(folder.path, "through"),
+      join(folder.path, "alias/current/hook"),
+    ]) {
+      const reply = await guarded.run([program], {}, 5_000, forever);
+      assert.equal(reply.kind === "exit" && reply.status === null, true, program);
+    }
+  });
+
+  test("ends with all that it has started", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, 'sleep 60 & echo $! > "${0%/*}/pid"; wait');
+    const childOf = (): Promise<number> =>
+      eventually(
+        async () => {
+          const text = await readFile(join(folder.path, "pid"), "utf8").catch(() => "");
+          return text.endsWith("\n") ? Number(text) : undefined;
+        },
+        () => "no child",
+      );
+    const gone = (pid: number): Promise<true> =>
+      eventually(
+        async () => {
+          // Ended, and perhaps not waited for by whoever has inherited it.
+          const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ") Z");
+          return /\) Z/.test(stat) || undefined;
+        },
+        () => `${pid} is still there`,
+      );
+    assert.deepEqual(await programs.run([path], {}, 1_000, forever), { kind: "silent" });
+    await gone(await childOf());
+    await rm(join(folder.path, "pid"));
+    const stop = new AbortController();
+    const reason = new Error("the daemon stops");
+    const running = programs.run([path], {}, 60_000, stop.signal);
+    const child = await childOf();
+    stop.abort(reason);
+    await assert.rejects(running, reason);
+    await gone(child);
   });
 
   test("ends when its time is over, and with the daemon", async () => {
