@@ -89,7 +89,7 @@ export interface Site extends AsyncDisposable {
   metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
   /** Resolves when a look at the channel has come and gone, so that nothing is left of what went before. */
   looked(): Promise<void>;
-  /** Resolves when the status is as it should be; fails with the status after ten seconds. */
+  /** Resolves when the status is as it should be; fails with the status after a minute, which a busy machine may need. */
   until(what: string, is: (status: UpdateStatus) => boolean): Promise<UpdateStatus>;
 }
 
@@ -183,7 +183,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
     async looked() {
       // The one that is under way may have begun before; the next one has not.
       const goal = (await polls()) + 2;
-      for (let turn = 0; turn < 2_000 && (await polls()) < goal; turn++) await delay(5);
+      for (let turn = 0; turn < 12_000 && (await polls()) < goal; turn++) await delay(5);
     },
     log,
     async metric(name, labels = {}) {
@@ -196,7 +196,7 @@ export async function openSite(options: SiteOptions): Promise<Site> {
       return value?.value ?? 0;
     },
     async until(what, is) {
-      for (let turn = 0; turn < 2_000; turn++) {
+      for (let turn = 0; turn < 12_000; turn++) {
         if (is(agent.status())) return agent.status();
         await delay(5);
       }
