@@ -51,14 +51,27 @@ interface Entry {
 /** Bytes. */
 const FILE_LIMIT = 64 * 1024;
 
-/** Milliseconds: what a crash may give back of the time of a hold, where the clock was set back meanwhile. */
+/** Milliseconds: what a crash may give back of the time of a hold, where the clock was set back meanwhile or it was taken anew since. */
 const SAVE_AGAIN_MS = 300_000;
+
+/** Milliseconds: less is not worth a write, however short the hold. */
+const SAVE_LEAST_MS = 10_000;
+
+/**
+ * What of a hold that is taken anew need not be saved. At half of its length, one that is taken anew in good time
+ * stands on the disk all along.
+ */
+function slackMs(forMs: number): number {
+  return Math.min(SAVE_AGAIN_MS, Math.max(SAVE_LEAST_MS, forMs / 2));
+}
 
 export function openHolds(deps: HoldDeps): HoldBook {
   const { clock, log, pod, disk = nodeDisk } = deps;
   const path = deps.volume === undefined ? undefined : join(deps.volume, "holds.json");
   const files = openHoldFiles(deps);
   const entries = new Map<string, Entry>();
+  /** Ends of those on the disk, monotonic. */
+  let savedEnds: ReadonlyMap<string, number> = new Map();
   let savedAt = -Infinity;
   let saving: Promise<void> = Promise.resolve();
   let fromFiles: readonly Hold[] = [];
@@ -80,6 +93,7 @@ export function openHolds(deps: HoldDeps): HoldBook {
       try {
         const text = formatHolds(current(), pod, clock.now());
         savedAt = clock.monotonic();
+        savedEnds = new Map(Array.from(entries, ([owner, { end }]) => [owner, end]));
         await replaceFile(disk, path, Buffer.from(text));
       } catch (err) {
         log.warn(
@@ -97,6 +111,7 @@ export function openHolds(deps: HoldDeps): HoldBook {
       const text = bytes === undefined ? "" : Buffer.from(bytes).toString();
       for (const { leftMs, ...hold } of parseHolds(text, pod, clock.now()))
         entries.set(hold.owner, { hold, end: clock.monotonic() + leftMs });
+      savedEnds = new Map(Array.from(entries, ([owner, { end }]) => [owner, end]));
     } catch (err) {
       log.warn({ err, code: codeOf(err) }, "saved holds cannot be read");
     }
@@ -125,13 +140,16 @@ export function openHolds(deps: HoldDeps): HoldBook {
         until: now + forMs,
         ...(reason !== undefined && { reason }),
       };
-      entries.set(owner, { hold, end: clock.monotonic() + forMs });
-      const expiresAt = new Date(hold.until).toISOString();
-      log.info(
-        { owner, expiresAt, ...(reason !== undefined && { detail: reason }) },
-        "updates held",
-      );
-      await save();
+      const end = clock.monotonic() + forMs;
+      entries.set(owner, { hold, end });
+      // An application may take its hold anew each second, for months.
+      if (before === undefined) {
+        const expiresAt = new Date(hold.until).toISOString();
+        const detail = reason !== undefined && { detail: reason };
+        log.info({ owner, expiresAt, ...detail }, "updates held");
+      }
+      const missingMs = end - (savedEnds.get(owner) ?? -Infinity);
+      if (before === undefined || missingMs < 0 || missingMs > slackMs(forMs)) await save();
       return hold;
     },
     async remove(owner) {

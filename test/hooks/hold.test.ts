@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdir, readFile, rm, symlink, utimes, writeFile } from "node:fs/promises";
+import { closeSync, openSync, symlinkSync } from "node:fs";
+import {
+  chmod,
+  mkdir,
+  open as openFile,
+  readFile,
+  rm,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
+import process from "node:process";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import {
@@ -14,11 +25,13 @@ import {
   readHoldFile,
 } from "#core/hold.ts";
 import type { Hold } from "#core/hold.ts";
+import { nodeDisk } from "../../sidecar/durable.ts";
+import type { Disk } from "../../sidecar/durable.ts";
 import { openHolds } from "../../sidecar/hold.ts";
 import type { HoldBook, HoldDeps } from "../../sidecar/hold.ts";
 import { manualClock } from "../support/clock.ts";
 import type { ManualClock } from "../support/clock.ts";
-import { temporaryFolder } from "../support/temporary.ts";
+import { MEMORY, temporaryFolder } from "../support/temporary.ts";
 
 const forever = new AbortController().signal;
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
@@ -164,6 +177,60 @@ describe("holds over the control port", () => {
   });
 });
 
+describe("a hold that is taken anew", () => {
+  interface Watched {
+    readonly deps: Pick<HoldDeps, "disk" | "log">;
+    readonly count: { syncs: number; lines: number };
+  }
+
+  function watched(): Watched {
+    const count = { syncs: 0, lines: 0 };
+    const disk: Disk = {
+      ...nodeDisk,
+      async create(path, mode) {
+        count.syncs += 1;
+        return await nodeDisk.create(path, mode);
+      },
+    };
+    return { deps: { disk, log: { ...quiet, info: () => (count.lines += 1) } }, count };
+  }
+
+  test("costs a write and a line the first time, and a write when what is saved is too early", async () => {
+    await using folder = await temporaryFolder();
+    const clock = manualClock(NOW);
+    const { deps, count } = watched();
+    const book = open(clock, { volume: folder.path, ...deps });
+    for (let second = 0; second < 300; second++) {
+      await book.put("till", { forMs: 3_600_000, reason: undefined });
+      await clock.advance(1_000);
+    }
+    assert.deepEqual(count, { syncs: 1, lines: 1 });
+    await clock.advance(2_000);
+    await book.put("till", { forMs: 3_600_000, reason: undefined });
+    assert.deepEqual(count, { syncs: 2, lines: 1 });
+    // One that is made shorter must not be long again after a restart.
+    await book.put("till", { forMs: 60_000, reason: undefined });
+    assert.deepEqual(count, { syncs: 3, lines: 1 });
+    await book.put("other", { forMs: 60_000, reason: undefined });
+    await book.remove("other");
+    await book.put("other", { forMs: 60_000, reason: undefined });
+    assert.deepEqual(count, { syncs: 6, lines: 4 });
+  });
+
+  test("outlives a restart at any moment, however short it is asked for", async () => {
+    await using folder = await temporaryFolder();
+    const clock = manualClock(NOW);
+    const { deps, count } = watched();
+    const book = open(clock, { volume: folder.path, ...deps });
+    for (let turn = 0; turn < 40; turn++) {
+      await book.put("till", { forMs: 60_000, reason: undefined });
+      await clock.advance(9_999);
+      assert.deepEqual(await owners(open(clock, { volume: folder.path })), ["till"]);
+    }
+    assert.ok(count.syncs <= 15, `${count.syncs} writes in 400 s`);
+  });
+});
+
 describe("what a hold file asks for", () => {
   const read = (text: string, writtenAt = NOW) => readHoldFile("backup", text, writtenAt, NOW);
 
@@ -190,6 +257,21 @@ describe("what a hold file asks for", () => {
     assert.equal(read('{"owner":"../x","seconds":60}').owner, "backup");
   });
 });
+
+/** Has all threads that read files wait for a pipe that nobody writes, until the end of the scope: what a server that is gone does. */
+function stuckThreads(folder: string): AsyncDisposable {
+  const pipe = join(folder, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  const threads = Number(process.env["UV_THREADPOOL_SIZE"] ?? 4);
+  const reading = Array.from({ length: threads }, () => openFile(pipe, "r"));
+  return {
+    async [Symbol.asyncDispose]() {
+      const writing = openSync(pipe, "r+");
+      for (const file of await Promise.all(reading)) await file.close();
+      closeSync(writing);
+    },
+  };
+}
 
 describe("holds as files", () => {
   async function withFiles(
@@ -261,6 +343,63 @@ describe("holds as files", () => {
         await writeFile(join(folder, `${index}.hold`), " ".repeat(100_000));
       assert.equal((await book.list(forever)).length, HOLDS_LIMIT);
     });
+  });
+
+  test("that may not be read hold for an hour from when they were written, and that is said once", async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "till.hold");
+    await writeFile(path, '{"seconds":60}', { mode: 0o200 });
+    await symlink(path, join(folder.path, "link.hold"));
+    await chmod(folder.path, 0o755);
+    const clock = manualClock(Date.now());
+    const warned: unknown[] = [];
+    const log = { ...quiet, warn: (_: unknown, text: unknown) => void warned.push(text) };
+    const book = open(clock, { folder: folder.path, log });
+    // Root may read anything.
+    const isRoot = process.getuid?.() === 0;
+    if (isRoot) process.seteuid?.(65_534);
+    try {
+      assert.deepEqual(await owners(book), ["till"]);
+      await clock.advance(FILE_HOLD_MS - 60_000);
+      assert.deepEqual(await owners(book), ["till"]);
+      await clock.advance(60_000);
+      assert.deepEqual(await owners(book), []);
+      assert.deepEqual(await owners(book), [], "and do not begin anew");
+    } finally {
+      if (isRoot) process.seteuid?.(0);
+    }
+    assert.equal(warned.length, 1);
+  });
+
+  test("on a volume that hangs hold on, and that is said once", async () => {
+    await using folder = await temporaryFolder();
+    await writeFile(join(folder.path, "till.hold"), "");
+    const clock = manualClock(Date.now());
+    const warned: unknown[] = [];
+    const log = { ...quiet, warn: (_: unknown, text: unknown) => void warned.push(text) };
+    const book = open(clock, { folder: folder.path, log });
+    assert.deepEqual(await owners(book), ["till"]);
+    // The threads that would read it are all waiting for something else.
+    {
+      await using _ = stuckThreads(folder.path);
+      for (let look = 0; look < 2; look++) {
+        const listed = owners(book);
+        await clock.advance(5_000);
+        assert.deepEqual(await listed, ["till"]);
+      }
+      assert.equal(warned.length, 1);
+    }
+    assert.deepEqual(await owners(book), ["till"]);
+  });
+
+  test("among very many files are looked for up to a limit, and that is said once", async () => {
+    await using folder = await temporaryFolder(MEMORY);
+    const warned: unknown[] = [];
+    const log = { ...quiet, warn: (_: unknown, text: unknown) => void warned.push(text) };
+    const book = open(manualClock(Date.now()), { folder: folder.path, log });
+    for (let index = 0; index < 5_000; index++) symlinkSync("x", join(folder.path, `${index}.txt`));
+    for (let look = 0; look < 2; look++) assert.deepEqual(await owners(book), []);
+    assert.equal(warned.length, 1);
   });
 
   test("on a volume that is gone hold nothing", async () => {
