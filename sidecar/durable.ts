@@ -3,6 +3,7 @@
  * and where a test can make each single operation fail or be the last. Above it are the two ways in which something may replace
  * something else: {@link replaceFile} and {@link swapLink}. After either, a power cut leaves the old or the new, never a mixture.
  */
+import { constants } from "node:fs";
 import {
   chmod,
   link,
@@ -24,6 +25,7 @@ import { EdgeSyncError } from "#core/errors.ts";
 
 /** Every operation throws EdgeSyncError DISK_FULL or DISK_FAILED; what is said to be absent is no error. */
 export interface Disk {
+  /** A regular file; DISK_FAILED for anything else. */
   openRead(path: string): Promise<ReadableFile | undefined>;
   /** A new file; it must not exist. */
   create(path: string, mode: number): Promise<WritableFile>;
@@ -93,7 +95,9 @@ export interface WritableFile extends AsyncDisposable {
 /** The real one. */
 export const nodeDisk: Disk = {
   async openRead(path) {
-    const file = await guard(path, () => unlessAbsent(open(path, "r")));
+    // Of a pipe the opening itself would wait for somebody to write; for a file the flag means nothing.
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK;
+    const file = await guard(path, () => unlessAbsent(open(path, flags)));
     return file === undefined ? undefined : readable(path, file);
   },
   async create(path, mode) {
@@ -163,10 +167,13 @@ export const nodeDisk: Disk = {
 };
 
 /** Of an open file, which is closed when even that cannot be told. */
-async function sizeOf(path: string, file: FileHandle): Promise<{ readonly size: number }> {
+async function sizeOf(
+  path: string,
+  file: FileHandle,
+): Promise<{ readonly size: number; readonly isFile: boolean }> {
   try {
-    const { size } = await guard(path, () => file.stat());
-    return { size };
+    const stats = await guard(path, () => file.stat());
+    return { size: stats.size, isFile: stats.isFile() };
   } catch (error) {
     await file.close();
     throw error;
@@ -174,7 +181,11 @@ async function sizeOf(path: string, file: FileHandle): Promise<{ readonly size: 
 }
 
 async function readable(path: string, file: FileHandle): Promise<ReadableFile> {
-  const { size } = await sizeOf(path, file);
+  const { size, isFile } = await sizeOf(path, file);
+  if (!isFile) {
+    await file.close();
+    throw new EdgeSyncError("DISK_FAILED", `${path} is not a regular file`);
+  }
   const readInto = (bytes: Uint8Array, position: number): Promise<void> =>
     guard(path, async () => {
       let done = 0;

@@ -105,7 +105,8 @@ async function* filesBelow(
     else if (kind === "file") yield path;
     else if (kind === "symlink") {
       const target = await disk.readLink(join(here, name));
-      if (target?.startsWith("..data/") === true) yield path;
+      const [first, ...rest] = target?.split("/") ?? [];
+      if (first === "..data" && rest.length > 0 && !rest.includes("..")) yield path;
     }
   }
 }

@@ -3,6 +3,7 @@ import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { exportBundle } from "../../publisher/export.ts";
 import { openKeyring } from "../../publisher/keys.ts";
@@ -118,6 +119,24 @@ describe("a seed of plain files", () => {
     assert.equal(find("deep"), at("deep/er/file"));
     for (const text of ["bundle", "{}", readFileSync("/etc/hostname", "utf8")])
       assert.equal(find(text), undefined);
+  });
+});
+
+describe("a seed that is none", () => {
+  test("keeps nobody waiting by a pipe, and is not left by a link", async () => {
+    await using folder = await temporaryFolder();
+    const seed = join(folder.path, "seed");
+    await mkdir(join(seed, "..data"), { recursive: true });
+    await writeFile(join(folder.path, "outside"), "outside");
+    await symlink("..data/../../outside", join(seed, "out"));
+    const pipe = join(seed, "..data", "pipe");
+    execFileSync("mkfifo", [pipe]);
+    await symlink("..data/pipe", join(seed, "key"));
+    const log = { debug() {}, info() {}, warn() {}, error() {} };
+    const digest = createHash("sha256").update("outside").digest("hex");
+    const found = await openSeed(seed, { disk: nodeDisk, log }).files(AbortSignal.timeout(20_000));
+    assert.equal(found.get(digest), undefined);
+    await assert.rejects(nodeDisk.openRead(pipe), { code: "DISK_FAILED" });
   });
 });
 
