@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync, statSync } from "node:fs";
 import { chmod, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import { describe, test } from "node:test";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -302,6 +302,15 @@ describe("the payload volume", () => {
     await bench.store.sweep(["kept"]);
     const left = ["kept", "kept.json", "served", "served.json"];
     assert.deepEqual(readdirSync(banks).toSorted(), left);
+  });
+
+  test("gives each attempt at a bank a folder of its own, whatever was left of the one before", async () => {
+    await using bench = await openBench();
+    const folders = [await bench.store.beginBank("x"), await bench.store.beginBank("x")];
+    assert.deepEqual(
+      folders.map((folder) => basename(folder)),
+      ["x.building-0", "x.building-1"],
+    );
   });
 
   test("serves nothing through a link that leads elsewhere, nowhere, or to what is not complete", async () => {

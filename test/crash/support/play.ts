@@ -128,6 +128,8 @@ export interface PlayOptions {
   readonly given?: () => boolean;
   /** Called when the agent has recovered the volume and does nothing yet. */
   readonly recovered?: (model: CrashDisk, http: MemoryHttp) => Promise<unknown>;
+  /** Told then whether the agent says that there is something to start. */
+  readonly opened?: (installed: boolean) => void;
 }
 
 /** A hundred times what it takes. Not a time: a machine may stand still for a while. */
@@ -220,6 +222,7 @@ export async function play(options: PlayOptions): Promise<Play> {
     recovered: async () => options.recovered?.(model, http),
   });
   site = opened;
+  options.opened?.(site.agent.installed());
   const played: Play = { model, http, site, application: app, witness };
   for (let turns = 0; ; turns++) {
     const status: UpdateStatus = site.agent.status();
