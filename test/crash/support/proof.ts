@@ -210,11 +210,13 @@ export async function cutsOf(scenario: Scenario, options: CutOptions): Promise<C
     if (options.wanted?.() === false) return;
     const number = model.count();
     const at = `${sample.seed}/${name}/${number}`;
-    let seen: Witness | undefined;
+    const seen = witness();
+    const stakes = stakesOf(seen);
     for (const [index, drawn] of imagesAt(model, { ...sample, seed: at }).entries()) {
-      if (known.has(drawn.fingerprint)) continue;
-      known.add(drawn.fingerprint);
-      seen ??= witness();
+      // The same image again is another case when more was relied on meanwhile.
+      const key = `${drawn.fingerprint}\n${stakes}`;
+      if (known.has(key)) continue;
+      known.add(key);
       cuts.push({
         scenario,
         image: drawn.image,
@@ -237,6 +239,13 @@ export async function cutsOf(scenario: Scenario, options: CutOptions): Promise<C
   // The power may also go when all is over.
   watch(played.model, played.witness, ...REST);
   return { cuts, operations: played.model.count(), needed: blobsOf(played.http.received) };
+}
+
+function stakesOf({ relied, floors, received }: Witness): string {
+  const bytes = blobsOf(received)
+    .values()
+    .reduce((sum, some) => sum + some, 0);
+  return JSON.stringify([relied, [...floors.numbers], floors.site, Math.floor(bytes / LOSS_LIMIT)]);
 }
 
 function blobsOf(received: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
