@@ -208,7 +208,8 @@ export function openWorkload(deps: WorkloadDeps): ObservedWorkload {
     signal: AbortSignal,
   ): Promise<void> {
     const refused = (detail: string): void => {
-      if (view.detail !== detail)
+      // Once: what it says may be another at each attempt, like a time or a number.
+      if (view.detail === null)
         log.warn({ detail, reason: "not_taken" }, "the application does not take the release");
       view.detail = detail;
     };
