@@ -30,6 +30,12 @@ const WARM = 20;
 const GOOD = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"];
 const BAD = ["1.5.0", "1.6.0"];
 
+/** What bounds the sidecar's memory: see Dockerfile.multiarch. */
+const AS_IN_THE_IMAGE = {
+  flags: ["--max-semi-space-size=1", "--optimize-for-size", "--no-maglev"],
+  env: { MALLOC_MMAP_THRESHOLD_: "131072", MALLOC_ARENA_MAX: "2" },
+} as const;
+
 interface Runner {
   last(): SoakStatus | undefined;
   /** Resolves when the site has said something that fits; fails with what it said last. */
@@ -40,8 +46,8 @@ interface Runner {
 function startSite(options: object): Runner {
   const child: ChildProcess = spawn(
     process.execPath,
-    ["--expose-gc", SCRIPT, JSON.stringify(options)],
-    { stdio: ["ignore", "pipe", "pipe"] },
+    [...AS_IN_THE_IMAGE.flags, "--expose-gc", SCRIPT, JSON.stringify(options)],
+    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...AS_IN_THE_IMAGE.env } },
   );
   let last: SoakStatus | undefined;
   let complaints = "";
