@@ -22,7 +22,7 @@ export interface Pods {
   /** What this pod has said, also before its sidecar was restarted; undefined if nothing, or if it was forgotten. */
   mine(): Promise<Registration | undefined>;
   save(registration: Registration): Promise<void>;
-  /** Shows that this pod is there still; false when it was forgotten, and its banks may be gone. */
+  /** Shows that this pod is there still; false when what it has said is not on the volume any more, and has to be said anew. */
   beat(): Promise<boolean>;
   readonly alone: () => Promise<boolean>;
   /** Every bank that a pod may use; forgets pods that have not been heard of for long. For the leader. */
@@ -111,17 +111,19 @@ export function openPods({ folder, uid, disk, clock, forgetMs }: PodsDeps): Pods
     return banks;
   }
 
+  async function mine(): Promise<Registration | undefined> {
+    const file = await own();
+    try {
+      return file === undefined ? undefined : await read(file);
+    } catch (error) {
+      // What this pod's own says, it says anew; until then nothing is known of its workload.
+      if (codeOf(error) === "DISK_FAILED") return undefined;
+      throw error;
+    }
+  }
+
   return {
-    async mine() {
-      const file = await own();
-      try {
-        return file === undefined ? undefined : await read(file);
-      } catch (error) {
-        // What this pod's own says, it says anew; until then nothing is known of its workload.
-        if (codeOf(error) === "DISK_FAILED") return undefined;
-        throw error;
-      }
-    },
+    mine,
     save: (wanted) =>
       inTurn(async () => {
         const file = (await own()) ?? `${uid}.0`;
@@ -130,7 +132,8 @@ export function openPods({ folder, uid, disk, clock, forgetMs }: PodsDeps): Pods
     beat: () =>
       inTurn(async () => {
         const file = await own();
-        if (file === undefined) return false;
+        // One that the disk has lost would stop every sweep for as long as its pod beats.
+        if (file === undefined || (await mine()) === undefined) return false;
         const next = `${uid}.${Number(FILE.exec(file)?.[2]) + 1}`;
         await disk.rename(join(folder, file), join(folder, next));
         return true;
