@@ -9,7 +9,7 @@ import type { Target } from "#core/update-state.ts";
 import type { OwnLink } from "./claim-link.ts";
 import type { SwapTurn } from "./claim-store.ts";
 import type { Hooks } from "./hooks.ts";
-import type { Permit, Permits } from "./permits.ts";
+import type { Permits } from "./permits.ts";
 import type { Store } from "./store.ts";
 import type { Turn } from "./turn.ts";
 import type { Report } from "./update-report.ts";
@@ -62,10 +62,14 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
   let state: Follow = { phase: "idle" };
   let pending: readonly FollowStep[] = [];
   let outcome: Outcome | null = null;
+  /** Monotonic milliseconds before which it makes no sense to ask, and about which bank. */
+  let rest = { to: "", until: -Infinity };
 
   function feed(event: FollowEvent): void {
     const before = state;
     const [after, steps] = nextFollow(before, event, policy);
+    // Whoever waits for the turn is to have it first, or it would be taken back before they look.
+    if (event.event === "late" && after.phase === "waiting") putOff(after.to, LATE_MS);
     // Nothing new: what is pending stays.
     if (after === before && steps.length === 0) return;
     [state, pending] = [after, steps];
@@ -76,11 +80,17 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
 
   const isCommitted = async (bank: string): Promise<boolean> => (await store.current()) === bank;
 
+  function putOff(to: string, ms: number): void {
+    rest = { to, until: clock.monotonic() + ms };
+  }
+
   async function isPermitted(signal: AbortSignal): Promise<boolean> {
     if (state.phase !== "waiting") return false;
-    const permit = await deps.permits.ask("swap", await targetOf(state.to), null, signal);
-    // What is committed is not for one workload to refuse: it is asked again.
-    deps.report.waits("swap", permit.answer === "no" ? REFUSED : permit);
+    const { to } = state;
+    if (rest.to === to && clock.monotonic() < rest.until) return false;
+    const permit = await deps.permits.ask("swap", await targetOf(to), null, signal);
+    deps.report.waits("swap", permit);
+    if (permit.answer === "wait") putOff(to, permit.againMs);
     if (permit.answer === "go") podTurn.follow(true);
     return permit.answer === "go";
   }
@@ -141,12 +151,23 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
   }
 
   async function settle(signal: AbortSignal): Promise<void> {
+    let failure: { readonly cause: unknown } | undefined;
     for (let [first, ...others] = pending; first !== undefined; [first, ...others] = pending) {
-      const event = await perform(first, signal);
-      if (event === "later") return;
+      let event: FollowEvent | "later" | undefined;
+      try {
+        event = await perform(first, signal);
+      } catch (cause) {
+        signal.throwIfAborted();
+        if (state.phase !== "restarting") throw cause;
+        // A disk, or a lever, that fails here is no reason for others to wait.
+        failure = { cause };
+        event = { event: "late" };
+      }
+      if (event === "later") break;
       pending = others;
       if (event !== undefined) feed(event);
     }
+    if (failure !== undefined) throw failure.cause;
   }
 
   return {
@@ -173,5 +194,6 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
   };
 }
 
-const REFUSED: Permit = { answer: "wait", reason: "hook_later", until: null, againMs: 0 };
+/** Milliseconds; as long as a lease, in which each of the others has looked. */
+const LATE_MS = 60_000;
 const NEVER = new AbortController().signal;

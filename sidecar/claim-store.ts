@@ -36,9 +36,13 @@ export interface LeaderDeps {
   readonly turn: SwapTurn;
   /** Whether the pod still leads. */
   readonly leads: () => boolean;
+  /** Whether its workload, and so its link, goes to what is committed as a follower's does. */
+  readonly catchesUp: () => boolean;
 }
 
-export function leaderStore(store: Store, { own, pods }: LeaderDeps): Store {
+type StoreDeps = Pick<LeaderDeps, "own" | "pods" | "catchesUp">;
+
+export function leaderStore(store: Store, { own, pods, catchesUp }: StoreDeps): Store {
   let saved: UpdateState | undefined;
 
   async function publish(): Promise<void> {
@@ -65,7 +69,7 @@ export function leaderStore(store: Store, { own, pods }: LeaderDeps): Store {
       saved = after;
     },
     async activate(id) {
-      await own.link(id);
+      if (!catchesUp()) await own.link(id);
       await publish();
     },
     async sweep(keep) {
@@ -75,7 +79,9 @@ export function leaderStore(store: Store, { own, pods }: LeaderDeps): Store {
   };
 }
 
-export function leaderWorkload(workload: Workload, { own, turn, leads }: LeaderDeps): Workload {
+type WorkloadDeps = Pick<LeaderDeps, "own" | "turn" | "leads">;
+
+export function leaderWorkload(workload: Workload, { own, turn, leads }: WorkloadDeps): Workload {
   return {
     ...workload,
     async restart(signal) {

@@ -34,6 +34,12 @@ export interface ClaimTimes {
 
 export const CLAIM_TIMES: ClaimTimes = { leaseMs: 60_000, forgetMs: 900_000 };
 
+/** Milliseconds that a swap may take besides its trial and its rollback, as among the payloads of a pod. */
+const TURN_SLACK_MS = 3_600_000;
+
+/** Milliseconds after which an application that has refused what is committed is asked again. */
+const REFUSED_MS = 60_000;
+
 export interface ClaimVolume {
   readonly store: Store;
   readonly pods: Pods;
@@ -79,18 +85,25 @@ export async function openClaimVolume(deps: ClaimVolumeDeps): Promise<ClaimVolum
   const common = { uid, name: podName, disk, clock, leaseMs, token: randomUUID };
   const leader = openFileLease({ ...common, folder: join(root, "leader") });
   const turnLease = openFileLease({ ...common, folder: join(root, "turn") });
-  const turn = openTurn(turnLease, pods, clock, leaseMs / 6);
+  const limitMs = 2 * policy.trialTimeoutMs + TURN_SLACK_MS;
+  const turn = openTurn(turnLease, pods, clock, { periodMs: leaseMs / 6, limitMs });
   let beatAt = -Infinity;
+  /** As the journal had them when it was last read. */
+  let channels: UpdateState["channels"] = {};
 
   /** For what is said of a bank; the journal may have gone on to another. */
   async function targetOf(id: string): Promise<Target> {
     const { app, channel } = deps;
-    const bank = banksOf(await store.loadState()).find((item) => item.id === id);
+    const journal = await store.loadState();
+    ({ channels } = journal);
+    const bank = banksOf(journal).find((item) => item.id === id);
     return bank ?? { channel: `${app}/${channel}`, sequence: 0, version: id };
   }
 
-  const state = (): UpdateState => INITIAL;
-  const permits = openPermits({ ...deps, turn: deps.podTurn, replica: replicaOf(turn), state });
+  const state = (): UpdateState => ({ ...INITIAL, channels });
+  const hooks = patient(deps.hooks);
+  const asked = { hooks, turn: deps.podTurn, replica: replicaOf(turn), state };
+  const permits = openPermits({ ...deps, ...asked });
   const follower = openClaimFollower({ ...deps, store, own, turn, permits, targetOf });
 
   return {
@@ -110,30 +123,55 @@ export async function openClaimVolume(deps: ClaimVolumeDeps): Promise<ClaimVolum
   };
 }
 
+/** What is committed is not for one workload to refuse: its no is a "later", which `hold-limit` ends. */
+function patient(hooks: Hooks): Hooks {
+  return {
+    ...hooks,
+    async ask(hook, facts, signal) {
+      const answer = await hooks.ask(hook, facts, signal);
+      return answer.answer === "no" ? { answer: "later", afterMs: REFUSED_MS } : answer;
+    },
+  };
+}
+
+/** @param limitMs after which a holder loses the turn, so that a restart that never comes does not stop the others for ever */
 function openTurn(
   lease: FileLease,
   pods: Pods,
   clock: UpdateDeps["clock"],
-  periodMs: number,
+  { periodMs, limitMs }: { readonly periodMs: number; readonly limitMs: number },
 ): SwapTurn & { tend(): Promise<void> } {
   let wanted = false;
+  /** Monotonic milliseconds since which it is had. */
+  let since: number | undefined;
+
+  async function look(): Promise<void> {
+    await lease.tend(wanted, pods.alone);
+    since = lease.mayAct() ? (since ?? clock.monotonic()) : undefined;
+  }
+
   async function ask(): Promise<boolean> {
     wanted = true;
-    if (!lease.mayAct()) await lease.tend(true, pods.alone);
+    if (!lease.mayAct()) await look();
     return lease.mayAct();
   }
+
+  async function end(): Promise<void> {
+    wanted = false;
+    since = undefined;
+    await lease.release();
+  }
+
   return {
     ask,
     mayAct: lease.mayAct,
     async take(signal) {
       while (!(await ask())) await clock.sleep(periodMs, signal);
     },
-    async end() {
-      wanted = false;
-      await lease.release();
-    },
+    end,
     async tend() {
-      if (wanted || lease.mayAct()) await lease.tend(wanted, pods.alone);
+      if (since !== undefined && clock.monotonic() - since >= limitMs) await end();
+      else if (wanted || lease.mayAct()) await look();
     },
   };
 }

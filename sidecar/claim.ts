@@ -75,6 +75,8 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
   /** Of the time in which it leads. */
   let leading: AbortController | undefined;
   let following = false;
+  /** Whether the leader's own workload is on the way to what is committed still, as a follower's is. */
+  let catching = false;
   /** As a follower sees the site: what its own link names, and nothing that goes on. */
   let seen: UpdateState = INITIAL;
 
@@ -127,19 +129,53 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
     const work = leader.work();
     if (work === undefined) throw new EdgeSyncError("LEASE_LOST", "the lead is not this pod's");
     const leads = (): boolean => leader.mayAct() && leader.work() === work;
-    const parts = { own, pods, turn, leads };
+    const parts = { own, pods, turn, leads, catchesUp: () => catching };
+    const replica = replicaOf(turn);
     innerWork = work;
     const agent = await openUpdateAgent({
       ...deps,
       disk: fencedDisk(disk, root, work, leads),
       shared: (store) => leaderStore(store, parts),
       workload: leaderWorkload(workload, parts),
-      replica: replicaOf(turn),
+      // Until its workload runs what is committed nothing newer is tried with it, and both turns are the follower's.
+      turn: {
+        follow: (swapping) => (catching ? undefined : podTurn.follow(swapping)),
+        ask: () => catching || podTurn.ask(),
+      },
+      replica: {
+        take: (signal) => (catching ? Promise.resolve("replica") : replica.take(signal)),
+        release: () => (catching ? Promise.resolve() : replica.release()),
+      },
     });
-    const { phase } = agent.status();
     // Nothing to go on with after all: the last leader had given its verdict, or the banks are gone.
-    if (phase !== "trial" && phase !== "rolling-back") await turn.end();
+    if (!swaps(agent)) await turn.end();
     return agent;
+  }
+
+  function swaps(agent: UpdateAgent): boolean {
+    const { phase } = agent.status();
+    return phase === "trial" || phase === "rolling-back";
+  }
+
+  function isBehind({ follower }: ClaimVolume): boolean {
+    const { phase } = follower.state();
+    return phase === "waiting" || phase === "restarting" || phase === "watching";
+  }
+
+  /** Brings the leader's own workload to what is committed, in its turn, while the machine goes on. */
+  async function catchUp(from: ClaimVolume, signal: AbortSignal): Promise<void> {
+    while (catching) {
+      try {
+        await from.follower.round(signal);
+        tellEnd();
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn({ err: error, code: codeOf(error) }, "cannot follow what is committed yet");
+      }
+      catching = isBehind(from);
+      if (catching) await clock.sleep(followMs, signal).catch(() => undefined);
+      if (signal.aborted) return;
+    }
   }
 
   /** What has to be over before the main container starts. */
@@ -171,14 +207,26 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
   }
 
   async function lead(from: ClaimVolume, signal: AbortSignal): Promise<void> {
+    const behind = following && isBehind(from);
     following = false;
     leading = new AbortController();
     const bounded = AbortSignal.any([signal, leading.signal]);
     try {
-      if (inner === undefined && isSwapping(await from.store.loadState()))
-        await from.turn.take(bounded);
+      const swapping = inner === undefined && isSwapping(await from.store.loadState());
+      if (swapping) await from.turn.take(bounded);
+      catching = behind && !swapping;
       if (inner === undefined || innerWork !== from.leader.work()) inner = await openInner(from);
-      await inner.run(bounded);
+      // Its link names what is committed, and nobody has seen its workload start from it.
+      if (!catching && !swaps(inner) && !from.own.settled()) {
+        await from.follower.begin();
+        catching = isBehind(from);
+      }
+      const caughtUp = catchUp(from, bounded);
+      try {
+        await inner.run(bounded);
+      } finally {
+        await caughtUp;
+      }
     } catch (error) {
       signal.throwIfAborted();
       if (!leading.signal.aborted) throw error;
@@ -186,13 +234,15 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
     } finally {
       inner = undefined;
       leading = undefined;
+      catching = false;
       if (!signal.aborted) await from.turn.end();
     }
   }
 
   async function round(from: ClaimVolume, signal: AbortSignal): Promise<void> {
     const { phase } = from.follower.state();
-    const busy = following && phase !== "idle" && phase !== "settled";
+    // Both end soon, which a wait need not.
+    const busy = following && (phase === "restarting" || phase === "watching");
     if (from.leader.mayAct() && !busy) return await lead(from, signal);
     if (!following) await follow(from);
     await from.follower.round(signal);
@@ -253,7 +303,8 @@ export async function openClaimAgent(deps: ClaimDeps): Promise<UpdateAgent> {
           role: inner === undefined ? "follower" : "leader",
           leader: holder?.name ?? null,
           epoch: holder?.epoch ?? 0,
-          phase: volume?.follower.state().phase ?? "idle",
+          phase:
+            inner === undefined || catching ? (volume?.follower.state().phase ?? "idle") : "idle",
           outcome: volume?.follower.outcome() ?? null,
         },
       };

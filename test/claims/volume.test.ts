@@ -78,14 +78,8 @@ async function openVolume(): Promise<Volume> {
       });
       const disk = (): ReturnType<typeof fencedDisk> =>
         fencedDisk(nodeDisk, claim, lease.work() ?? "", () => true);
-      const turn = {
-        take: () => Promise.resolve(),
-        ask: () => Promise.resolve(true),
-        mayAct: () => true,
-        end: () => Promise.resolve(),
-      };
       const store = async (): Promise<Store> =>
-        leaderStore(await openStore(claim, disk()), { own, pods, turn, leads: lease.mayAct });
+        leaderStore(await openStore(claim, disk()), { own, pods, catchesUp: () => false });
       return { pods, own, lease, disk, store };
     },
     [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
@@ -308,6 +302,21 @@ describe("the leader's disk", () => {
 });
 
 describe("a sweep", () => {
+  test("goes on when the disk has lost what a pod that is there has said", async () => {
+    await using volume = await openVolume();
+    const [leader, other] = [await volume.pod("a"), await volume.pod("b")];
+    await leader.lease.tend(true, crowd);
+    const one = await bankOn(volume, "1.0.0");
+    await other.own.link(one.id);
+    for (const name of readdirSync(join(volume.claim, "pods")))
+      if (name.startsWith("b.")) await writeFile(join(volume.claim, "pods", name), "");
+    const store = await leader.store();
+    await assert.rejects(store.sweep([]), { code: "DISK_FAILED" });
+    await other.own.beat();
+    await store.sweep([]);
+    assert.deepEqual(await store.banks(), [one.id]);
+  });
+
   test("spares what a pod uses, also between its registration and its link", async () => {
     await using volume = await openVolume();
     const [one, two] = [await bankOn(volume, "1.0.0"), await bankOn(volume, "1.1.0")];

@@ -2,24 +2,31 @@
 import { mkdirSync, readdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "#core/clock.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import type { Follow } from "#core/follow.ts";
 import { formatJournal } from "#core/journal.ts";
 import type { Policy } from "#core/policy.ts";
 import { INITIAL } from "#core/update-state.ts";
 import type { Bank } from "#core/update-state.ts";
 import type { Holds } from "../../../sidecar/hold.ts";
+import { realClock } from "../../support/real-clock.ts";
 import { temporaryFolder } from "../../support/temporary.ts";
 import { nodeDisk } from "../../../sidecar/durable.ts";
 import type { Disk } from "../../../sidecar/durable.ts";
 import { noHooks } from "../../../sidecar/hooks.ts";
 import type { Hooks } from "../../../sidecar/hooks.ts";
 import type { Permit } from "../../../sidecar/permits.ts";
+import { openClaimAgent } from "../../../sidecar/claim.ts";
+import type { UpdateAgent } from "../../../sidecar/update-agent.ts";
+import { siteSettings } from "../../update/support/site.ts";
 import { openClaimVolume } from "../../../sidecar/claim-volume.ts";
 import type { ClaimVolume, ClaimVolumeDeps } from "../../../sidecar/claim-volume.ts";
 import { ALONE } from "../../../sidecar/turn.ts";
 import type { Workload } from "../../../sidecar/workload.ts";
 
 export const LEASE_MS = 60_000;
+/** For an agent, whose time is the machine's. */
+const AGENT_LEASE_MS = 3_000;
 export const BANKS = ["one", "two"] as const;
 
 export interface PodOptions {
@@ -43,6 +50,10 @@ export interface Claim extends AsyncDisposable {
   readonly folder: string;
   readonly clock: Clock & { pass(ms: number): void };
   pod(name: string, options?: PodOptions): Promise<ClaimPod>;
+  /** The agent of a pod, with everything but a repository that answers. */
+  agent(name: string, options?: PodOptions): Promise<UpdateAgent>;
+  /** A pod has the lead, and does not beat any more. */
+  lead(name: string): void;
   /** Makes `current` name a bank, as the leader does at its verdict. */
   commit(bank: (typeof BANKS)[number]): void;
 }
@@ -127,6 +138,46 @@ export async function openClaim(urgent = false): Promise<Claim> {
     folder,
     clock,
     commit,
+    lead(name) {
+      mkdirSync(join(folder, "leader/9/token"), { recursive: true });
+      writeFileSync(join(folder, "leader/9/beat.1"), `uid-${name}\n${name}\n`);
+      writeFileSync(
+        join(folder, `pods/uid-${name}.0`),
+        JSON.stringify({ name, banks: ["two"], settled: true }),
+      );
+    },
+    agent(name, options = {}) {
+      const place = join(temporary.path, name);
+      const payload = join(place, ".volume");
+      const site = siteSettings({ payload, url: "http://127.0.0.1:1", root: "/dev/null" });
+      return openClaimAgent({
+        settings: {
+          ...site,
+          payloadLinkDir: place,
+          podUid: `uid-${name}`,
+          podName: name,
+          pollInterval: LEASE_MS,
+          ...options.settings,
+        },
+        clock: realClock,
+        random: () => 0.5,
+        log: quietLog,
+        metrics: {
+          add: () => undefined,
+          set: () => undefined,
+          clear: () => undefined,
+          observe: () => undefined,
+        },
+        http: {
+          request: () => Promise.reject(new EdgeSyncError("ORIGIN_UNAVAILABLE", "no network")),
+          close: () => undefined,
+        },
+        workload: workloadOf(options.workload),
+        platform: "linux-x64",
+        times: { leaseMs: AGENT_LEASE_MS, forgetMs: 900_000 },
+        ...(options.holds === undefined ? {} : { holds: options.holds }),
+      });
+    },
     async pod(name, options = {}) {
       const place = join(temporary.path, name);
       if (!readdirSync(temporary.path).includes(name)) {
