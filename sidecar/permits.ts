@@ -156,6 +156,7 @@ export function openPermits(deps: PermitDeps): Permits {
     if (decided.answer !== "go") return decided;
     if (leases.length > 0) overrule(target, leases.map(({ owner }) => owner).join(", "));
     if (!turn.ask()) return wait("payload");
+    replica.want?.(target);
     const busy = await replica.take(signal);
     const consulted = busy === null ? await consult("pre-swap", target, signal) : wait(busy);
     const answer = bounded("swap", target, heldSince, consulted);

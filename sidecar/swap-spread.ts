@@ -7,8 +7,8 @@ import { siteNumber } from "#core/rollout.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Replica } from "./replica.ts";
 
-/** Milliseconds; who has not asked for so long asks for another release. */
-const FORGOTTEN_MS = 600_000;
+/** Milliseconds; where nobody has asked for so long, something else stood in the way. */
+const GAP_MS = 600_000;
 
 /** The share of `swap-spread` that a pod waits, in milliseconds; always the same for the same pod and channel. */
 export function spreadMs({
@@ -22,19 +22,32 @@ export function spreadMs({
   return Math.floor(swapSpread * siteNumber({ site, app, channel: name, salt: "swap-spread" }));
 }
 
+/**
+ * Counted for each release over the times in which nothing else of the site stands in its way: what is left of a share when a window
+ * closes is waited for in the next one, and what is over is not waited for again where the application wants the release later.
+ */
 export function spreadReplica(settings: Settings, clock: Clock): Replica {
   const waitMs = spreadMs(settings);
-  /** Monotonic milliseconds of the first and the last time that it was asked for. */
-  let asked: { readonly first: number; readonly last: number } | undefined;
+  let release: string | undefined;
+  let waitedMs = 0;
+  /** Monotonic milliseconds. */
+  let askedAt: number | undefined;
   return {
+    want({ sequence, version }) {
+      const wanted = `${sequence} ${version}`;
+      if (wanted === release) return;
+      release = wanted;
+      waitedMs = 0;
+      askedAt = undefined;
+    },
     async take() {
       const now = clock.monotonic();
-      const before = asked !== undefined && now - asked.last < FORGOTTEN_MS ? asked : undefined;
-      asked = { first: before?.first ?? now, last: now };
-      return now - asked.first >= waitMs ? null : "replica";
+      const sinceMs = now - (askedAt ?? now);
+      if (sinceMs < GAP_MS) waitedMs += sinceMs;
+      askedAt = now;
+      return waitedMs >= waitMs ? null : "replica";
     },
-    async release() {
-      asked = undefined;
-    },
+    // There is no turn that others wait for.
+    release: () => Promise.resolve(),
   };
 }

@@ -41,6 +41,7 @@ export function openUsage(deps: UsageDeps): UsageBook {
   let usage: Usage = NO_USAGE;
   /** What a crash would leave. */
   let saved: Usage = NO_USAGE;
+  let saving: Promise<void> = Promise.resolve();
   /** Monotonic milliseconds at which this process saw the day begin. */
   let since = clock.monotonic();
 
@@ -49,6 +50,13 @@ export function openUsage(deps: UsageDeps): UsageBook {
     if (after.day !== usage.day) since = clock.monotonic();
     usage = after;
     return { usage, ranMs: clock.monotonic() - since };
+  }
+
+  async function saveNow(limit: number): Promise<void> {
+    if (usage.day === saved.day && usage.bytes <= saved.bytes) return;
+    const next = savedFor(usage, limit);
+    await replaceFile(disk, path, Buffer.from(`${JSON.stringify({ schema: 1, ...next })}\n`));
+    saved = next;
   }
 
   return {
@@ -74,12 +82,11 @@ export function openUsage(deps: UsageDeps): UsageBook {
       usage = { day, bytes: before + bytes };
       metrics.set("edgesync_sidecar_day_bytes", {}, usage.bytes);
     },
-    async save() {
-      if (budget === undefined) return;
-      if (usage.day === saved.day && usage.bytes <= saved.bytes) return;
-      const next = savedFor(usage, budget);
-      await replaceFile(disk, path, Buffer.from(`${JSON.stringify({ schema: 1, ...next })}\n`));
-      saved = next;
+    save() {
+      if (budget === undefined) return Promise.resolve();
+      // One after the other: both write the same file beside it. That an earlier one failed is told to who asked for it.
+      saving = saving.catch(() => undefined).then(() => saveNow(budget));
+      return saving;
     },
   };
 }
