@@ -57,10 +57,14 @@ export interface HookDeps {
 export const CALL_TIMEOUT_MS = 30_000;
 const HEALTH_TIMEOUT_MS = 5_000;
 
-/** Somebody who has not answered about one release since then, in monotonic milliseconds. */
+/** Milliseconds: where a hook has not been asked for so long, nobody knows whether it was silent. A look on a thin link takes a while. */
+const GAP_MS = 300_000;
+
+/** Somebody who has not answered about one release since then, and was last asked at; in monotonic milliseconds. */
 interface Silence {
   readonly release: string;
   readonly since: number;
+  readonly last: number;
 }
 
 export function openHooks(deps: HookDeps): Hooks {
@@ -89,9 +93,11 @@ export function openHooks(deps: HookDeps): Hooks {
     }
     const key = `${release.app}/${release.channel} ${release.sequence} ${release.version}`;
     const before = silences.get(hook);
-    const silence = before?.release === key ? before : { release: key, since: begun };
-    silences.set(hook, silence);
-    return clock.monotonic() - silence.since;
+    const goesOn = before?.release === key && begun - before.last < GAP_MS;
+    const since = goesOn ? before.since : begun;
+    const last = clock.monotonic();
+    silences.set(hook, { release: key, since, last });
+    return last - since;
   }
 
   async function call(
