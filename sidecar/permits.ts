@@ -191,11 +191,18 @@ export function openPermits(deps: PermitDeps): Permits {
         ? askForDownload(target, signal)
         : askForSwap(target, heldSince, signal),
     async lapse(signal) {
+      // Asked for each piece that comes, and when a window closes takes long to find out: once for each opening.
+      let open: { readonly from: number; readonly until: number } | undefined;
       for (;;) {
         bell.begin();
-        const decided = permission("download", settings, facts(isFirst(), null, 0));
+        const current = facts(isFirst(), null, 0);
+        if (open !== undefined && (current.now < open.from || current.now >= open.until))
+          open = undefined;
+        const rules = open === undefined ? settings : { ...settings, downloadWindow: undefined };
+        const decided = permission("download", rules, current);
         if (!decided.go) return;
-        const leftMs = decided.until === null ? CLOCK_MS : decided.until - now();
+        if (decided.until !== null) open = { from: current.now, until: decided.until };
+        const leftMs = open === undefined ? CLOCK_MS : open.until - now();
         await bell.wait(Math.min(CLOCK_MS, Math.max(0, leftMs)), signal);
       }
     },
