@@ -319,21 +319,23 @@ export interface Judged {
   readonly violations: readonly string[];
 }
 
-/** Judges one of `stride` images of each scenario. `EDGESYNC_CRASH_IMAGE` holds the name of the only one that is judged. */
+/** The name of the only image that is to be judged. */
+export const ONE_IMAGE: string | undefined = process.env["EDGESYNC_CRASH_IMAGE"];
+
+/** Judges one of `stride` images of each scenario, and those at rest. */
 export async function judgeAll(
   scenarios: readonly Scenario[],
   repository: Repository,
   sample: Sample,
   stride: number = 1,
 ): Promise<Judged> {
-  const only = process.env["EDGESYNC_CRASH_IMAGE"];
   const violations: string[] = [];
   let images = 0;
   for (const scenario of scenarios) {
     const { cuts, needed } = await cutsOf(scenario, { repository, sample });
     // Those at rest always: what is wrong in the end stays so.
     const chosen = cuts.filter(({ name, operation }, index) =>
-      only === undefined ? index % stride === 0 || operation === AT_REST : name === only,
+      ONE_IMAGE === undefined ? index % stride === 0 || operation === AT_REST : name === ONE_IMAGE,
     );
     for (const cut of chosen) {
       images += 1;
