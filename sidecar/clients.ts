@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { EdgeSyncError } from "#core/errors.ts";
 import { variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
-import { openHttp } from "./http.ts";
-import type { Http, HttpOptions } from "./http.ts";
+import { openHttp } from "./network/http.ts";
+import type { Http, HttpOptions } from "./network/http.ts";
 
 /** Milliseconds without a byte. A stalled mobile link comes back within a minute or not at all; Vault's answers are short. */
 const ORIGIN_IDLE_MS = 60_000;

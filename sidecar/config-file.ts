@@ -4,7 +4,7 @@ import { open } from "node:fs/promises";
 import { CONFIG_LIMIT, parseDaemonConfig } from "#core/daemon-config.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { Settings } from "#core/settings.ts";
-import { trustedPath } from "./trusted-path.ts";
+import { trustedPath } from "./disk/trusted-path.ts";
 
 /**
  * @param uid of the daemon

@@ -21,8 +21,8 @@ import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
 import { readConfigFile } from "./config-file.ts";
-import { openPrograms } from "./programs.ts";
-import { openProxies } from "./proxy.ts";
+import { openPrograms } from "./application/programs.ts";
+import { openProxies } from "./network/proxy.ts";
 import { openServer } from "./server.ts";
 import type { Server, ServerDeps } from "./server.ts";
 import { stuckStatus } from "./status.ts";
@@ -134,14 +134,14 @@ export async function main(args: readonly string[]): Promise<number> {
 
 /** `edgesync tuf-client`, which shares the sidecar's trust and nothing else of it. */
 export async function tufClient(args: readonly string[]): Promise<number> {
-  const { runTufClient } = await import("./tuf-client.ts");
+  const { runTufClient } = await import("./channel/tuf-client.ts");
   const say = (text: string): void => void process.stderr.write(text);
   return runTufClient(args, { now: Date.now(), say }, new AbortController().signal);
 }
 
 /** `edgesync status` and `edgesync update …`. @returns the exit status */
 export async function control(args: readonly string[]): Promise<number> {
-  const { runControl } = await import("./control-client.ts");
+  const { runControl } = await import("./application/control-client.ts");
   const { value } = ANNOTATIONS["control-port"];
   const port = value.parse(process.env[variableOf("control-port")] ?? "") ?? CONTROL_PORT;
   const print = (text: string): void => void process.stdout.write(text);

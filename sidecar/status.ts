@@ -9,12 +9,12 @@ import { MAIN_PAYLOAD } from "#core/payloads.ts";
 import { payloadNames } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { holdView } from "./hold.ts";
-import type { HoldBook } from "./hold.ts";
-import type { Hooks } from "./hooks.ts";
-import type { SecretsAgent } from "./secrets-agent.ts";
-import type { UpdateAgent } from "./update-agent.ts";
-import type { ObservedWorkload } from "./workload.ts";
+import { holdView } from "./application/hold.ts";
+import type { HoldBook } from "./application/hold.ts";
+import type { Hooks } from "./application/hooks.ts";
+import type { SecretsAgent } from "./secrets/agent.ts";
+import type { UpdateAgent } from "./update/agent.ts";
+import type { ObservedWorkload } from "./application/workload.ts";
 
 export type Part = "update agent" | `update agent ${string}` | "secrets agent";
 

@@ -71,7 +71,7 @@ export const proxyUrl: Value<string> = {
   format: (value) => value,
 };
 
-/** What goes past the proxy; `sidecar/proxy.ts` says what an entry means. */
+/** What goes past the proxy; `sidecar/network/proxy.ts` says what an entry means. */
 export const noProxy: Value<string> = {
   allowed:
     "a comma-separated list of hosts, .suffixes, IP addresses and networks such as 10.0.0.0/8, each with :port where needed, or *",

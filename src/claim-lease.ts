@@ -6,7 +6,7 @@
  * - A renewal that takes longer than the lease since the one before is none, and the epoch is lost.
  * - Nobody takes the next epoch before it has seen the same beat for the whole lease, counted from when it first saw it, which is later than the
  *   renewal began. So with clocks that run at one speed no two may act, however long either is stopped between two of its steps.
- * - A clock that stands still while others run breaks that. Then the fence holds (`sidecar/claim-lease.ts`): an epoch's folder is taken away before
+ * - A clock that stands still while others run breaks that. Then the fence holds (`sidecar/claim/lease.ts`): an epoch's folder is taken away before
  *   the next holder acts, and nothing can be done without it.
  */
 

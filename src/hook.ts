@@ -1,6 +1,6 @@
 /**
  * Hooks: the application is asked, or told, at certain moments of an update. What its answers mean is decided here; the calls are
- * made in `sidecar/hooks.ts`.
+ * made in `sidecar/application/hooks.ts`.
  */
 import { unreachable } from "./errors.ts";
 import { formatHttpTarget, parseHttpTarget } from "./http-target.ts";

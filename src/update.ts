@@ -1,6 +1,6 @@
 /**
  * The update state machine. `next(state, event, policy)` says what the site knows afterwards and what is to be done about it; the
- * shell (`sidecar/update-agent.ts`) saves the state, then performs the steps in order, and the last step's outcome is the next event.
+ * shell (`sidecar/update/agent.ts`) saves the state, then performs the steps in order, and the last step's outcome is the next event.
  *
  *     idle ──────seen──► downloading ──staged──► committed                       first installation: nothing to decide between
  *     committed ─seen──► downloading ──staged──► staged ──permitted──► trial ──healthy──► committed

@@ -4,8 +4,8 @@ import { fromEnv } from "#core/settings.ts";
 import { manualClock } from "../support/clock.ts";
 import type { ManualClock } from "../support/clock.ts";
 import type { Target } from "#core/update-state.ts";
-import type { Replica } from "../../sidecar/replica.ts";
-import { spreadMs, spreadReplica } from "../../sidecar/swap-spread.ts";
+import type { Replica } from "../../sidecar/claim/replica.ts";
+import { spreadMs, spreadReplica } from "../../sidecar/claim/swap-spread.ts";
 
 const HOUR_MS = 3_600_000;
 const settingsOf = (pod: string, spread: string): ReturnType<typeof fromEnv> =>

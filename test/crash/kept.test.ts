@@ -6,12 +6,12 @@ import { createMetrics } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { crashDisk } from "../support/crash-model.ts";
 import type { Image } from "../support/crash-model.ts";
-import { openFileLease } from "../../sidecar/claim-lease.ts";
-import type { FileLease } from "../../sidecar/claim-lease.ts";
-import type { Disk } from "../../sidecar/durable.ts";
-import { openHolds } from "../../sidecar/hold.ts";
-import { openUsage } from "../../sidecar/usage.ts";
-import type { UsageBook } from "../../sidecar/usage.ts";
+import { openFileLease } from "../../sidecar/claim/lease.ts";
+import type { FileLease } from "../../sidecar/claim/lease.ts";
+import type { Disk } from "../../sidecar/disk/durable.ts";
+import { openHolds } from "../../sidecar/application/hold.ts";
+import { openUsage } from "../../sidecar/update/usage.ts";
+import type { UsageBook } from "../../sidecar/update/usage.ts";
 
 const never = new AbortController().signal;
 const VOLUME = "/volume";

@@ -3,7 +3,7 @@ import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Settings } from "#core/settings.ts";
-import { openHolds } from "../../sidecar/hold.ts";
+import { openHolds } from "../../sidecar/application/hold.ts";
 import { closedPort } from "../support/server.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import type { Site, SiteOptions } from "../update/support/site.ts";

@@ -25,10 +25,10 @@ import {
   readHoldFile,
 } from "#core/hold.ts";
 import type { Hold } from "#core/hold.ts";
-import { nodeDisk } from "../../sidecar/durable.ts";
-import type { Disk } from "../../sidecar/durable.ts";
-import { openHolds } from "../../sidecar/hold.ts";
-import type { HoldBook, HoldDeps } from "../../sidecar/hold.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import type { Disk } from "../../sidecar/disk/durable.ts";
+import { openHolds } from "../../sidecar/application/hold.ts";
+import type { HoldBook, HoldDeps } from "../../sidecar/application/hold.ts";
 import { manualClock } from "../support/clock.ts";
 import type { ManualClock } from "../support/clock.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { openSandbox } from "../../sidecar/sandbox.ts";
+import { openSandbox } from "../../sidecar/application/sandbox.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -3,7 +3,7 @@ import { appendFile, cp, mkdir, readFile, readdir, rm, stat, writeFile } from "n
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { verifyRepository } from "../../publisher/verify.ts";
-import { runTufClient } from "../../sidecar/tuf-client.ts";
+import { runTufClient } from "../../sidecar/channel/tuf-client.ts";
 import { openOrigin } from "../support/origin.ts";
 import { edgesync, listFiles, makePublisher, makeTree, never, prose } from "./world.ts";
 import type { Publisher } from "./world.ts";

@@ -4,8 +4,8 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { fromEnv } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
-import { openHttp } from "../../sidecar/http.ts";
-import { openSecretsAgent } from "../../sidecar/secrets-agent.ts";
+import { openHttp } from "../../sidecar/network/http.ts";
+import { openSecretsAgent } from "../../sidecar/secrets/agent.ts";
 import { realClock } from "../support/real-clock.ts";
 import { recordedLog, until } from "../vault/sidecar.ts";
 

@@ -4,8 +4,8 @@ import { mkdir, readFile, readdir, readlink, stat, symlink, writeFile } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { openPublication } from "../../sidecar/publication.ts";
-import type { FileSystem, SecretFile } from "../../sidecar/publication.ts";
+import { openPublication } from "../../sidecar/secrets/publication.ts";
+import type { FileSystem, SecretFile } from "../../sidecar/secrets/publication.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 
 const MEMORY = "/dev/shm";

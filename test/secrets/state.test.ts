@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { parseExactJson } from "#core/secret-file.ts";
-import { openStateStore } from "../../sidecar/secrets-state.ts";
-import type { SavedState } from "../../sidecar/secrets-state.ts";
+import { openStateStore } from "../../sidecar/secrets/state.ts";
+import type { SavedState } from "../../sidecar/secrets/state.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 
 describe("the saved state", () => {

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { writeFile } from "node:fs/promises";
 import { describe, test } from "node:test";
 import { EdgeSyncError } from "#core/errors.ts";
-import { openHttp } from "../../sidecar/http.ts";
-import { answeredOf, openVault } from "../../sidecar/vault.ts";
-import type { Vault, VaultOptions } from "../../sidecar/vault.ts";
+import { openHttp } from "../../sidecar/network/http.ts";
+import { answeredOf, openVault } from "../../sidecar/secrets/vault.ts";
+import type { Vault, VaultOptions } from "../../sidecar/secrets/vault.ts";
 import { httpServer } from "../support/server.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 

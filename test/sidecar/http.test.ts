@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { authority } from "../support/certificates.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";
-import { openHttp, readBody } from "../../sidecar/http.ts";
-import type { Http, HttpOptions, HttpRequest } from "../../sidecar/http.ts";
+import { openHttp, readBody } from "../../sidecar/network/http.ts";
+import type { Http, HttpOptions, HttpRequest } from "../../sidecar/network/http.ts";
 
 const DAY_MS = 86_400_000;
 const forever = new AbortController().signal;

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer as http2Server } from "node:http2";
 import type { ServerHttp2Stream } from "node:http2";
 import { describe, test } from "node:test";
-import { carryOut } from "../../sidecar/probe.ts";
+import { carryOut } from "../../sidecar/application/probe.ts";
 import type { ProbeHandler } from "#core/probe.ts";
 import { authority } from "../support/certificates.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";

@@ -14,7 +14,7 @@
 import { basename, dirname } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { EdgeSyncError } from "#core/errors.ts";
-import type { Disk, Kind, Stat, WritableFile } from "../../sidecar/durable.ts";
+import type { Disk, Kind, Stat, WritableFile } from "../../sidecar/disk/durable.ts";
 
 /** A file, a folder or a link as it lies on the platter. One object under two paths is one file with two names. */
 export interface Node {

@@ -1,7 +1,7 @@
 /** A static web server that is a map in this process: for tests that ask it a hundred thousand times and mean the client's disk. */
 import { createHash } from "node:crypto";
 import { EdgeSyncError } from "#core/errors.ts";
-import type { Http } from "../../sidecar/http.ts";
+import type { Http } from "../../sidecar/network/http.ts";
 
 /** Files by their path in the repository. */
 export type RepositoryFiles = ReadonlyMap<string, Buffer>;

@@ -1,6 +1,6 @@
 import process from "node:process";
-import { openPrograms } from "../../sidecar/programs.ts";
-import type { Programs } from "../../sidecar/programs.ts";
+import { openPrograms } from "../../sidecar/application/programs.ts";
+import type { Programs } from "../../sidecar/application/programs.ts";
 
 /** Programs of whoever runs the tests. */
 export function ownPrograms(never: readonly string[] = []): Programs {

@@ -11,10 +11,10 @@ import { storeOf } from "../trust/world.ts";
 import { realClock } from "./real-clock.ts";
 import { viewRepository } from "../../publisher/repository.ts";
 import { orderedFiles } from "../../publisher/sync.ts";
-import { openCredentials } from "../../sidecar/credentials.ts";
-import { nodeDisk } from "../../sidecar/durable.ts";
-import { openHttp } from "../../sidecar/http.ts";
-import { openOciRepository } from "../../sidecar/oci.ts";
+import { openCredentials } from "../../sidecar/repository/credentials.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import { openHttp } from "../../sidecar/network/http.ts";
+import { openOciRepository } from "../../sidecar/repository/oci.ts";
 
 const never = new AbortController().signal;
 const LIMIT = 1 << 30;

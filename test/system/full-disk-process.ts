@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync } from "node:fs";
 import process from "node:process";
 import { checkRecovered, checkVolume } from "../update/support/invariants.ts";
-import { errnoOf, nodeDisk } from "../../sidecar/durable.ts";
+import { errnoOf, nodeDisk } from "../../sidecar/disk/durable.ts";
 import { application, committed, openSite } from "../update/support/site.ts";
 
 export interface FullDiskOptions {

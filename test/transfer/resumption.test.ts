@@ -7,7 +7,7 @@ import { describe, test } from "node:test";
 import { authority } from "../support/certificates.ts";
 import { byteServer, httpServer } from "../support/server.ts";
 import type { TestServer } from "../support/server.ts";
-import { openHttp, readBody } from "../../sidecar/http.ts";
+import { openHttp, readBody } from "../../sidecar/network/http.ts";
 
 const never = new AbortController().signal;
 

@@ -19,12 +19,12 @@ import type { FaultProxy } from "../support/fault-proxy.ts";
 import { openOrigin } from "../support/origin.ts";
 import { realClock } from "../support/real-clock.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";
-import { openDownloads } from "../../sidecar/download.ts";
-import type { Downloads } from "../../sidecar/download.ts";
-import { nodeDisk } from "../../sidecar/durable.ts";
-import type { Disk } from "../../sidecar/durable.ts";
-import { openHttp } from "../../sidecar/http.ts";
-import { openRepository } from "../../sidecar/repository.ts";
+import { openDownloads } from "../../sidecar/repository/download.ts";
+import type { Downloads } from "../../sidecar/repository/download.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import type { Disk } from "../../sidecar/disk/durable.ts";
+import { openHttp } from "../../sidecar/network/http.ts";
+import { openRepository } from "../../sidecar/repository/repository.ts";
 import { noise } from "../update/support/world.ts";
 import { losingDisk } from "./support/losing-disk.ts";
 

@@ -3,9 +3,9 @@ import { describe, test } from "node:test";
 import { authority } from "../support/certificates.ts";
 import { openForwardProxy } from "../support/forward-proxy.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";
-import { openHttp, readBody } from "../../sidecar/http.ts";
-import type { Http, HttpOptions } from "../../sidecar/http.ts";
-import { basic, openProxies } from "../../sidecar/proxy.ts";
+import { openHttp, readBody } from "../../sidecar/network/http.ts";
+import type { Http, HttpOptions } from "../../sidecar/network/http.ts";
+import { basic, openProxies } from "../../sidecar/network/proxy.ts";
 
 const never = new AbortController().signal;
 const ca = authority();

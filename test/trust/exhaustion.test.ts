@@ -5,7 +5,7 @@ import { parseTargets } from "#core/trust/metadata.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
 import { matchesPattern } from "#core/trust/paths.ts";
-import { openHttp, readBody } from "../../sidecar/http.ts";
+import { openHttp, readBody } from "../../sidecar/network/http.ts";
 import { byteServer } from "../support/server.ts";
 import { TARGET, TARGET_BYTES, makeWorld, never } from "./world.ts";
 import type { World } from "./world.ts";

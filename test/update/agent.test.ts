@@ -8,7 +8,7 @@ import { authority } from "../support/certificates.ts";
 import { realClock } from "../support/real-clock.ts";
 import { initRepository } from "../../publisher/init.ts";
 import { openKeyring } from "../../publisher/keys.ts";
-import { openUpdateAgent } from "../../sidecar/update-agent.ts";
+import { openUpdateAgent } from "../../sidecar/update/agent.ts";
 import { application, committed, openSite, siteSettings } from "./support/site.ts";
 import type { Application, SiteOptions } from "./support/site.ts";
 import { PLATFORM, changed, noise, openWorld } from "./support/world.ts";

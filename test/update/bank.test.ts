@@ -12,13 +12,13 @@ import type { Entry, Release } from "#core/release.ts";
 import { handMadeRelease } from "../support/release.ts";
 import type { HandMadeContent } from "../support/release.ts";
 import { temporaryFolder } from "../support/temporary.ts";
-import { beginBank, verifyBank } from "../../sidecar/bank.ts";
-import type { Setback } from "../../sidecar/bank.ts";
-import { nodeDisk } from "../../sidecar/durable.ts";
-import type { Disk } from "../../sidecar/durable.ts";
-import type { OldFiles } from "../../sidecar/make-file.ts";
-import { openStore } from "../../sidecar/store.ts";
-import type { Store } from "../../sidecar/store.ts";
+import { beginBank, verifyBank } from "../../sidecar/payload/bank.ts";
+import type { Setback } from "../../sidecar/payload/bank.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import type { Disk } from "../../sidecar/disk/durable.ts";
+import type { OldFiles } from "../../sidecar/payload/make-file.ts";
+import { openStore } from "../../sidecar/payload/store.ts";
+import type { Store } from "../../sidecar/payload/store.ts";
 
 const signal = new AbortController().signal;
 const digest = (bytes: Uint8Array | string): string =>

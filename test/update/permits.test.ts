@@ -7,7 +7,7 @@ import type { ChannelDocument } from "#core/channel-document.ts";
 import { windows } from "#core/window.ts";
 import { realClock } from "../support/real-clock.ts";
 import { httpServer } from "../support/server.ts";
-import type { UpdateStatus } from "../../sidecar/update-report.ts";
+import type { UpdateStatus } from "../../sidecar/update/report.ts";
 import { application, committed, openSite } from "./support/site.ts";
 import type { Application, SiteOptions } from "./support/site.ts";
 import { PLATFORM, noise, openWorld } from "./support/world.ts";

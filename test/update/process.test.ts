@@ -7,7 +7,7 @@ import process from "node:process";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { after, before, describe, test } from "node:test";
-import type { UpdateStatus } from "../../sidecar/update-report.ts";
+import type { UpdateStatus } from "../../sidecar/update/report.ts";
 import { checkVolume } from "./support/invariants.ts";
 import { application, committed, openSite } from "./support/site.ts";
 import type { ProcessOptions } from "./support/site-process.ts";

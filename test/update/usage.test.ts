@@ -5,9 +5,9 @@ import { describe, test } from "node:test";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
-import { nodeDisk } from "../../sidecar/durable.ts";
-import { openUsage } from "../../sidecar/usage.ts";
-import type { UsageBook } from "../../sidecar/usage.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import { openUsage } from "../../sidecar/update/usage.ts";
+import type { UsageBook } from "../../sidecar/update/usage.ts";
 import { manualClock } from "../support/clock.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 

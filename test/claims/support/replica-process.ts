@@ -17,9 +17,9 @@ import type { LogFields } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
 import { faultyDisk } from "../../update/support/faulty-disk.ts";
-import { openClaimAgent } from "../../../sidecar/claim.ts";
-import { openHttp } from "../../../sidecar/http.ts";
-import type { Workload } from "../../../sidecar/workload.ts";
+import { openClaimAgent } from "../../../sidecar/claim/claim.ts";
+import { openHttp } from "../../../sidecar/network/http.ts";
+import type { Workload } from "../../../sidecar/application/workload.ts";
 
 export interface ReplicaOptions {
   readonly pod: string;

@@ -1,6 +1,6 @@
 /** A disk that does not make durable what it is told to: what is left of a protection that somebody forgot. */
 import { EdgeSyncError } from "#core/errors.ts";
-import type { Disk, WritableFile } from "../../../sidecar/durable.ts";
+import type { Disk, WritableFile } from "../../../sidecar/disk/durable.ts";
 
 /** What was to be made durable: a file or a folder, and what was done last before that. */
 export interface Sync {

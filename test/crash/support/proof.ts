@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import type { CrashDisk, Image, Node } from "../../support/crash-model.ts";
 import { crashDisk } from "../../support/crash-model.ts";
-import type { Disk } from "../../../sidecar/durable.ts";
+import type { Disk } from "../../../sidecar/disk/durable.ts";
 import {
   assertNotBelow,
   assertReliable,

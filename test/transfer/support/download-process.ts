@@ -4,10 +4,10 @@ import { SIDECAR_METRICS } from "#core/metrics.ts";
 import process from "node:process";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
-import { openDownloads } from "../../../sidecar/download.ts";
-import { nodeDisk } from "../../../sidecar/durable.ts";
-import { openHttp } from "../../../sidecar/http.ts";
-import { openRepository } from "../../../sidecar/repository.ts";
+import { openDownloads } from "../../../sidecar/repository/download.ts";
+import { nodeDisk } from "../../../sidecar/disk/durable.ts";
+import { openHttp } from "../../../sidecar/network/http.ts";
+import { openRepository } from "../../../sidecar/repository/repository.ts";
 
 export interface DownloadOptions {
   readonly url: string;

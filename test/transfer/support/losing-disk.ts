@@ -1,8 +1,8 @@
 /** The real disk, which loses in a power cut what was not synced: a file's end, torn, and the names in a folder. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { nodeDisk } from "../../../sidecar/durable.ts";
-import type { Disk, WritableFile } from "../../../sidecar/durable.ts";
+import { nodeDisk } from "../../../sidecar/disk/durable.ts";
+import type { Disk, WritableFile } from "../../../sidecar/disk/durable.ts";
 
 interface Tracked {
   /** Bytes of it that are on the platter for good. */

@@ -2,8 +2,8 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { ErrorCode } from "#core/errors.ts";
 import { EdgeSyncError } from "#core/errors.ts";
-import { nodeDisk } from "../../../sidecar/durable.ts";
-import type { Disk, WritableFile } from "../../../sidecar/durable.ts";
+import { nodeDisk } from "../../../sidecar/disk/durable.ts";
+import type { Disk, WritableFile } from "../../../sidecar/disk/durable.ts";
 
 /** What happens at an operation that changes the disk. Returning lets it go on. */
 export type Interference = (

@@ -12,10 +12,10 @@ import { parseFloor } from "#core/trust/time.ts";
 import { RESUMPTIONS } from "#core/update.ts";
 import { INITIAL, banksOf, served } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
-import { verifyBank } from "../../../sidecar/bank.ts";
-import { nodeDisk, readSmallFile } from "../../../sidecar/durable.ts";
-import type { Disk } from "../../../sidecar/durable.ts";
-import { readManifest } from "../../../sidecar/manifest.ts";
+import { verifyBank } from "../../../sidecar/payload/bank.ts";
+import { nodeDisk, readSmallFile } from "../../../sidecar/disk/durable.ts";
+import type { Disk } from "../../../sidecar/disk/durable.ts";
+import { readManifest } from "../../../sidecar/payload/manifest.ts";
 
 const never = new AbortController().signal;
 const LEFTOVER = /\.(?:building|removing)-\d+$/;

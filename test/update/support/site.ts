@@ -10,15 +10,15 @@ import { createMetrics } from "#core/telemetry.ts";
 import type { LogFields } from "#core/telemetry.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { realClock } from "../../support/real-clock.ts";
-import type { Holds } from "../../../sidecar/hold.ts";
-import { openHooks } from "../../../sidecar/hooks.ts";
-import { openHttp } from "../../../sidecar/http.ts";
-import type { Http } from "../../../sidecar/http.ts";
-import { openUpdateAgent } from "../../../sidecar/update-agent.ts";
-import type { UpdateAgent } from "../../../sidecar/update-agent.ts";
-import type { UpdateStatus } from "../../../sidecar/update-report.ts";
-import type { Disk } from "../../../sidecar/durable.ts";
-import type { Workload } from "../../../sidecar/workload.ts";
+import type { Holds } from "../../../sidecar/application/hold.ts";
+import { openHooks } from "../../../sidecar/application/hooks.ts";
+import { openHttp } from "../../../sidecar/network/http.ts";
+import type { Http } from "../../../sidecar/network/http.ts";
+import { openUpdateAgent } from "../../../sidecar/update/agent.ts";
+import type { UpdateAgent } from "../../../sidecar/update/agent.ts";
+import type { UpdateStatus } from "../../../sidecar/update/report.ts";
+import type { Disk } from "../../../sidecar/disk/durable.ts";
+import type { Workload } from "../../../sidecar/application/workload.ts";
 import { PLATFORM } from "./world.ts";
 
 /** The application of a site: it takes what `current` names when it starts, and is as well as the release's file `health` says. */

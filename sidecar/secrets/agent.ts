@@ -1,0 +1,332 @@
+/**
+ * The secrets agent: logs in, reads and renews each declared secret by itself, and publishes the whole set whenever it has
+ * changed. What is published is never taken away, whatever Vault says. The state is saved before each set is shown, so a
+ * sidecar that is restarted goes on with the same token and the same leases.
+ */
+import { backoffMs } from "#core/backoff.ts";
+import type { Clock } from "#core/clock.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import { openLanes } from "#core/lanes.ts";
+import type { SecretOptions } from "#core/pod-options.ts";
+import type { Settings } from "#core/settings.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { secretRequest } from "#core/values.ts";
+import { openAlarm } from "./alarm.ts";
+import type { Http } from "../network/http.ts";
+import { openPublication } from "./publication.ts";
+import { openRetirement } from "./retired-leases.ts";
+import { openSource } from "./source.ts";
+import type { Source, Version } from "./source.ts";
+import { fromSaved, toSaved } from "./resume.ts";
+import { openStateStore } from "./state.ts";
+import { supervise } from "../supervise.ts";
+import { openVault } from "./vault.ts";
+import type { VaultOptions } from "./vault.ts";
+import { openTokenKeeper } from "./vault-token.ts";
+
+export interface SecretsDeps {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+  readonly http: Http;
+}
+
+export interface SecretStatus {
+  readonly name: string;
+  readonly state: "missing" | "valid" | "expired";
+  /** RFC 3339; absent for what has no end. */
+  readonly expiresAt?: string;
+  /** Why the last request for it failed. */
+  readonly code?: ErrorCode;
+}
+
+/** For people and tools: no paths, no values. */
+export interface SecretsStatus {
+  readonly published: boolean;
+  readonly loggedIn: boolean;
+  /** Why there is no token, or why the set could not be published. */
+  readonly code?: ErrorCode;
+  readonly rotations: number;
+  readonly secrets: readonly SecretStatus[];
+}
+
+export interface SecretsAgent {
+  /** Works until aborted; then resolves. */
+  run(signal: AbortSignal): Promise<void>;
+  /** Whether every declared secret is in the published set. */
+  published(): boolean;
+  /** Since when, by `clock.now()`, a published credential is expired; `undefined` when all are good. */
+  expiredSince(): number | undefined;
+  status(): SecretsStatus;
+  /** One bounded attempt to revoke what was issued; for the end of the pod's life, after `run`. Failures are logged. */
+  revoke(signal: AbortSignal): Promise<void>;
+}
+
+/** Milliseconds: what remains after the kubelet's SIGTERM is two seconds. */
+const REVOKE_TIMEOUT_MS = 1_400;
+/** The HTTP client has one connection more: the token's own requests find it free. */
+const LANES = 3;
+/** Milliseconds between two attempts to write the set, at most. */
+const WRITE_RETRY_CAP_MS = 60_000;
+
+/**
+ * @throws EdgeSyncError SECRET_STORAGE_UNSAFE when the secrets folder is not in memory, CONFIG_INVALID when a setting that is
+ *   needed is missing, DISK_FULL, DISK_FAILED
+ */
+export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent> {
+  const { settings, clock, random, log, metrics } = deps;
+  if (settings.secrets.length === 0) return idleAgent();
+  const options = vaultOptions(settings);
+  const folder = required(settings.secretsDir, "secrets-dir");
+  const publication = await openPublication(folder);
+  const store = await openStateStore(folder);
+  const identity = JSON.stringify([
+    options.address,
+    options.namespace,
+    options.mount,
+    options.role,
+  ]);
+  const saved = fromSaved(await store.load(), identity, clock);
+  const vault = openVault(deps.http, options);
+
+  const dirty = openAlarm(clock);
+  const inTurn = openLanes(LANES);
+  let isEnded = false;
+  let isPublished = false;
+  let rotations = 0;
+  let shown: ReadonlyMap<Source, Version> = new Map();
+  let writeCode: ErrorCode | undefined;
+  let hasChanged = true;
+  const changed = (): void => {
+    hasChanged = true;
+    dirty.ring();
+  };
+
+  const keeper = openTokenKeeper(
+    {
+      vault,
+      clock,
+      random,
+      log,
+      metrics,
+      changed,
+      superseded: (generation, expiresAt) => {
+        for (const source of sources) source.superseded(generation, expiresAt);
+        retirement.check();
+      },
+    },
+    saved?.token,
+  );
+  const retirement = openRetirement(
+    {
+      vault,
+      keeper,
+      publication,
+      clock,
+      random,
+      log,
+      changed,
+      isUsed: (generation) =>
+        sources.some(
+          ({ current }) => current?.leaseId !== undefined && current.generation === generation,
+        ),
+    },
+    saved?.retired ?? [],
+  );
+  const sourceDeps = {
+    vault,
+    keeper,
+    inTurn,
+    clock,
+    random,
+    log,
+    metrics,
+    changed,
+    refreshMs: settings.secretsRefreshInterval,
+    defaultMode: settings.secretsMode,
+    replaced: (version: Version) => retirement.supersede(version),
+    discarded: (version: Version) => retirement.discard(version),
+  };
+  const sources: readonly Source[] = grouped(settings.secrets).map(([key, secrets]) =>
+    openSource(key, secrets, sourceDeps, saved?.secrets.get(key)),
+  );
+
+  // The process before may have ended between losing a token and replacing what it had issued.
+  for (const source of sources) {
+    const generation = source.current?.generation ?? keeper.held?.generation;
+    if (generation === undefined || generation === keeper.held?.generation) continue;
+    const { former } = keeper;
+    source.superseded(generation, former?.generation === generation ? former.expiresAt : undefined);
+  }
+
+  /** Saves, then shows: a set whose credentials nobody remembers must not be seen. */
+  const write = async (): Promise<void> => {
+    const versions = new Map<Source, Version>();
+    for (const source of sources)
+      if (source.current !== undefined) versions.set(source, source.current);
+    const settled = retirement.pending();
+    await store.save(toSaved({ identity, keeper, versions, retired: retirement.all(), clock }));
+    if (versions.size < sources.length) return;
+    const files = [...versions.values()].flatMap((version) => version.files);
+    const swapped = await publication.publish(files);
+    if (swapped && (isPublished || publication.wasPublished)) {
+      rotations++;
+      metrics.add("edgesync_sidecar_rotations_total", {});
+    }
+    if (swapped) log.info({ outcome: "ok" }, "the set of secrets was published");
+    shown = versions;
+    isPublished = true;
+    retirement.published(settled, swapped);
+  };
+  const report = (): void => {
+    metrics.clear("edgesync_sidecar_lease_expiry_timestamp_seconds");
+    for (const { name, expiresAt } of expiries(sources, shown, clock))
+      if (expiresAt !== undefined)
+        metrics.set(
+          "edgesync_sidecar_lease_expiry_timestamp_seconds",
+          { secret: name },
+          Math.round(expiresAt / 1_000),
+        );
+  };
+  const keepWriting = async (signal: AbortSignal): Promise<void> => {
+    for (let attempt = 0; ;) {
+      if (hasChanged && !isEnded) {
+        hasChanged = false;
+        try {
+          await write();
+          writeCode = undefined;
+          attempt = 0;
+        } catch (error) {
+          hasChanged = true;
+          writeCode = codeOf(error);
+          const delayMs = Math.max(1_000, backoffMs(attempt++, random, WRITE_RETRY_CAP_MS));
+          log.error(
+            { code: writeCode, err: error, attempt, delayMs },
+            "the secrets could not be written",
+          );
+          // Not the alarm: whatever changes meanwhile does not make room.
+          await clock.sleep(delayMs, signal);
+        }
+        report();
+      } else await dirty.until(Number.POSITIVE_INFINITY, signal);
+    }
+  };
+
+  return {
+    async run(signal) {
+      const parts = [keeper, { run: keepWriting }, retirement, ...sources];
+      // Each by itself: what nobody expected in one of them takes no other along.
+      const deps = { clock, random, log };
+      await Promise.all(
+        parts.map((part) => supervise("secrets", (stop) => part.run(stop), deps, signal)),
+      );
+    },
+    published: () => isPublished,
+    expiredSince() {
+      const now = clock.now();
+      const ended = expiries(sources, shown, clock)
+        .map((row) => row.expiresAt)
+        .filter((at) => at !== undefined && at <= now);
+      return ended.length === 0 ? undefined : Math.min(...ended.map((at) => at ?? now));
+    },
+    status() {
+      const code = keeper.code ?? writeCode;
+      return {
+        published: isPublished,
+        loggedIn: keeper.held !== undefined,
+        ...(code === undefined ? {} : { code }),
+        rotations,
+        secrets: expiries(sources, shown, clock).map((row) => statusOf(row, clock.now())),
+      };
+    },
+    async revoke(signal) {
+      isEnded = true;
+      const tokens = [keeper.held, keeper.former].filter((token) => token !== undefined);
+      const limited = AbortSignal.any([signal, AbortSignal.timeout(REVOKE_TIMEOUT_MS)]);
+      try {
+        await Promise.all(tokens.map(({ token }) => vault.revokeToken(token, limited)));
+        await store.remove();
+        if (tokens.length > 0) log.info({ outcome: "ok" }, "revoked what Vault had issued");
+      } catch (error) {
+        const code = limited.aborted ? "VAULT_UNAVAILABLE" : codeOf(error);
+        log.warn({ code }, "could not revoke in time; the credentials end by themselves");
+      }
+    },
+  };
+}
+
+function idleAgent(): SecretsAgent {
+  return {
+    run: (signal) =>
+      new Promise((resolve) => {
+        if (signal.aborted) resolve();
+        else signal.addEventListener("abort", () => resolve(), { once: true });
+      }),
+    published: () => true,
+    expiredSince: () => undefined,
+    status: () => ({ published: true, loggedIn: false, rotations: 0, secrets: [] }),
+    revoke: () => Promise.resolve(),
+  };
+}
+
+function vaultOptions(settings: Settings): VaultOptions {
+  return {
+    address: required(settings.vaultAddress, "vault-address"),
+    namespace: settings.vaultNamespace,
+    mount: settings.vaultMount ?? settings.vaultAuth,
+    role: required(settings.vaultRole, "vault-role"),
+    tokenFile: required(settings.tokenFile, "token-file"),
+  };
+}
+
+function required<T>(value: T | undefined, key: string): T {
+  if (value === undefined)
+    throw new EdgeSyncError("CONFIG_INVALID", `${key} is not set, and the secrets need it`);
+  return value;
+}
+
+/** One source for each distinct request. */
+function grouped(
+  secrets: readonly SecretOptions[],
+): readonly (readonly [string, readonly SecretOptions[]])[] {
+  return [...Map.groupBy(secrets, ({ request }) => secretRequest.format(request))];
+}
+
+interface ExpiryRow {
+  readonly name: string;
+  readonly isShown: boolean;
+  /** Milliseconds since the epoch, of the published credential. */
+  readonly expiresAt: number | undefined;
+  readonly code: ErrorCode | undefined;
+}
+
+function expiries(
+  sources: readonly Source[],
+  shown: ReadonlyMap<Source, Version>,
+  clock: Clock,
+): readonly ExpiryRow[] {
+  const offset = clock.now() - clock.monotonic();
+  return sources.flatMap((source) => {
+    const version = shown.get(source);
+    const expiresAt = version?.expiresAt === undefined ? undefined : offset + version.expiresAt;
+    return source.secrets.map(({ name }) => ({
+      name,
+      isShown: version !== undefined,
+      expiresAt,
+      code: source.code,
+    }));
+  });
+}
+
+function statusOf({ name, isShown, expiresAt, code }: ExpiryRow, now: number): SecretStatus {
+  const state = expiresAt !== undefined && expiresAt <= now ? "expired" : "valid";
+  return {
+    name,
+    state: isShown ? state : "missing",
+    ...(expiresAt === undefined ? {} : { expiresAt: new Date(expiresAt).toISOString() }),
+    ...(code === undefined ? {} : { code }),
+  };
+}

@@ -1,0 +1,112 @@
+/** Between what a secrets agent holds, in monotonic time, and what it saves, in the time of the wall clock. */
+import type { Clock } from "#core/clock.ts";
+import type { Grant } from "#core/lease.ts";
+import type { RetiredLease } from "./retired-leases.ts";
+import type { ResumedVersion, Source, Version } from "./source.ts";
+import type { SavedLease, SavedState, SavedToken } from "./state.ts";
+import type { FormerToken, Resumed, Token, TokenKeeper } from "./vault-token.ts";
+
+export interface ResumedState {
+  readonly token: Resumed | undefined;
+  /** By the request's text form. */
+  readonly secrets: ReadonlyMap<string, ResumedVersion>;
+  readonly retired: readonly RetiredLease[];
+}
+
+/** @param identity of the server and role that the agent is for; a state for another one is not used */
+export function fromSaved(
+  saved: SavedState | undefined,
+  identity: string,
+  clock: Clock,
+): ResumedState | undefined {
+  if (saved === undefined || saved.identity !== identity) return undefined;
+  const now = clock.now();
+  const offset = clock.monotonic() - now;
+  const left = (lease: SavedLease | undefined): (Grant & { remainingMs: number }) | undefined =>
+    lease === undefined
+      ? undefined
+      : {
+          durationMs: lease.durationMs,
+          renewable: lease.renewable,
+          remainingMs: lease.expiresAt - now,
+        };
+  return {
+    token:
+      saved.token === undefined
+        ? undefined
+        : {
+            token: saved.token,
+            lease: left(saved.token.lease),
+            former: formerOf(saved.former, offset),
+          },
+    secrets: new Map(
+      saved.secrets.map(({ request, data, leaseId, generation, lease }) => [
+        request,
+        { data, leaseId, generation, lease: left(lease) },
+      ]),
+    ),
+    retired: saved.retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
+      leaseId,
+      generation,
+      expiresAt: offset + expiresAt,
+      revokeAt: revokeAt === undefined ? undefined : offset + revokeAt,
+      attempt: 0,
+    })),
+  };
+}
+
+function formerOf(saved: SavedToken | undefined, offset: number): FormerToken | undefined {
+  return saved?.lease === undefined
+    ? undefined
+    : { ...tokenOf(saved), expiresAt: offset + saved.lease.expiresAt };
+}
+
+function tokenOf({ token, accessor, generation }: Token): Token {
+  return { token, accessor, generation };
+}
+
+export function toSaved(parts: {
+  readonly identity: string;
+  readonly keeper: TokenKeeper;
+  readonly versions: ReadonlyMap<Source, Version>;
+  readonly retired: readonly RetiredLease[];
+  readonly clock: Clock;
+}): SavedState {
+  const { identity, keeper, versions, retired, clock } = parts;
+  const offset = clock.now() - clock.monotonic();
+  const { held, former, credential } = keeper;
+  const tokenLease = credential.phase === "leased" ? credential.lease : undefined;
+  return {
+    identity,
+    token:
+      held === undefined
+        ? undefined
+        : {
+            ...tokenOf(held),
+            lease: tokenLease && { ...tokenLease, expiresAt: offset + tokenLease.expiresAt },
+          },
+    former:
+      former === undefined
+        ? undefined
+        : {
+            ...tokenOf(former),
+            lease: { durationMs: 0, renewable: false, expiresAt: offset + former.expiresAt },
+          },
+    secrets: [...versions].map(([source, { data, leaseId, generation, grant, expiresAt }]) => ({
+      request: source.key,
+      data,
+      leaseId,
+      generation,
+      lease:
+        grant === undefined || expiresAt === undefined
+          ? undefined
+          : { ...grant, expiresAt: offset + expiresAt },
+    })),
+    retired: retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
+      leaseId,
+      generation,
+      expiresAt: offset + expiresAt,
+      revokeAt: revokeAt === undefined ? undefined : offset + revokeAt,
+    })),
+  };
+}

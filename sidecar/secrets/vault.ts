@@ -1,0 +1,295 @@
+/**
+ * Vault's HTTP API as far as the secrets agent needs it; OpenBao's is the same. Each function is one request. Whatever goes
+ * wrong is an error with a code, a status and no word of what was sent or received.
+ */
+import { readFile, stat } from "node:fs/promises";
+import type { IncomingHttpHeaders } from "node:http";
+import * as v from "valibot";
+import { EdgeSyncError } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import type { Grant } from "#core/lease.ts";
+import { isSecretData, parseExactJson } from "#core/secret-file.ts";
+import type { SecretData } from "#core/secret-file.ts";
+import type { SecretRequest } from "#core/values.ts";
+import { readBody } from "../network/http.ts";
+import type { Http } from "../network/http.ts";
+
+export interface VaultOptions {
+  /** `https://host[:port][/path]`. */
+  readonly address: string;
+  readonly namespace: string | undefined;
+  /** Path of the auth method, without `auth/`. */
+  readonly mount: string;
+  readonly role: string;
+  /** The service-account token. The kubelet replaces the file, so it is read for every login. */
+  readonly tokenFile: string;
+  /** Milliseconds for a whole request; answers are small. */
+  readonly timeoutMs?: number;
+}
+
+export interface Login {
+  readonly token: string;
+  /** Names the token where the token itself must not be seen. */
+  readonly accessor: string;
+  /** `undefined` when it does not end. */
+  readonly grant: Grant | undefined;
+}
+
+export interface Secret {
+  readonly data: SecretData;
+  readonly leaseId: string | undefined;
+  readonly grant: Grant | undefined;
+  /** Milliseconds until there will be other data, where Vault says so. */
+  readonly readAgainMs: number | undefined;
+}
+
+export interface Vault {
+  /** @throws EdgeSyncError CONFIG_INVALID when the token file cannot be read, VAULT_DENIED, VAULT_UNAVAILABLE, TLS_UNTRUSTED */
+  login(signal: AbortSignal): Promise<Login>;
+  /** @throws EdgeSyncError VAULT_DENIED when the token is no more */
+  lookupToken(token: string, signal: AbortSignal): Promise<void>;
+  renewToken(token: string, incrementMs: number, signal: AbortSignal): Promise<Grant>;
+  /** Ends the token and every lease that was issued to it. */
+  revokeToken(token: string, signal: AbortSignal): Promise<void>;
+  /** @throws EdgeSyncError SECRET_INVALID when there is nothing at the path, VAULT_DENIED, VAULT_UNAVAILABLE */
+  read(token: string, request: SecretRequest, signal: AbortSignal): Promise<Secret>;
+  /** @throws EdgeSyncError SECRET_INVALID when the lease is no more, VAULT_DENIED, VAULT_UNAVAILABLE */
+  renewLease(
+    token: string,
+    leaseId: string,
+    incrementMs: number,
+    signal: AbortSignal,
+  ): Promise<Grant>;
+  revokeLease(token: string, leaseId: string, signal: AbortSignal): Promise<void>;
+}
+
+/** What is known of an answer that became an error: its status, and how long Vault asks to be left alone. */
+export interface Answered {
+  readonly status: number;
+  readonly retryAfterMs?: number;
+}
+
+/** What Vault answered, when `error` comes from an answer of Vault. */
+export function answeredOf(error: unknown): Answered | undefined {
+  const cause = error instanceof EdgeSyncError ? error.cause : undefined;
+  return v.is(answered, cause) ? (cause as Answered) : undefined;
+}
+
+const answered = v.strictObject({
+  status: v.number(),
+  retryAfterMs: v.optional(v.number()),
+});
+
+const BODY_LIMIT_BYTES = 1_048_576;
+/** Kubernetes' tokens have about one kilobyte. */
+const TOKEN_LIMIT_BYTES = 65_536;
+const TIMEOUT_MS = 10_000;
+
+const seconds = v.pipe(v.number(), v.finite(), v.minValue(0), v.maxValue(4_000_000_000));
+
+const loginAnswer = v.object({
+  auth: v.object({
+    client_token: v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,8192}$/)),
+    accessor: v.string(),
+    lease_duration: seconds,
+    renewable: v.boolean(),
+  }),
+});
+
+const renewedToken = v.object({
+  auth: v.object({ lease_duration: seconds, renewable: v.boolean() }),
+});
+
+const fields = v.custom<SecretData>(isSecretData);
+
+const secretAnswer = v.object({
+  lease_id: v.optional(v.string(), ""),
+  lease_duration: v.optional(seconds, 0),
+  renewable: v.optional(v.boolean(), false),
+  data: v.nullish(fields),
+});
+
+const leaseAnswer = v.object({ lease_duration: seconds, renewable: v.boolean() });
+
+/** What KV version 2 wraps around the data of a secret. */
+const versioned = v.strictObject({
+  data: fields,
+  metadata: v.object({ version: v.number(), created_time: v.string(), destroyed: v.boolean() }),
+});
+
+/** A certificate, from a PKI engine: it has an end and no lease. */
+const certificate = v.object({ certificate: v.string(), expiration: seconds });
+/** The password of a static role, which is the same for everybody until it is rotated. */
+const rotated = v.object({ ttl: seconds, rotation_period: seconds });
+
+/** How a status becomes a code where Vault means different things by it. */
+type Meaning = Readonly<Partial<Record<number, ErrorCode>>>;
+
+export function openVault(http: Http, options: VaultOptions): Vault {
+  const { address, namespace, mount, role, tokenFile, timeoutMs = TIMEOUT_MS } = options;
+
+  const send = async (
+    method: "GET" | "POST",
+    path: string,
+    { token, fields, meaning = {} }: { token?: string; fields?: object; meaning?: Meaning },
+    signal: AbortSignal,
+  ): Promise<{ readonly body: string; readonly headers: IncomingHttpHeaders }> => {
+    const limited = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+    try {
+      const response = await http.request(
+        {
+          method,
+          url: `${address}/v1/${path}`,
+          headers: {
+            // Vault can be told to refuse requests without it: it proves that no browser was tricked into this one.
+            "x-vault-request": "true",
+            ...(token === undefined ? {} : { "x-vault-token": token }),
+            ...(namespace === undefined ? {} : { "x-vault-namespace": namespace }),
+            ...(fields === undefined ? {} : { "content-type": "application/json" }),
+          },
+          ...(fields === undefined ? {} : { body: Buffer.from(JSON.stringify(fields)) }),
+        },
+        limited,
+      );
+      const body = await readBody(response, BODY_LIMIT_BYTES, limited);
+      const { status, headers } = response;
+      if (status < 200 || status > 299) throw refusal(method, path, status, headers, meaning);
+      return { body: body.toString("utf8"), headers };
+    } catch (error) {
+      signal.throwIfAborted();
+      if (error instanceof EdgeSyncError) throw error;
+      const what = limited.aborted ? `no answer within ${timeoutMs} ms` : "the request failed";
+      // The cause is left out: it may hold the request.
+      throw new EdgeSyncError("VAULT_UNAVAILABLE", `${method} ${path}: ${what}`);
+    }
+  };
+
+  return {
+    async login(signal) {
+      const jwt = await readToken(tokenFile);
+      const path = `auth/${mount}/login`;
+      // Vault's jwt method answers 400 to a token that it does not accept.
+      const meaning = { 400: "VAULT_DENIED", 404: "VAULT_DENIED" } as const;
+      const { body } = await send("POST", path, { fields: { role, jwt }, meaning }, signal);
+      const { auth } = parse(loginAnswer, body, path);
+      return {
+        token: auth.client_token,
+        accessor: auth.accessor,
+        grant: auth.lease_duration === 0 ? undefined : grantOf(auth),
+      };
+    },
+    async lookupToken(token, signal) {
+      await send("GET", "auth/token/lookup-self", { token }, signal);
+    },
+    async renewToken(token, incrementMs, signal) {
+      const path = "auth/token/renew-self";
+      const fields = { increment: inSeconds(incrementMs) };
+      const { body } = await send("POST", path, { token, fields }, signal);
+      return grantOf(parse(renewedToken, body, path).auth);
+    },
+    async revokeToken(token, signal) {
+      await send("POST", "auth/token/revoke-self", { token, fields: {} }, signal);
+    },
+    async read(token, { path, parameters }, signal) {
+      // A POST, not a PUT: it may issue something, so nobody on the way may take it for repeatable.
+      const isWrite = Object.keys(parameters).length > 0;
+      const { body, headers } = isWrite
+        ? await send("POST", path, { token, fields: parameters }, signal)
+        : await send("GET", path, { token }, signal);
+      if (body === "") throw nothingAt(path);
+      const answer = parse(secretAnswer, body, path);
+      if (answer.data === null || answer.data === undefined) throw nothingAt(path);
+      const data = v.is(versioned, answer.data) ? answer.data.data : answer.data;
+      const readAgainMs = rotationOf(data);
+      return answer.lease_id === ""
+        ? { data, leaseId: undefined, grant: validityOf(data, headers), readAgainMs }
+        : { data, leaseId: answer.lease_id, grant: grantOf(answer), readAgainMs };
+    },
+    async renewLease(token, leaseId, incrementMs, signal) {
+      const path = "sys/leases/renew";
+      const fields = { lease_id: leaseId, increment: inSeconds(incrementMs) };
+      const { body } = await send("POST", path, { token, fields }, signal);
+      return grantOf(parse(leaseAnswer, body, path));
+    },
+    async revokeLease(token, leaseId, signal) {
+      await send("POST", "sys/leases/revoke", { token, fields: { lease_id: leaseId } }, signal);
+    },
+  };
+}
+
+async function readToken(file: string): Promise<string> {
+  try {
+    const { size } = await stat(file);
+    if (size > TOKEN_LIMIT_BYTES) throw new RangeError(`${size} bytes`);
+    return (await readFile(file, "utf8")).trim();
+  } catch (cause) {
+    throw new EdgeSyncError("CONFIG_INVALID", `the token file ${file} cannot be read`, { cause });
+  }
+}
+
+function parse<T>(schema: v.GenericSchema<unknown, T>, body: string, path: string): T {
+  let json: unknown;
+  try {
+    json = parseExactJson(body);
+  } catch {
+    // Left out on purpose: the parser's message quotes the body.
+    throw strange(path);
+  }
+  const result = v.safeParse(schema, json);
+  if (!isSecretData(json) || !result.success) throw strange(path);
+  return result.output;
+}
+
+/** A proxy's page, or half an answer: it may be right the next time. */
+function strange(path: string): EdgeSyncError {
+  return new EdgeSyncError("VAULT_UNAVAILABLE", `${path}: the answer is not one of Vault's`);
+}
+
+function nothingAt(path: string): EdgeSyncError {
+  return new EdgeSyncError("SECRET_INVALID", `${path}: Vault answers without data`);
+}
+
+const MEANINGS: Readonly<Record<number, ErrorCode>> = {
+  400: "SECRET_INVALID",
+  403: "VAULT_DENIED",
+  404: "SECRET_INVALID",
+  405: "SECRET_INVALID",
+};
+
+/** Everything else may pass: 412 behind, 429 too many, 472 and 473 standby, 503 sealed, a redirect to another node. */
+function refusal(
+  method: string,
+  path: string,
+  status: number,
+  headers: IncomingHttpHeaders,
+  meaning: Meaning,
+): EdgeSyncError {
+  const code = meaning[status] ?? MEANINGS[status] ?? "VAULT_UNAVAILABLE";
+  const retryAfter = /^\d{1,9}$/.exec(headers["retry-after"] ?? "")?.[0];
+  const cause: Answered =
+    retryAfter === undefined ? { status } : { status, retryAfterMs: Number(retryAfter) * 1_000 };
+  return new EdgeSyncError(code, `${method} ${path}: Vault answers ${status}`, { cause });
+}
+
+function grantOf(answer: { lease_duration: number; renewable: boolean }): Grant {
+  return { durationMs: answer.lease_duration * 1_000, renewable: answer.renewable };
+}
+
+function inSeconds(ms: number): number {
+  return Math.max(1, Math.round(ms / 1_000));
+}
+
+/** How long a certificate is good: measured against the time of Vault, and not of this node, whose clock may be wrong. */
+function validityOf(data: SecretData, headers: IncomingHttpHeaders): Grant | undefined {
+  const serverTime = Date.parse(headers.date ?? "");
+  if (!v.is(certificate, data) || Number.isNaN(serverTime)) return undefined;
+  const durationMs = data.expiration * 1_000 - serverTime;
+  return durationMs > 0 ? { durationMs, renewable: false } : undefined;
+}
+
+/** Milliseconds after a static role's rotation at which its new password is read. */
+const ROTATION_MARGIN_MS = 1_000;
+
+function rotationOf(data: SecretData): number | undefined {
+  return v.is(rotated, data) ? data.ttl * 1_000 + ROTATION_MARGIN_MS : undefined;
+}

@@ -1,0 +1,373 @@
+/** What the update agent tells: the status for people and tools, the metrics, and one log line for each thing that one would act on. */
+import { DAY_MS } from "#core/budget.ts";
+import type { Usage } from "#core/budget.ts";
+import type { Clock } from "#core/clock.ts";
+import { codeOf } from "#core/errors.ts";
+import type { ErrorCode } from "#core/errors.ts";
+import type { Plan } from "#core/plan.ts";
+import type { WaitReason } from "#core/reasons.ts";
+import type { Place } from "#core/rollout.ts";
+import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { banksOf, served } from "#core/update-state.ts";
+import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
+import type { ReplicaStatus } from "../claim/follower.ts";
+import { planStatus } from "./plan-status.ts";
+import type { PlanStatus } from "./plan-status.ts";
+import type { Moment, Permit } from "./permits.ts";
+import type { ScrubStatus } from "../payload/scrub.ts";
+import type { TimeStatus, TrustTime } from "../channel/trust-time.ts";
+import type { UsageBook } from "./usage.ts";
+
+type PhaseName = Phase["phase"];
+const PHASES: readonly PhaseName[] = [
+  "idle",
+  "downloading",
+  "staged",
+  "trial",
+  "rolling-back",
+  "committed",
+];
+
+/** The part of `/status` that concerns updates. Times are in ISO 8601, by the node's clock. */
+export interface UpdateStatus {
+  /** `unknown` while the journal cannot be read. */
+  readonly phase: PhaseName | "unknown";
+  readonly channel: string;
+  /** What `current` names. */
+  readonly release: { readonly version: string; readonly sequence: number } | null;
+  /** What is fetched, staged or on trial. */
+  readonly target: { readonly version: string; readonly sequence: number } | null;
+  /** The highest sequence number seen in the channel; nothing below it is taken. */
+  readonly sequence: number;
+  /** Null before the first look. */
+  readonly site: string | null;
+  /** Null without a roll-out. */
+  readonly rollout: RolloutStatus | null;
+  readonly plan: PlanStatus | null;
+  readonly trial: TrialStatus | null;
+  /** What the next step waits for; null when it waits for nothing. */
+  readonly waiting: WaitingStatus | null;
+  /** Null where there is no limit. */
+  readonly budget: BudgetStatus | null;
+  /** Not tried again before the channel is set anew. */
+  readonly blocked: Blocked | null;
+  /** When the channel was last read and verified. */
+  readonly lastLook: string | null;
+  readonly time: TimeStatus;
+  /** The verification of what is installed; null where there is none. */
+  readonly scrub: ScrubStatus | null;
+  /** What stands in the way; null when the last look went well. */
+  readonly error: ErrorStatus | null;
+  /** Absent where the payload volume is the pod's own. */
+  readonly replica?: ReplicaStatus;
+}
+
+export interface ErrorStatus {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly since: string;
+}
+
+/** Where the site is in the roll-out of a release. */
+export interface RolloutStatus {
+  /** What the channel points to. */
+  readonly version: string;
+  /** In [0,1): the site's turn comes when the share of sites passes it. */
+  readonly number: number;
+  /** When it comes, or came, by the schedule as it stands; null when it does not come, or while the roll-out is paused. */
+  readonly turn: string | null;
+  /** Why the site does not install it; null when it does, or has it. */
+  readonly waiting: WaitReason | null;
+}
+
+export interface BudgetStatus {
+  /** In UTC, by trusted time. */
+  readonly day: string;
+  /** Fetched on it. */
+  readonly bytes: number;
+  readonly limit: number;
+}
+
+export interface WaitingStatus {
+  /** What is not done meanwhile: a release is not fetched, or the application is not given it. */
+  readonly moment: Moment;
+  readonly reason: WaitReason;
+  readonly since: string;
+  /** Null when nobody knows. */
+  readonly until: string | null;
+}
+
+export interface TrialStatus {
+  readonly stage: "restarting" | "watching";
+  readonly fallback: string;
+  readonly starts: number;
+  readonly resumed: number;
+  readonly spentMs: number;
+  readonly healthyMs: number | null;
+}
+
+export interface Report {
+  /** @param current the bank that `current` names */
+  status(state: UpdateState | undefined, current: string | undefined): Omit<UpdateStatus, "scrub">;
+  /** A transition that has been saved. */
+  changed(before: UpdateState, after: UpdateState): void;
+  /** What stands in the way of a download or a swap; nothing when it may go on. */
+  waits(moment: Moment, permit: Permit): void;
+  /** A plan, or the one that takes its place when something in it did not work. */
+  planned(plan: Plan, version: string, from: string | null): void;
+  /** Bytes of a plan's downloads. */
+  readonly arrived: (bytes: number) => void;
+  /** What the channel offers the site, at every look. */
+  offered(site: string, version: string, place: Place | null): void;
+  looked(changed: boolean): void;
+  /** A look, or what followed from it, ended in an error. */
+  failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
+  /** A look beside a download failed. */
+  missed(error: unknown): void;
+  /** Nothing stands in the way any more. */
+  cleared(): void;
+  /** What is not needed any more could not be removed. */
+  leftBehind(error: unknown): void;
+}
+
+export interface ReportDeps {
+  readonly app: string;
+  readonly channel: string;
+  readonly clock: Clock;
+  readonly time: TrustTime;
+  readonly usage: Pick<UsageBook, "today">;
+  /** Bytes a day. */
+  readonly budget: number | undefined;
+  readonly log: Log;
+  readonly metrics: SidecarMetrics;
+}
+
+export function openReport(deps: ReportDeps): Report {
+  const { app, channel, clock, time, usage, budget, log, metrics } = deps;
+  let plan: PlanStatus | undefined;
+  let site: string | null = null;
+  let rollout: RolloutStatus | null = null;
+  let lastLook: number | undefined;
+  let error: ErrorStatus | null = null;
+  let untidy = false;
+  let waiting: WaitingStatus | null = null;
+
+  const iso = (ms: number): string => new Date(ms).toISOString();
+  const memoryOf = (state: UpdateState | undefined): ChannelMemory =>
+    state?.channels[`${app}/${channel}`] ?? { sequence: 0, blocked: null };
+
+  function announce(before: UpdateState, after: UpdateState): void {
+    const from = served(before)?.version ?? "";
+    switch (after.phase) {
+      case "downloading":
+        log.info({ app, channel, ...labelsOf(after.target), from }, "release offered");
+        break;
+      case "staged":
+        log.info({ app, channel, ...labelsOf(after.bank), from }, "release staged");
+        break;
+      case "trial":
+        log.info({ app, channel, ...labelsOf(after.bank), from }, "trial begun");
+        break;
+      case "rolling-back": {
+        const reason = memoryOf(after).blocked?.reason ?? "interrupted";
+        metrics.add("edgesync_sidecar_rollbacks_total", { reason });
+        log.warn({ app, channel, ...labelsOf(after.to), from, reason }, "trial failed, going back");
+        break;
+      }
+      case "committed":
+        announceCommit(before, after);
+        announceVeto(before, after);
+        break;
+      case "idle":
+        break;
+    }
+  }
+
+  function announceCommit(
+    before: UpdateState,
+    { bank }: Extract<UpdateState, { phase: "committed" }>,
+  ): void {
+    const labels = { app, channel, ...labelsOf(bank) };
+    if (before.phase === "rolling-back") log.info(labels, "previous release restored");
+    const tried = before.phase === "trial";
+    const installed = before.phase === "downloading" && before.from?.sequence !== bank.sequence;
+    if (!tried && !installed) return;
+    metrics.add("edgesync_sidecar_commits_total", {});
+    log.info(labels, "release committed");
+  }
+
+  function measureWaiting(): void {
+    metrics.clear("edgesync_sidecar_waiting");
+    const reason = waiting?.reason ?? rollout?.waiting ?? null;
+    if (reason !== null) metrics.set("edgesync_sidecar_waiting", { reason }, 1);
+  }
+
+  /** A release that the application did not want at all was never on trial. */
+  function announceVeto(before: UpdateState, after: UpdateState): void {
+    const blocked = memoryOf(after).blocked;
+    if (blocked?.reason !== "hook_refused" || memoryOf(before).blocked === blocked) return;
+    const { version, sequence, reason, detail = "" } = blocked;
+    log.warn({ app, channel, version, sequence, reason, detail }, "release refused");
+  }
+
+  function measure(state: UpdateState): void {
+    for (const phase of PHASES)
+      metrics.set("edgesync_sidecar_update_phase", { phase }, state.phase === phase ? 1 : 0);
+    metrics.clear("edgesync_sidecar_release_info");
+    const bank = served(state);
+    if (bank !== null)
+      metrics.set("edgesync_sidecar_release_info", { app, channel, version: bank.version }, 1);
+    metrics.set("edgesync_sidecar_channel_sequence", {}, memoryOf(state).sequence);
+  }
+
+  return {
+    status(state, current) {
+      const { sequence, blocked } = memoryOf(state);
+      const bank = state && banksOf(state).find(({ id }) => id === current);
+      return {
+        phase: state?.phase ?? "unknown",
+        channel: `${app}/${channel}`,
+        release: bank === undefined ? null : labelsOf(bank),
+        target: state === undefined ? null : targetOf(state),
+        sequence,
+        site,
+        rollout,
+        plan: plan ?? null,
+        trial: state?.phase === "trial" ? trialOf(state) : null,
+        waiting,
+        budget: budget === undefined ? null : budgetOf(usage.today().usage, budget),
+        blocked,
+        lastLook: lastLook === undefined ? null : iso(lastLook),
+        time: time.status(),
+        error,
+      };
+    },
+    changed(before, after) {
+      if (before.phase !== after.phase) announce(before, after);
+      if (
+        waiting !== null &&
+        after.phase !== (waiting.moment === "swap" ? "staged" : "downloading")
+      )
+        waiting = null;
+      const built = before.phase === "downloading" && after.phase !== "downloading";
+      if (built && plan !== undefined && targetReached(before, after))
+        metrics.add("edgesync_sidecar_saved_bytes_total", {}, Math.max(0, plan.savedBytes));
+      measure(after);
+      measureWaiting();
+    },
+    waits(moment, permit) {
+      const before = waiting?.moment === moment ? waiting : null;
+      if (permit.answer !== "wait") {
+        waiting = null;
+        if (before !== null) log.info({ app, channel, moment }, "waiting is over");
+      } else {
+        const { reason } = permit;
+        const until = permit.until === null ? null : iso(permit.until);
+        const same = before?.reason === reason;
+        waiting = { moment, reason, until, since: same ? before.since : iso(clock.now()) };
+        if (!same) log.info({ app, channel, moment, reason, until: until ?? "" }, "waiting");
+      }
+      measureWaiting();
+    },
+    planned(next, version, from) {
+      // With a second plan for the same release the bytes of the first were spent all the same.
+      const receivedBytes = plan?.version === version ? plan.receivedBytes : 0;
+      plan = planStatus(next, version, from, receivedBytes);
+      const { downloadBytes, savedBytes, ways, whole } = plan;
+      const labels = { app, channel, version, from: from ?? "" };
+      log.info({ ...labels, sizeBytes: downloadBytes, savedBytes, ways, whole }, "update planned");
+    },
+    arrived(bytes) {
+      if (plan !== undefined) plan = { ...plan, receivedBytes: plan.receivedBytes + bytes };
+    },
+    offered(name, version, place) {
+      const before = rollout?.waiting ?? null;
+      site = name;
+      rollout = place && {
+        version,
+        number: place.number,
+        turn: place.turn === null ? null : iso(place.turn),
+        waiting: place.waiting,
+      };
+      measureRollout(place, metrics);
+      measureWaiting();
+      if (rollout === null || rollout.waiting === before) return;
+      const { waiting, turn } = rollout;
+      const labels = { app, channel, version };
+      if (waiting === null) log.info(labels, "waiting in the roll-out is over");
+      else log.info({ ...labels, reason: waiting, turn: turn ?? "" }, "waiting in the roll-out");
+    },
+    looked(changed) {
+      lastLook = clock.now();
+      metrics.add("edgesync_sidecar_polls_total", { outcome: changed ? "changed" : "unchanged" });
+      metrics.set("edgesync_sidecar_last_poll_success_timestamp_seconds", {}, lastLook / 1000);
+    },
+    failed(cause, from, retryMs) {
+      const code = codeOf(cause);
+      const message = cause instanceof Error ? cause.message : String(cause);
+      if (from === "look") metrics.add("edgesync_sidecar_polls_total", { outcome: code });
+      if (from === "build") metrics.add("edgesync_sidecar_update_failures_total", { code });
+      const before = error?.code === code ? error : undefined;
+      const repeated = before !== undefined;
+      error = { code, message, since: before?.since ?? iso(clock.now()) };
+      const fields = { app, channel, code, err: cause, delayMs: Math.round(retryMs) };
+      // A site that is cut off for a week says so once.
+      if (repeated) log.debug(fields, "still failing, trying again later");
+      else log.warn(fields, "update failed, trying again later");
+    },
+    missed(cause) {
+      const code = codeOf(cause);
+      metrics.add("edgesync_sidecar_polls_total", { outcome: code });
+      log.debug({ app, channel, code, err: cause }, "cannot look at the channel");
+    },
+    leftBehind(cause) {
+      // Tried again at every look, told once.
+      const fields = { app, channel, code: codeOf(cause), err: cause };
+      if (untidy) log.debug(fields, "still cannot remove what is not needed any more");
+      else log.warn(fields, "cannot remove what is not needed any more");
+      untidy = true;
+    },
+    cleared() {
+      if (error !== null) log.info({ app, channel, code: error.code }, "update works again");
+      error = null;
+    },
+  };
+}
+
+function measureRollout(place: Place | null, metrics: SidecarMetrics): void {
+  metrics.clear("edgesync_sidecar_rollout_number");
+  metrics.clear("edgesync_sidecar_rollout_turn_timestamp_seconds");
+  if (place === null) return;
+  metrics.set("edgesync_sidecar_rollout_number", {}, place.number);
+  if (place.turn !== null)
+    metrics.set("edgesync_sidecar_rollout_turn_timestamp_seconds", {}, place.turn / 1000);
+}
+
+function labelsOf(target: { readonly version: string; readonly sequence: number }): {
+  readonly version: string;
+  readonly sequence: number;
+} {
+  return { version: target.version, sequence: target.sequence };
+}
+
+function budgetOf({ day, bytes }: Usage, limit: number): BudgetStatus {
+  return { day: new Date(day * DAY_MS).toISOString().slice(0, 10), bytes, limit };
+}
+
+function targetOf(state: UpdateState): UpdateStatus["target"] {
+  if (state.phase === "downloading") return labelsOf(state.target);
+  return state.phase === "staged" || state.phase === "trial" ? labelsOf(state.bank) : null;
+}
+
+function trialOf(trial: Extract<UpdateState, { phase: "trial" }>): TrialStatus {
+  const { stage, fallback, starts, resumed, watch } = trial;
+  const { spentMs, healthyMs } = watch;
+  return { stage, fallback: fallback.version, starts, resumed, spentMs, healthyMs };
+}
+
+function targetReached(
+  { target }: Extract<UpdateState, { phase: "downloading" }>,
+  after: UpdateState,
+): boolean {
+  return "bank" in after && after.bank.sequence === target.sequence;
+}
