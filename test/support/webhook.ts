@@ -46,6 +46,7 @@ export function localCertificate(ageMs = 0): Promise<ServingFiles> {
 export async function startWebhook(
   env: Readonly<Record<string, string>> = {},
   files?: ServingFiles,
+  program: string = BIN,
 ): Promise<RunningWebhook> {
   const served = files ?? (await localCertificate());
   await using undo = new AsyncDisposableStack();
@@ -63,7 +64,7 @@ export async function startWebhook(
   for (const file of ["tls.crt", "tls.key"])
     await symlink(join("..data", file), join(folder.path, file));
 
-  const child = spawn(process.execPath, [BIN, "webhook"], {
+  const child = spawn(process.execPath, [program, "webhook"], {
     stdio: ["ignore", "pipe", "inherit"],
     env: {
       EDGESYNC_TLS_DIR: folder.path,
