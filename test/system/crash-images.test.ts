@@ -9,7 +9,7 @@ import { FULL, SEED } from "./full.ts";
 describe("a power cut", () => {
   test("leaves nothing that breaks a promise, whichever of its images is found", async () => {
     const repository = await publishAll();
-    const sample = { seed: SEED, random: FULL ? 20 : 1, few: FULL ? 64 : 16 };
+    const sample = { seed: SEED, random: FULL ? 40 : 1, few: FULL ? 128 : 16 };
     const { images, violations } = await judgeAll(
       await scenariosOf(repository),
       repository,
