@@ -44,6 +44,8 @@ export interface Shell {
   readonly programs?: Programs | undefined;
   /** This process, for on-update signal. */
   readonly own: OwnProcess;
+  /** Whether the application comes after this process, and needs what Vault has issued to it. */
+  readonly once?: boolean;
   /** Opens the server for the kubelet; it is closed at the end. */
   listen(status: Status, lever: ServerDeps["lever"]): Promise<AsyncDisposable>;
 }
@@ -138,7 +140,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     ...updates,
     control,
     // The agent must not renew what is being revoked.
-    secrets?.then(() => revoke(agents, workload, log, deadline)),
+    shell.once === true || secrets?.then(() => revoke(agents, workload, log, deadline)),
   ]);
   await Promise.race([orderly, aborted(deadline)]);
   clients.close();

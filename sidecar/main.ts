@@ -28,8 +28,9 @@ import type { Server, ServerDeps } from "./server.ts";
 import { stuckStatus } from "./status.ts";
 import type { Status } from "./status.ts";
 
-const USAGE = `edgesync agent
-  Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md).
+const USAGE = `edgesync agent [--once | --wait]
+  Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md). With --once it ends when
+  the application may start; with --wait it does nothing but wait until the sidecar beside it says so.
 edgesync agent --config <file> [--check]
   Runs as a daemon, outside of Kubernetes; settings come from a JSON file. With --check they are only read.
 `;
@@ -49,8 +50,14 @@ export const clock: Clock = {
 /** @returns the exit status, 0 after SIGTERM and SIGINT */
 export async function main(args: readonly string[]): Promise<number> {
   const [option, file, check, ...more] = args;
+  if (option === "--wait" && args.length === 1) return wait();
+  const once = option === "--once" && args.length === 1;
   const isDaemon = option === "--config" && file !== undefined;
-  if (args.length > 0 && !(isDaemon && (check ?? "--check") === "--check" && more.length === 0))
+  if (
+    args.length > 0 &&
+    !once &&
+    !(isDaemon && (check ?? "--check") === "--check" && more.length === 0)
+  )
     return usage(args);
   let stated: Settings | undefined;
   if (isDaemon) {
@@ -122,13 +129,39 @@ export async function main(args: readonly string[]): Promise<number> {
         pid: process.pid,
         signal: (pid: number, signal: NodeJS.Signals) => void process.kill(pid, signal),
       },
-      listen: (status: Status, lever: ServerDeps["lever"]) =>
-        listen(serve({ port, address }, status, lever), stop.signal),
+      once,
+      listen(status: Status, lever: ServerDeps["lever"]) {
+        if (once)
+          void opened(() => Promise.resolve(status.start() === "ok")).then(() => stop.abort());
+        return listen(serve({ port, address }, status, lever), stop.signal);
+      },
     };
     await runAgents(shell, stop.signal);
   }
   log.info({}, "stopped");
   endSoon();
+  return 0;
+}
+
+/** Resolves when the gate is open, however long that takes: a machine may be cut off for days. */
+async function opened(isOpen: () => Promise<boolean>): Promise<void> {
+  while (!(await isOpen())) await sleep(LISTEN_RETRY_MS / 2);
+}
+
+/** The start hook of a sidecar that is no native one. It must not fail: the kubelet would go on and start the application. */
+async function wait(): Promise<number> {
+  const { get } = await import("node:http");
+  const port = portOf(process.env);
+  const host = process.env[variableOf("listen-address")] ?? "localhost";
+  await opened(
+    () =>
+      new Promise((resolve) => {
+        const signal = AbortSignal.timeout(5_000);
+        get({ host, port, path: "/startup", agent: false, signal }, (response) =>
+          resolve(response.resume().statusCode === 200),
+        ).on("error", () => resolve(false));
+      }),
+  );
   return 0;
 }
 

@@ -2,6 +2,7 @@
 import { ANNOTATIONS, PREFIX, SECRET_ANNOTATIONS } from "./annotations.ts";
 import type { Row } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
+import { HOOKS } from "./hook.ts";
 import { nearName } from "./near-name.ts";
 import {
   MAIN_PAYLOAD,
@@ -183,6 +184,7 @@ function suggestion(name: string): string {
   ];
   const near = nearName(name, known);
   if (near !== undefined) return `did you mean ${PREFIX}${near}?`;
+  if (head === "hook") return `hooks are ${Object.keys(HOOKS).join(", ")}`;
   const rows = Object.entries(ANNOTATIONS).filter(([, row]) => isPerPayload(row));
   const own =
     suffix.length === 0

@@ -309,16 +309,20 @@ export const payloadStorage: Value<PayloadStorage> = {
 
 /** The user and group that the sidecar runs as. */
 export interface RunAs {
-  readonly uid: number;
+  /** Absent: what the pod states for all, or the platform assigns, as OpenShift does from the range of the namespace. */
+  readonly uid?: number;
   /** Absent: the main container's group when the pod states one, else the same number as `uid`. */
   readonly gid?: number;
 }
 
 const identity = integer(1, 4_294_967_294);
 
+const ASSIGNED = "assigned";
+
 export const runAs: Value<RunAs> = {
-  allowed: "<uid> or <uid>:<gid>, neither of them 0, such as 65532:65532",
+  allowed: `<uid> or <uid>:<gid>, neither of them 0, such as 65532:65532; or ${ASSIGNED}, for the pod's own user or the one that the platform assigns`,
   parse(input) {
+    if (input === ASSIGNED) return {};
     const [user, group, ...rest] = input.split(":");
     const uid = identity.parse(user ?? "");
     if (uid === undefined || rest.length > 0) return undefined;
@@ -326,7 +330,8 @@ export const runAs: Value<RunAs> = {
     const gid = identity.parse(group);
     return gid === undefined ? undefined : { uid, gid };
   },
-  format: ({ uid, gid }) => (gid === undefined ? String(uid) : `${uid}:${gid}`),
+  format: ({ uid, gid }) =>
+    uid === undefined ? ASSIGNED : gid === undefined ? String(uid) : `${uid}:${gid}`,
 };
 
 /** What is asked of Vault: a path that is read, or written when it has parameters. */

@@ -52,6 +52,20 @@ export const SIDECAR = {
     otherwise: "128Mi, 16Mi for each payload beside main, and secrets-size where there are secrets",
     sidecar: false,
   },
+  "sidecar-mode": {
+    section: "Sidecar",
+    help: "How the sidecar runs: native, as an init container that goes on running, which auto chooses where the kubelet of every node can; or container, as the first container, for kubelets before 1.29, and in pods whose containers end, such as those of Jobs, as an init container that ends before they start.",
+    value: v.oneOf("auto", "native", "container"),
+    default: "auto",
+    sidecar: false,
+  },
+  "sidecar-port": {
+    section: "Sidecar",
+    help: "Port of the sidecar's probes, status and metrics on the pod's network. On the network of the node it must be stated, as control-port must be where there are updates: two pods of one node cannot have the same.",
+    value: v.integer(1024, 65535),
+    otherwise: "the cluster's default",
+    sidecar: false,
+  },
   "log-level": {
     section: "Sidecar",
     help: "Least level of the sidecar's log.",
@@ -61,7 +75,7 @@ export const SIDECAR = {
   },
   "run-as": {
     section: "Sidecar",
-    help: "User and group of the sidecar.",
+    help: "User and group of the sidecar. With assigned neither is stated, for platforms that assign users by namespace, such as OpenShift.",
     value: v.runAs,
     otherwise: "65532, and the main container's group where the pod states one",
     sidecar: false,

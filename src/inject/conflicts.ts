@@ -1,4 +1,5 @@
 /** Names, mount paths and ports that the pod already uses; each sentence begins with the field. */
+import { PREFIX } from "#core/annotations.ts";
 import { SIDECAR, VOLUMES } from "./names.ts";
 import { fieldOf, places } from "./pod.ts";
 import type { Place, PodSpec, Volume, VolumeMount } from "./pod.ts";
@@ -8,18 +9,10 @@ import { isOurs } from "./sidecar.ts";
 /** @param injected whether an earlier call has already put the sidecar there: our own volumes and mounts are then no conflict */
 export function conflicts(
   spec: PodSpec,
-  ports: readonly number[],
   wanted: readonly Volume[],
   injected: boolean,
 ): readonly string[] {
-  return [
-    ...(spec.hostNetwork === true
-      ? [`spec.hostNetwork is true: port ${ports[0]} of the sidecar would be the node's`]
-      : []),
-    ...takenNames(spec),
-    ...takenVolumes(spec, wanted, injected),
-    ...ports.flatMap((port) => takenPorts(spec, port)),
-  ];
+  return [...takenNames(spec), ...takenVolumes(spec, wanted, injected)];
 }
 
 function takenNames(spec: PodSpec): readonly string[] {
@@ -55,16 +48,40 @@ function sourceOf(volume: Volume): string {
     .join();
 }
 
-function takenPorts(spec: PodSpec, port: number): readonly string[] {
-  return [...places(spec, "initContainers"), ...places(spec, "containers")]
-    .filter(({ container }) => container.name !== SIDECAR)
-    .flatMap((place) =>
+/** Annotations that say where the sidecar listens. */
+export type PortKey = "sidecar-port" | "control-port";
+
+/**
+ * Ports that cannot be the sidecar's. Somebody has the port for a reason, and ours can be any: what is asked for is another one of ours.
+ *
+ * @param ports those that the sidecar listens on
+ */
+export function portConflicts(
+  annotations: Readonly<Record<string, string>>,
+  spec: PodSpec,
+  ports: Readonly<Partial<Record<PortKey, number>>>,
+): readonly string[] {
+  const all = [...places(spec, "initContainers"), ...places(spec, "containers")].filter(
+    ({ container }) => container.name !== SIDECAR,
+  );
+  return Object.entries(ports).flatMap(([key, port]) => {
+    const annotation = PREFIX + key;
+    const taken = all.flatMap((place) =>
       (place.container.ports ?? []).flatMap(({ containerPort, protocol = "TCP" }, index) =>
         containerPort === port && protocol === "TCP"
-          ? [`${fieldOf(place)}.ports[${index}].containerPort ${port} is the sidecar's`]
+          ? [
+              `${fieldOf(place)}.ports[${index}].containerPort ${port} is ${Object.hasOwn(annotations, annotation) ? "" : "the default of "}${annotation} too; set that to a port that no container has`,
+            ]
           : [],
       ),
     );
+    return spec.hostNetwork === true && !Object.hasOwn(annotations, annotation)
+      ? [
+          `spec.hostNetwork is true, so port ${port} of the sidecar would be the node's; state ${annotation}, with a port that nothing else on the node has`,
+          ...taken,
+        ]
+      : taken;
+  });
 }
 
 /**

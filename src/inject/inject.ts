@@ -14,58 +14,81 @@ import type { SkipReason } from "#core/reasons.ts";
 import { SETTINGS, variableOf } from "#core/settings.ts";
 import { adoptList, adoptSidecar } from "./adopt.ts";
 import type { ClusterOptions } from "./cluster.ts";
-import { conflicts, mountConflicts } from "./conflicts.ts";
+import { conflicts, mountConflicts, portConflicts } from "./conflicts.ts";
+import type { PortKey } from "./conflicts.ts";
+import { defaultProblems, withDefaults } from "./defaults.ts";
+import { PLAIN_FACTS } from "./facts.ts";
+import type { Facts } from "./facts.ts";
+import { listOf, meshProblems, modeOf, sidecarIndex } from "./mode.ts";
+import type { Mode } from "./mode.ts";
 import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
+import { ownPorts } from "./own-ports.ts";
 import { payloadVolumes } from "./payload-volumes.ts";
-import { places } from "./pod.ts";
-import type { Container, Place, Pod, PodSpec, VolumeMount } from "./pod.ts";
+import { given, places } from "./pod.ts";
+import type { Container, Place, Pod, PodSpec, Resources, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
 import {
-  volumeProblems,
+  assignedProblems,
   leverProblems,
   requirements,
   signalProblems,
   trialProblems,
-  warnings,
+  volumeProblems,
 } from "./requirements.ts";
-import { localLimit, resourcesOf } from "./resources.ts";
+import { localLimit, podResourceProblems, resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
-import { findTargets, runsOn, sidecarIndex } from "./targets.ts";
+import { findTargets, runsOn } from "./targets.ts";
 import type { Targets } from "./targets.ts";
 import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
+import { warnings } from "./warnings.ts";
 
 export type Injection =
   | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
   | { readonly kind: "deny"; readonly code: ErrorCode; readonly message: string }
-  | { readonly kind: "injected"; readonly pod: Pod; readonly warnings: readonly string[] };
+  | {
+      readonly kind: "injected";
+      readonly pod: Pod;
+      readonly mode: Mode;
+      readonly warnings: readonly string[];
+    };
 
 /**
  * What becomes of a pod that was sent to the webhook: its configuration sends only pods of enabled namespaces and pods that are
  * labelled, so a pod without the label is of an enabled namespace.
  */
-export function inject(pod: Pod, cluster: ClusterOptions): Injection {
-  const annotations = pod.metadata?.annotations ?? {};
+export function inject(
+  pod: Pod,
+  clusterOptions: ClusterOptions,
+  facts: Facts = PLAIN_FACTS,
+): Injection {
+  const stated = pod.metadata?.annotations ?? {};
   const label = pod.metadata?.labels?.[POD_LABEL];
   const spec = pod.spec ?? {};
   const skip = (reason: SkipReason): Injection => {
-    const asked = label === "true" || hasAnnotations(annotations);
+    const asked = label === "true" || hasAnnotations(stated);
     return { kind: "skip", reason, asked };
   };
   if (label === "false") return skip("opted_out");
-  if (label === undefined && !hasAnnotations(annotations)) return skip("not_requested");
-  if (Object.hasOwn(annotations, "kubernetes.io/config.mirror")) return skip("mirror_pod");
+  if (label === undefined && !hasAnnotations(stated)) return skip("not_requested");
+  if (Object.hasOwn(stated, "kubernetes.io/config.mirror")) return skip("mirror_pod");
   if (spec.os?.name === "windows" || spec.nodeSelector?.["kubernetes.io/os"] === "windows")
     return skip("windows");
 
-  const size = bytesOf(annotations);
+  const size = bytesOf(stated);
   if (size > ANNOTATIONS_LIMIT)
     return deny("ANNOTATION_INVALID", [
       `metadata.annotations have ${size} bytes; the API server takes ${ANNOTATIONS_LIMIT}`,
     ]);
+  const wrongDefaults = facts.defaults.flatMap(defaultProblems);
+  if (wrongDefaults.length > 0) return deny("ANNOTATION_INVALID", wrongDefaults);
+  const annotations = withDefaults(stated, facts.defaults);
   const { options, problems } = readAnnotations(annotations);
-  const found = places(spec, "initContainers").find(isOurs);
-  const at = sidecarIndex(spec, found);
-  const { targets, problems: strangers } = findTargets(pod, spec, options, at);
+  const { sidecarPort = clusterOptions.sidecarPort }: Partial<PodOptions> = options;
+  const cluster = { ...clusterOptions, sidecarPort };
+  const found = [...places(spec, "initContainers"), ...places(spec, "containers")].find(isOurs);
+  const mode = modeOf(options, facts, spec, found);
+  const at = sidecarIndex(spec, mode, found);
+  const { targets, problems: strangers } = findTargets(pod, spec, options, mode, at);
   const known = probesBefore(found);
   const wrong = [
     ...(label === undefined || label === "true"
@@ -73,6 +96,8 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
       : [`label ${POD_LABEL} is ${JSON.stringify(label)}; allowed: true, false`]),
     ...problems,
     ...requirements(annotations, options, cluster),
+    ...ownPorts(annotations, options, payloadsOf(options), sidecarPort),
+    ...assignedProblems(options, spec),
     ...strangers,
     ...volumeProblems(annotations, options, spec),
     ...payloadsOf(options).flatMap((payload) => {
@@ -85,19 +110,30 @@ export function inject(pod: Pod, cluster: ClusterOptions): Injection {
       ];
     }),
   ];
-  const taken = fieldConflicts(spec, options, cluster, targets, found);
+  const taken = [
+    ...meshProblems(spec, mode, at),
+    ...fieldConflicts(annotations, spec, options, cluster, targets, found),
+  ];
   if (wrong.length > 0 || taken.length > 0 || targets === undefined)
     return deny(wrong.length > 0 ? "ANNOTATION_INVALID" : "INJECTION_CONFLICT", [
       ...wrong,
       ...taken,
     ]);
   try {
-    const changed = injected(pod, spec, { options, cluster, targets, found });
+    const parts = { options, cluster, targets, found, mode, at };
+    const resources = sidecarResources(spec, parts);
+    const crowded = podResourceProblems(spec.resources, resources, runningBeside(spec));
+    if (crowded.length > 0) return deny("INJECTION_CONFLICT", crowded);
+    const changed = injected(pod, spec, parts, resources);
     if (sameJson(pod, changed)) return skip("already_injected");
     return {
       kind: "injected",
       pod: changed,
-      warnings: found === undefined ? warnings(annotations, options, spec, targets) : [],
+      mode,
+      warnings:
+        found === undefined
+          ? warnings(stated, options, spec, targets, { mode, now: facts.now })
+          : [],
     };
   } catch (error) {
     // A value too large for a variable. Anything else is no fault of the pod's.
@@ -139,15 +175,19 @@ function withLevers(payloads: readonly Payload[], targets: Targets | undefined):
   return new Set(places.filter(runsOn).map(({ container }) => container.name));
 }
 
-/** Ports that the sidecar listens on: the control port only where there are updates to control. */
-function portsOf(cluster: ClusterOptions, options: PodOptions): readonly number[] {
+/** Ports that the sidecar listens on, by their annotation: the control port only where there are updates to control. */
+function portsOf(
+  cluster: ClusterOptions,
+  options: PodOptions,
+): Readonly<Partial<Record<PortKey, number>>> {
   const { controlPort }: Partial<PodOptions> = options;
   const used = payloadsOf(options).length > 0 && controlPort !== undefined;
-  return [cluster.sidecarPort, ...(used ? [controlPort] : [])];
+  return { "sidecar-port": cluster.sidecarPort, ...(used ? { "control-port": controlPort } : {}) };
 }
 
 /** A field for each thing in the way. Options that could not be read are left out of it. */
 function fieldConflicts(
+  annotations: Readonly<Record<string, string>>,
   spec: PodSpec,
   options: PodOptions,
   cluster: ClusterOptions,
@@ -176,7 +216,8 @@ function fieldConflicts(
   const levers = withLevers(volumes, targets);
   const known = probesBefore(found);
   return [
-    ...conflicts(spec, portsOf(cluster, options), readable ? volumesOf(options) : [], again),
+    ...portConflicts(annotations, spec, portsOf(cluster, options)),
+    ...conflicts(spec, readable ? volumesOf(options) : [], again),
     ...volumes.flatMap((payload) =>
       inTargets(targets?.payloads.get(payload.name), payload.options.payloadPath, () =>
         payloadMounts(payload),
@@ -196,34 +237,59 @@ interface Parts {
   readonly cluster: ClusterOptions;
   readonly targets: Targets;
   readonly found: Place | undefined;
+  readonly mode: Mode;
+  /** Index of the sidecar in its list. */
+  readonly at: number;
 }
 
-function injected(pod: Pod, spec: PodSpec, parts: Parts): Pod {
-  const { options, cluster, targets, found } = parts;
-  const { list: app, rewrite } = throughSidecar(parts);
-  const others = [...places(spec, "containers"), ...places(spec, "initContainers")]
-    .map(({ container }) => container)
-    .filter(({ name }) => name !== SIDECAR);
-  const running = [...places(spec, "containers"), ...places(spec, "initContainers")]
-    .filter((place) => runsOn(place) && place.container.name !== SIDECAR)
+function beside(spec: PodSpec): readonly Place[] {
+  return [...places(spec, "containers"), ...places(spec, "initContainers")].filter(
+    ({ container }) => container.name !== SIDECAR,
+  );
+}
+
+function runningBeside(spec: PodSpec): readonly Container[] {
+  return beside(spec)
+    .filter(runsOn)
     .map(({ container }) => container);
+}
+
+/** What others have made of the sidecar's own stays, as in adoptSidecar. */
+function sidecarResources(spec: PodSpec, { options, found, mode }: Parts): Resources {
+  const others = beside(spec).map(({ container }) => container);
+  return found?.container.resources ?? resourcesOf(options, spec.resources, others, mode);
+}
+
+function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): Pod {
+  const { options, cluster, targets, found, mode, at } = parts;
+  const { list: app, rewrite } = throughSidecar(parts);
   const readers = targets.secrets.map(({ container }) => container);
-  const resources = resourcesOf(options, others);
   const wanted = sidecarContainer({
     options,
     cluster,
+    mode,
+    hostNetwork: spec.hostNetwork === true,
     app,
     payloads: targets.payloads,
     identity: identityOf(options, spec, targets.main.container, readers),
     resources,
-    // What others have made of the sidecar's own stays, as in adoptSidecar.
-    localBytes: localLimit([...running, { resources: found?.container.resources ?? resources }]),
+    localBytes: localLimit([...runningBeside(spec), { resources }]),
     serviceAccount: spec.serviceAccountName || "default",
   });
   const sidecar = found === undefined ? wanted : adoptSidecar(found.container, wanted, cluster);
   const change = (place: Place): Container => rewrite(place, mounted(place, options, targets));
-  const at = sidecarIndex(spec, found);
-  const inits = places(spec, "initContainers").filter(({ index }) => index !== found?.index);
+  const listWith = (list: Place["list"]): readonly Container[] => {
+    const own = list === listOf(mode);
+    const others = places(spec, list).filter(
+      ({ container }) => !own || container !== found?.container,
+    );
+    if (!own) return others.map(change);
+    return [
+      ...others.filter(({ index }) => index < at).map(change),
+      sidecar,
+      ...others.filter(({ index }) => index >= at).map(change),
+    ];
+  };
   const metadata = pod.metadata ?? {};
   return {
     ...pod,
@@ -238,12 +304,11 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts): Pod {
     spec: {
       ...spec,
       volumes: adoptList(spec.volumes, volumesOf(options), ({ name }) => name),
-      initContainers: [
-        ...inits.filter(({ index }) => index < at).map(change),
-        sidecar,
-        ...inits.filter(({ index }) => index >= at).map(change),
-      ],
-      containers: places(spec, "containers").map(change),
+      // Not made where there is none: null and absent stay what they are.
+      ...(mode === "container" && !given(spec.initContainers)
+        ? {}
+        : { initContainers: listWith("initContainers") }),
+      containers: listWith("containers"),
     },
   };
 }

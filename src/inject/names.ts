@@ -2,6 +2,9 @@
 
 export const SIDECAR = "edgesync";
 
+/** The dispatcher in the image. */
+export const PROGRAM = "/app/edgesync.mjs";
+
 /** User and group of the sidecar where the pod says nothing else. */
 export const DEFAULT_ID = 65_532;
 

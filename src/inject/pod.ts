@@ -17,6 +17,15 @@ export interface Metadata {
   readonly namespace?: string;
   readonly labels?: Readonly<Record<string, string>> | null;
   readonly annotations?: Readonly<Record<string, string>> | null;
+  readonly ownerReferences?: readonly OwnerReference[] | null;
+}
+
+export interface OwnerReference {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly controller?: boolean | null;
 }
 
 export interface PodSpec {
@@ -28,6 +37,9 @@ export interface PodSpec {
   readonly serviceAccountName?: string;
   readonly hostNetwork?: boolean;
   readonly shareProcessNamespace?: boolean | null;
+  /** Of the pod as a whole, since Kubernetes 1.34. */
+  readonly resources?: Resources | null;
+  readonly nodeName?: string;
   readonly securityContext?: SecurityContext | null;
   readonly nodeSelector?: Readonly<Record<string, string>> | null;
   readonly os?: { readonly name?: string } | null;
@@ -62,6 +74,7 @@ export interface EnvVar {
 export interface ContainerPort {
   readonly name?: string;
   readonly containerPort: number;
+  readonly hostPort?: number;
   readonly protocol?: string;
 }
 
@@ -185,6 +198,17 @@ const pod = s.looseObject({
       namespace: text,
       labels: strings,
       annotations: strings,
+      ownerReferences: s.nullish(
+        s.array(
+          s.looseObject({
+            apiVersion: s.string(),
+            kind: s.string(),
+            name: s.string(),
+            uid: s.string(),
+            controller: s.nullish(s.boolean()),
+          }),
+        ),
+      ),
     }),
   ),
   spec: s.nullish(
@@ -197,6 +221,8 @@ const pod = s.looseObject({
       serviceAccountName: text,
       hostNetwork: s.optional(s.boolean()),
       shareProcessNamespace: s.nullish(s.boolean()),
+      resources: s.nullish(s.looseObject({ requests: quantities, limits: quantities })),
+      nodeName: text,
       securityContext,
       nodeSelector: strings,
       os: s.nullish(s.looseObject({ name: text })),

@@ -1,26 +1,23 @@
 /** What the annotations require of each other, of the pod and of the operator's lists: a sentence for each thing that is wrong. */
-import { ANNOTATIONS, PREFIX } from "#core/annotations.ts";
-import type { Section } from "#core/annotations.ts";
+import { PREFIX } from "#core/annotations.ts";
 import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
 import { payloadsOf } from "#core/pod-options.ts";
-import type { Payload, PodOptions } from "#core/pod-options.ts";
+import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
 import { DEFAULT_ID, VOLUMES } from "./names.ts";
-import { fieldOf, given } from "./pod.ts";
+import { fieldOf } from "./pod.ts";
 import type { Container, Place, PodSpec } from "./pod.ts";
 import { restartMs } from "./probes.ts";
-import { LEAST_MEMORY, limitsStorage } from "./resources.ts";
-import { runsOn } from "./targets.ts";
-import type { Targets } from "./targets.ts";
+import { LEAST_MEMORY } from "./resources.ts";
 
-type Annotations = Readonly<Record<string, string>>;
+export type Annotations = Readonly<Record<string, string>>;
 
 /** Options of which those that could not be read are undefined. */
 export type ReadOptions = Partial<PodOptions>;
 
-function has(annotations: Annotations, key: string): boolean {
+export function has(annotations: Annotations, key: string): boolean {
   return Object.hasOwn(annotations, PREFIX + key);
 }
 
@@ -29,13 +26,13 @@ function hasSecrets(annotations: Annotations): boolean {
 }
 
 /** A payload's options of which those that could not be read are undefined. */
-interface ReadPayload {
+export interface ReadPayload {
   readonly name: string;
   readonly options: ReadOptions;
 }
 
 /** The annotation as the pod states it for a payload: its own, or the one that it has from `main`. */
-function keyOf(annotations: Annotations, key: string, { name }: ReadPayload): string {
+export function keyOf(annotations: Annotations, key: string, { name }: ReadPayload): string {
   const own = keyFor(key, name);
   return PREFIX + (has(annotations, own) ? own : key);
 }
@@ -52,7 +49,9 @@ export function requirements(
     ...payloads.flatMap((payload) => trialOrder(annotations, payload)),
     ...outOfOrder(options),
     ...(payloads.length > 0 && options.controlPort === cluster.sidecarPort
-      ? [`${PREFIX}control-port is ${cluster.sidecarPort}, the port of the sidecar's probes`]
+      ? [
+          `${PREFIX}control-port is ${cluster.sidecarPort}, which ${PREFIX}sidecar-port is too; set one of them to another port`,
+        ]
       : []),
     ...mountPaths(annotations, options),
     ...sharedClaims(annotations, payloads),
@@ -112,6 +111,15 @@ function notAllowed(
       `${key} is ${JSON.stringify(value)}, which the operator does not allow; allowed: ${allowed.join(", ") || "none"}`,
     ];
   });
+}
+
+/** @returns a sentence when the sidecar would be made to run as root, which the kubelet refuses only when it starts the container */
+export function assignedProblems({ runAs }: ReadOptions, spec: PodSpec): readonly string[] {
+  return runAs !== undefined && runAs.uid === undefined && spec.securityContext?.runAsUser === 0
+    ? [
+        `${PREFIX}run-as is assigned, and spec.securityContext.runAsUser is 0: the sidecar does not run as root; state a user`,
+      ]
+    : [];
 }
 
 function trialOrder(annotations: Annotations, payload: ReadPayload): readonly string[] {
@@ -211,14 +219,25 @@ export function volumeProblems(
         ];
   const payloads: readonly ReadPayload[] = payloadsOf(options);
   const { holdVolume }: ReadOptions = options;
+  const readOnly = (spec.volumes ?? []).flatMap((volume, index) => {
+    const kind = READ_ONLY.find((kind) => Object.hasOwn(volume, kind));
+    return volume.name === holdVolume && kind !== undefined
+      ? [
+          `${PREFIX}hold-volume is ${holdVolume}, and spec.volumes[${index}] is a ${kind}, to which no application can write; use an emptyDir or a claim`,
+        ]
+      : [];
+  });
   return [
     ...payloads.flatMap((payload) => [
       ...problem(keyOf(annotations, "import-volume", payload), payload.options.importVolume),
       ...problem(keyOf(annotations, "payload-seed", payload), payload.options.payloadSeed?.volume),
     ]),
-    ...(payloads.length === 0 ? [] : problem(`${PREFIX}hold-volume`, holdVolume)),
+    ...(payloads.length === 0 ? [] : [...problem(`${PREFIX}hold-volume`, holdVolume), ...readOnly]),
   ];
 }
+
+/** Kinds of volumes whose files come from the API server; the kubelet mounts them read-only. */
+const READ_ONLY = ["secret", "configMap", "downwardAPI", "projected", "image"] as const;
 
 /** Whether a volume has a name that the injection gives. */
 function isInjected(volume: string): boolean {
@@ -263,12 +282,13 @@ export function signalProblems(
 ): readonly string[] {
   const { onUpdate, runAs } = payload.options;
   if (onUpdate?.kind !== "signal") return [];
-  const uid = runAs?.uid ?? DEFAULT_ID;
+  const uid = runAs === undefined ? DEFAULT_ID : (runAs.uid ?? spec.securityContext?.runAsUser);
   const instead = `; or use ${keyOf(annotations, "on-update", payload)}: http:<port>/<path>`;
   const problems = having.flatMap((place) => {
     const field = `${fieldOf(place)}.securityContext.runAsUser`;
     const own = place.container.securityContext?.runAsUser ?? spec.securityContext?.runAsUser;
     if (own === uid) return [];
+    if (own === undefined && runAs?.uid === undefined && runAs !== undefined) return [];
     if (own === undefined)
       return [
         `${field} is not set: a signal reaches only processes of the sidecar's user, so state it, and ${PREFIX}run-as as the same${instead}`,
@@ -278,7 +298,7 @@ export function signalProblems(
         `${field} is 0: the sidecar does not run as root and cannot signal its processes${instead}`,
       ];
     return [
-      `${field} is ${own} and the sidecar's user is ${uid}: a signal reaches only processes of the sidecar's user, so set ${PREFIX}run-as to ${own}${instead}`,
+      `${field} is ${own} and the sidecar's user is ${uid ?? "the platform's to say"}: a signal reaches only processes of the sidecar's user, so set ${PREFIX}run-as to ${own}${instead}`,
     ];
   });
   if (spec.shareProcessNamespace !== true)
@@ -315,62 +335,4 @@ export function trialProblems(
         ]
       : [];
   });
-}
-
-/** Things that work, and that somebody may want to know. */
-export function warnings(
-  annotations: Annotations,
-  options: PodOptions,
-  spec: PodSpec,
-  targets: Targets,
-): readonly string[] {
-  const payloads = payloadsOf(options);
-  const found = payloads.flatMap((payload) =>
-    payloadWarnings(annotations, payload, spec, targets.payloads.get(payload.name) ?? []),
-  );
-  const idle: readonly (readonly [Section, boolean, string])[] = [
-    ["Updates", payloads.length > 0, "channel"],
-    ["Secrets", options.secrets.length > 0, "secret.<name>"],
-  ];
-  for (const [section, used, needed] of idle)
-    for (const [key, row] of Object.entries(ANNOTATIONS))
-      if (!used && row.section === section && has(annotations, key))
-        found.push(`${PREFIX}${key} has no effect without ${PREFIX}${needed}`);
-  return found;
-}
-
-function payloadWarnings(
-  annotations: Annotations,
-  payload: Payload,
-  spec: PodSpec,
-  having: Targets["payload"],
-): readonly string[] {
-  const { payloadStorage, payloadSize, payloadSeed, health, onUpdate } = payload.options;
-  const found: string[] = [];
-  const own = (key: string): string => PREFIX + keyFor(key, payload.name);
-  if (payloadStorage.kind === "ephemeral") {
-    if (payloadSeed === undefined)
-      found.push(
-        `${own("payload-storage")} is ephemeral: each new pod downloads the whole payload; claim/<name> keeps it, and payload-seed brings it along`,
-      );
-    if (payloadSize === undefined && limitsStorage(spec.containers ?? []))
-      found.push(
-        `${own("payload-size")} is not set, and the pod's ephemeral-storage limits count the payload: a release that they have no room for is not fetched`,
-      );
-  }
-  if (onUpdate.kind === "signal")
-    found.push(
-      `${keyOf(annotations, "on-update", payload)} is signal: with a common process namespace and user, the sidecar can see and signal every process of the pod, and the application can reach the sidecar's memory, files and token; http:<port>/<path> needs none of that`,
-    );
-  if (health.kind === "probe" && !having.filter(runsOn).some(hasProbe))
-    found.push(
-      `${keyOf(annotations, "health", payload)} is probe, but no container with the payload has an http, tcp or grpc probe: a trial can only watch starts`,
-    );
-  return found;
-}
-
-function hasProbe({ container }: { readonly container: Container }): boolean {
-  return [container.startupProbe, container.livenessProbe, container.readinessProbe].some(
-    (probe) => given(probe?.httpGet) || given(probe?.tcpSocket) || given(probe?.grpc),
-  );
 }

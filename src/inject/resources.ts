@@ -1,7 +1,9 @@
 /** CPU and memory of the sidecar. Requests and limits are always set: a quota or a LimitRange would refuse the pod otherwise. */
+import { PREFIX } from "#core/annotations.ts";
 import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { cpu, formatBytes } from "#core/values.ts";
+import type { Mode } from "./mode.ts";
 import type { Container, Resources } from "./pod.ts";
 import { given } from "./pod.ts";
 import { ephemeralBytes } from "./volumes.ts";
@@ -10,6 +12,8 @@ import { ephemeralBytes } from "./volumes.ts";
 const OWN_MEMORY = 128 * 2 ** 20;
 /** What one more payload takes: its machine, its metadata, and the buffers of a download beside another one. */
 const PAYLOAD_MEMORY = 16 * 2 ** 20;
+/** The process of the start hook, which waits in the sidecar's own container. */
+const HOOK_MEMORY = 48 * 2 ** 20;
 /** The least that a memory limit must leave above the tmpfs. */
 export const LEAST_MEMORY: number = 64 * 2 ** 20;
 /** Millicores. Enough to start in a second and to apply a delta, too little to starve the application on a small machine. */
@@ -27,11 +31,12 @@ export interface Amounts {
 }
 
 /** Millicores and bytes. */
-export function amountsOf(options: PodOptions, guaranteed: boolean): Amounts {
+export function amountsOf(options: PodOptions, guaranteed: boolean, mode: Mode): Amounts {
   const { cpuRequest, memoryRequest } = options;
   const tmpfs = options.secrets.length > 0 ? options.secretsSize : 0;
   const more = Math.max(0, payloadsOf(options).length - 1) * PAYLOAD_MEMORY;
-  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + more + tmpfs;
+  const hook = mode === "container" ? HOOK_MEMORY : 0;
+  const memoryLimit = options.memoryLimit ?? OWN_MEMORY + more + hook + tmpfs;
   if (!guaranteed)
     return {
       cpuRequest,
@@ -43,8 +48,14 @@ export function amountsOf(options: PodOptions, guaranteed: boolean): Amounts {
   return { cpuRequest: both, cpuLimit: both, memoryRequest: memoryLimit, memoryLimit };
 }
 
-export function resourcesOf(options: PodOptions, others: readonly Container[]): Resources {
-  const amounts = amountsOf(options, isGuaranteed(others));
+/** @param pod the resources of the pod as a whole, which decide its QoS class where it states any */
+export function resourcesOf(
+  options: PodOptions,
+  pod: Resources | null | undefined,
+  others: readonly Container[],
+  mode: Mode,
+): Resources {
+  const amounts = amountsOf(options, !given(pod) && isGuaranteed(others), mode);
   const storage = ephemeralLimit(options, others);
   return {
     requests: {
@@ -57,6 +68,47 @@ export function resourcesOf(options: PodOptions, others: readonly Container[]): 
       ...(storage === undefined ? {} : { "ephemeral-storage": storage }),
     },
   };
+}
+
+/** Sums of fractions of a processor are not exact; the least that Kubernetes counts is a thousandth. */
+const ROUNDING = 1e-6;
+
+/**
+ * What the API server would refuse in a pod that states resources of its own: together its containers may request no more than it does, and
+ * none may have a higher limit.
+ */
+export function podResourceProblems(
+  pod: Resources | null | undefined,
+  sidecar: Resources,
+  others: readonly Pick<Container, "resources">[],
+): readonly string[] {
+  const of = (list: Resources["limits"], name: string): number | undefined => {
+    const quantity = list?.[name];
+    return quantity === undefined ? undefined : amount(quantity);
+  };
+  return ["cpu", "memory"].flatMap((name) => {
+    // Without a request the limit is one, as of a container.
+    const request = of(pod?.requests, name) ?? of(pod?.limits, name);
+    const limit = of(pod?.limits, name);
+    const asked = [...others, { resources: sidecar }].reduce(
+      (sum, { resources }) =>
+        sum + (of(resources?.requests, name) ?? of(resources?.limits, name) ?? 0),
+      0,
+    );
+    const own = of(sidecar.limits, name) ?? 0;
+    return [
+      ...(request !== undefined && asked - request > ROUNDING
+        ? [
+            `spec.resources.requests.${name} has no room for the sidecar's ${sidecar.requests?.[name]}; raise it, or set ${PREFIX}${name}-request`,
+          ]
+        : []),
+      ...(limit !== undefined && own > limit
+        ? [
+            `spec.resources.limits.${name} is less than the sidecar's ${sidecar.limits?.[name]}; raise it, or set ${PREFIX}${name}-limit`,
+          ]
+        : []),
+    ];
+  });
 }
 
 /** Whether the pod, without the sidecar, has QoS class Guaranteed: every container has limits of CPU and memory, and its requests equal them. */

@@ -7,6 +7,8 @@ import { MAIN_PAYLOAD } from "#core/payloads.ts";
 import { payloadSettings, settingsVersion, toEnv, variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import type { ClusterOptions } from "./cluster.ts";
+import { ARGS, HOLD_START, looksLikeOurs } from "./mode.ts";
+import type { Mode } from "./mode.ts";
 import { DEFAULT_ID, FILES, PATHS, SIDECAR } from "./names.ts";
 import { payloadVolumes } from "./payload-volumes.ts";
 import type { PayloadVolumes } from "./payload-volumes.ts";
@@ -27,8 +29,9 @@ const DOWNWARD = [
 ] as const;
 
 export interface Identity {
-  readonly uid: number;
-  readonly gid: number;
+  /** Undefined where the platform assigns them, or the pod states them for all. */
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
   /** Mode of secret files: their group can read them when it is the application's, everybody when it is not known. */
   readonly secretsMode: number;
 }
@@ -46,7 +49,7 @@ export function identityOf(
   const groupOf = ({ securityContext }: Container): number =>
     securityContext?.runAsGroup ?? spec.securityContext?.runAsGroup ?? 0;
   const stated = groupOf(main);
-  const uid = options.runAs?.uid ?? DEFAULT_ID;
+  const uid = options.runAs === undefined ? DEFAULT_ID : options.runAs.uid;
   const gid = options.runAs?.gid ?? (stated === 0 ? uid : stated);
   const shared = readers.length > 0 && readers.every((reader) => groupOf(reader) === gid);
   return { uid, gid, secretsMode: shared ? 0o440 : 0o444 };
@@ -55,6 +58,9 @@ export function identityOf(
 export interface SidecarParts {
   readonly options: PodOptions;
   readonly cluster: ClusterOptions;
+  readonly mode: Mode;
+  /** Whether the pod has the network of its node. */
+  readonly hostNetwork: boolean;
   readonly identity: Identity;
   readonly resources: Resources;
   /** What the pod as a whole may take of the node's storage; undefined for no limit. */
@@ -66,37 +72,54 @@ export interface SidecarParts {
 
 /** @throws EdgeSyncError ANNOTATION_INVALID when a setting is larger than a variable may be */
 export function sidecarContainer(parts: SidecarParts): Container {
-  const { options, cluster, identity, resources } = parts;
+  const { options, cluster, mode, hostNetwork, identity, resources } = parts;
+  const { uid, gid } = identity;
   const port = cluster.sidecarPort;
-  const get = (path: string): object => ({ httpGet: { path, port, scheme: "HTTP" } });
   return {
     name: SIDECAR,
     image: options.image ?? cluster.image,
     // A link that is thin or down must not decide whether a pod restarts.
     imagePullPolicy: "IfNotPresent",
-    args: ["agent"],
-    restartPolicy: "Always",
+    args: ARGS[mode],
+    ...(mode === "native" ? { restartPolicy: "Always" } : {}),
     env: [...environment(settingsOf(parts)), ...proxyVariables(parts)],
-    ports: [{ name: SIDECAR, containerPort: port, protocol: "TCP" }],
+    ports: [
+      {
+        name: SIDECAR,
+        containerPort: port,
+        // The API server wants both to be the same on the node's network.
+        ...(hostNetwork ? { hostPort: port } : {}),
+        protocol: "TCP",
+      },
+    ],
     volumeMounts: sidecarMounts(options),
     resources,
     securityContext: {
       runAsNonRoot: true,
-      runAsUser: identity.uid,
-      runAsGroup: identity.gid,
+      ...(uid === undefined ? {} : { runAsUser: uid }),
+      ...(gid === undefined ? {} : { runAsGroup: gid }),
       privileged: false,
       allowPrivilegeEscalation: false,
       capabilities: { drop: ["ALL"] },
       readOnlyRootFilesystem: true,
       seccompProfile: { type: "RuntimeDefault" },
     },
+    // An init container that ends may have none.
+    ...(mode === "once" ? {} : probesAt(port)),
+    ...(mode === "container" ? { lifecycle: HOLD_START } : {}),
+    terminationMessagePolicy: "FallbackToLogsOnError",
+  } as Container;
+}
+
+function probesAt(port: number): object {
+  const get = (path: string): object => ({ httpGet: { path, port, scheme: "HTTP" } });
+  return {
     startupProbe: { ...get("/startup"), ...timing(1, ENDLESS) },
     // The sidecar itself knows for how long "degraded" is still ready; two answers keep one lost packet from counting.
     readinessProbe: { ...get("/ready"), ...timing(5, 2) },
     // Its death takes the pod out of service, so the kubelet is patient with a busy machine.
     livenessProbe: { ...get("/live"), ...timing(10, 6) },
-    terminationMessagePolicy: "FallbackToLogsOnError",
-  } as Container;
+  };
 }
 
 function timing(periodSeconds: number, failureThreshold: number): object {
@@ -195,21 +218,7 @@ function environment(settings: Settings): readonly EnvVar[] {
   ];
 }
 
-/**
- * Whether a container of the sidecar's name was put there by an earlier call. The API server calls a webhook again after others have
- * changed the pod, and defaults and other webhooks may have added fields by then; a command or a hook is nobody's to add.
- */
-export function isOurs({ list, container }: Place): boolean {
-  const { args, command, env, envFrom, lifecycle, restartPolicy } = container;
-  const version = variableOf("settings-version");
-  return (
-    list === "initContainers" &&
-    restartPolicy === "Always" &&
-    args?.length === 1 &&
-    args[0] === "agent" &&
-    (command ?? []).length === 0 &&
-    (envFrom ?? []).length === 0 &&
-    (lifecycle ?? undefined) === undefined &&
-    (env ?? []).some(({ name }) => name === version)
-  );
+/** Whether a container of the sidecar's name was put there by an earlier call. */
+export function isOurs(place: Place): boolean {
+  return looksLikeOurs(place, variableOf("settings-version"));
 }

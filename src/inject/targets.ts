@@ -2,6 +2,7 @@
 import { PREFIX } from "#core/annotations.ts";
 import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
 import type { PodOptions } from "#core/pod-options.ts";
+import type { Mode } from "./mode.ts";
 import { MAIN_CONTAINER_ANNOTATION, MESH_PROXIES, SIDECAR } from "./names.ts";
 import { fieldOf, isNativeSidecar, places } from "./pod.ts";
 import type { Place, Pod, PodSpec } from "./pod.ts";
@@ -17,12 +18,13 @@ export interface Targets {
 /**
  * The places that the options name, with a sentence for each that does not fit.
  *
- * @param sidecarIndex where the sidecar is, or will be, among the init containers
+ * @param sidecarIndex where the sidecar is, or will be, in the list that its mode puts it in
  */
 export function findTargets(
   pod: Pod,
   spec: PodSpec,
   options: Partial<PodOptions>,
+  mode: Mode,
   sidecarIndex: number,
 ): { readonly targets: Targets | undefined; readonly problems: readonly string[] } {
   const problems: string[] = [];
@@ -46,7 +48,10 @@ export function findTargets(
       const place = all.find(({ container }) => container.name === name);
       if (place === undefined)
         problems.push(`${PREFIX}${key} names ${JSON.stringify(name)}; the pod has ${namesOf(all)}`);
-      else if (place.list === "initContainers" && place.index < sidecarIndex)
+      else if (
+        place.list === "initContainers" &&
+        (mode === "container" || place.index < sidecarIndex)
+      )
         problems.push(
           `${PREFIX}${key} names ${JSON.stringify(name)}, but ${fieldOf(place)} runs before the sidecar`,
         );
@@ -92,16 +97,4 @@ function namesOf(all: readonly Place[]): string {
 /** Containers that run on and have probes; an ordinary init container has none and ends by itself. */
 export function runsOn(place: Place): boolean {
   return place.list === "containers" || isNativeSidecar(place);
-}
-
-/**
- * Where the sidecar belongs: behind the init containers with a smaller index, before the others. A new one comes first of all, because
- * any of them may need its secrets. One that is there already stays, whatever others have put before it. Only the native proxies of a
- * mesh always come before it: they are its network, and they come up only after it if they stand behind it.
- */
-export function sidecarIndex(spec: PodSpec, found: Place | undefined): number {
-  const proxies = places(spec, "initContainers").filter(
-    (place) => isNativeSidecar(place) && MESH_PROXIES.includes(place.container.name),
-  );
-  return Math.max(found?.index ?? 0, (proxies.at(-1)?.index ?? -1) + 1);
 }

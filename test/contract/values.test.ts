@@ -223,6 +223,7 @@ const KINDS = {
     v.runAs,
     fc.oneof(
       id.map((uid): v.RunAs => ({ uid })),
+      fc.constant({}),
       fc.tuple(id, id).map(([uid, gid]) => ({ uid, gid })),
     ),
     "0",
