@@ -124,8 +124,8 @@ export function openPermits(deps: PermitDeps): Permits {
 
   async function askForDownload(target: Target, signal: AbortSignal): Promise<Permit> {
     const decided = permitOf(permission("download", settings, facts(isFirst(), null, 0)));
-    // While nothing runs, nobody could answer.
-    if (decided.answer !== "go" || held()) return decided;
+    // While nothing is installed nothing runs, and nobody could answer.
+    if (decided.answer !== "go" || held() || isFirst()) return decided;
     const answer = await consult("pre-download", target, signal);
     return bounded("download", target, null, answer);
   }

@@ -67,6 +67,13 @@ describe("an application with hooks", () => {
     hookPostRollback: target,
   });
 
+  test("is not asked whether the first release may be fetched: nothing runs that could answer", async () => {
+    await using setup = await settled(all);
+    const { asked, first } = setup;
+    const calls = asked.of("pre-download").filter(({ version }) => version === first);
+    assert.deepEqual(calls, []);
+  });
+
   test("is asked and told in this order, each time about the same release", async () => {
     await using setup = await settled(all);
     const { asked, site, first } = setup;
