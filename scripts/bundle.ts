@@ -14,6 +14,8 @@ const ROOT = resolve(import.meta.dirname, "..");
 const PROGRAMS = {
   edgesync: "bin/edgesync.ts",
   sidecar: "sidecar/main.ts",
+  // What asks a sidecar, which loads it by this name.
+  command: "sidecar/command/command.ts",
   webhook: "webhook/main.ts",
   publisher: "publisher/main.ts",
   // A thread of the publisher, which starts it by this name.
@@ -77,12 +79,12 @@ export function bundleOne(
   });
 }
 
-/** Keeps the dispatcher's lazy imports lazy, and points them at the bundles beside it. */
+/** Keeps lazy imports of programs lazy, and points them at the bundles beside the one that has them. */
 const siblings: Plugin = {
   name: "siblings",
   setup(build) {
     build.onResolve(
-      { filter: /^\.\.\/(sidecar|webhook|publisher)\/main\.ts$/ },
+      { filter: /^\.\.\/(sidecar|webhook|publisher)\/main\.ts$|^\.\/command\/command\.ts$/ },
       ({ path, kind }) =>
         kind === "dynamic-import"
           ? { path: `./${path.split("/")[1] ?? ""}.mjs`, external: true }

@@ -13,7 +13,7 @@ import {
   SECRET_ANNOTATIONS,
 } from "#core/annotations.ts";
 import type { Row } from "#core/annotations.ts";
-import { CONTROL_COMMANDS } from "#core/control.ts";
+import { CONTROL_COMMANDS, CONTROL_STATUSES } from "#core/control.ts";
 import { ERRORS } from "#core/errors.ts";
 import {
   DELIVERY_REASONS,
@@ -208,12 +208,16 @@ function commands(): string {
     table(["Command", "What it does"], COMMANDS.map(row)),
     ...COMMANDS.map(section),
     "## In a pod, or beside an agent",
-    "These ask the sidecar over its control port, from inside its container, or the agent of the machine. The port is `edgesync.dev/control-port`; `--port` names another one.",
+    "These ask the sidecar over its control port, from inside its container, or the agent of the machine. In a pod the port is `edgesync.dev/control-port`; on a machine `--config` names the configuration of the agent that is meant, or `--port` its `control-port`, and neither means 9903.",
     table(
       ["Command", "What it does"],
       CONTROL_COMMANDS.map(({ synopsis, summary }) => [`\`${synopsis}\``, summary]),
     ),
     `\`\`\`sh\n${CONTROL_COMMANDS.map(({ example }) => example).join("\n")}\n\`\`\``,
+    table(
+      ["Exit status", "Meaning"],
+      CONTROL_STATUSES.map(([status, means]) => [String(status), means]),
+    ),
   ].join("\n\n");
 }
 

@@ -10,6 +10,7 @@ import { aborted } from "./aborted.ts";
 import { openPayloadAgent } from "./claim/claim.ts";
 import type { Clients } from "./clients.ts";
 import { keepControl } from "./application/control.ts";
+import type { Ordered } from "./application/control.ts";
 import type { Programs } from "./application/programs.ts";
 import { openHolds } from "./application/hold.ts";
 import { noHooks, openHooks } from "./application/hooks.ts";
@@ -115,16 +116,18 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
       (agent) => agents.updates.set(payload, agent),
     );
   });
-  const order = (what: UpdateOrder): boolean => {
-    for (const agent of agents.updates.values()) agent[what]();
-    return names.length > 0;
-  };
+  const order = (what: UpdateOrder): readonly Ordered[] =>
+    Array.from(agents.updates, ([payload, agent]) => {
+      const { blocked } = agent.status();
+      agent[what]();
+      return { payload, blocked };
+    });
   const { controlPort: port } = settings;
   const document = (): unknown => status.document();
+  // In a pod without payloads the port may be the application's.
+  const isControlled = names.length > 0 || settings.podName === undefined;
   const control =
-    names.length > 0
-      ? keepControl({ port, clock, log, holds, status: document, order }, signal)
-      : undefined;
+    isControlled && keepControl({ port, clock, log, holds, status: document, order }, signal);
   const secrets =
     settings.secrets.length > 0
       ? keepRunning(

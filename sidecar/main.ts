@@ -8,7 +8,6 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { ANNOTATIONS } from "#core/annotations.ts";
-import { CONTROL_PORT } from "#core/control.ts";
 import { foreignFolders } from "#core/daemon-config.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
@@ -172,22 +171,18 @@ export async function tufClient(args: readonly string[]): Promise<number> {
   return runTufClient(args, { now: Date.now(), say }, new AbortController().signal);
 }
 
-/** `edgesync status` and `edgesync update …`. @returns the exit status */
+/** `edgesync status` and `edgesync update …`, which are no part of what stays in memory. @returns the exit status */
 export async function control(args: readonly string[]): Promise<number> {
-  const { runControl } = await import("./application/control-client.ts");
-  const { value } = ANNOTATIONS["control-port"];
-  const port = value.parse(process.env[variableOf("control-port")] ?? "") ?? CONTROL_PORT;
+  const { runCommand } = await import("./command/command.ts");
+  const port = ANNOTATIONS["control-port"].value.parse(
+    process.env[variableOf("control-port")] ?? "",
+  );
   const print = (text: string): void => void process.stdout.write(text);
-  try {
-    await runControl(args, { port, print }, new AbortController().signal);
-    return 0;
-  } catch (error) {
-    const code = codeOf(error);
-    const { exit, remedy } = ERRORS[code];
-    const message = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`edgesync: ${code}: ${message}. ${remedy}\n`);
-    return exit;
-  }
+  const progress = {
+    isTerminal: process.stderr.isTTY,
+    write: (text: string): void => void process.stderr.write(text),
+  };
+  return await runCommand(args, { port, clock, print, progress }, new AbortController().signal);
 }
 
 function usage(args: readonly string[]): number {

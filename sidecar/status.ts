@@ -41,7 +41,7 @@ export interface StatusDeps {
   readonly metrics: SidecarMetrics;
   readonly workload: ObservedWorkload;
   readonly agents: Agents;
-  readonly holds: Pick<HoldBook, "known">;
+  readonly holds: Pick<HoldBook, "known" | "problems">;
   /** By payload. */
   readonly hooks: ReadonlyMap<string, Pick<Hooks, "view">>;
 }
@@ -124,6 +124,7 @@ export function openStatus(deps: StatusDeps): Status {
         secrets: agents.secrets?.status(),
         failed: Object.fromEntries(agents.failed),
         holds: holds.known().map(holdView),
+        holdProblems: holds.problems(),
         hooks: hooks.get(MAIN_PAYLOAD)?.view(),
         delivering: workload.deliveries(),
         containers: workload.containers(),

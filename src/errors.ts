@@ -195,10 +195,25 @@ export const ERRORS = {
     exit: 75,
   },
   AGENT_UNAVAILABLE: {
-    means:
-      "No sidecar or agent answers on the control port of this pod or machine, or it refuses what is asked.",
-    remedy: "Run the command in the sidecar's container, and check edgesync.dev/control-port.",
+    means: "No sidecar or agent answers on the control port of this pod or machine.",
+    remedy:
+      "In a pod, run the command in the sidecar's container; on a machine, see that the agent runs, and name its configuration with --config.",
     exit: 69,
+  },
+  ORDER_REFUSED: {
+    means: "The sidecar or agent answers, and does not do now what it is asked.",
+    remedy: "Do what the message says.",
+    exit: 75,
+  },
+  NOTHING_TO_DO: {
+    means: "What a command was to end, or to have tried again, is not there.",
+    remedy: "`edgesync status` shows what is.",
+    exit: 66,
+  },
+  GATE_CLOSED: {
+    means: "The start gate has not opened in the time that was given with --timeout.",
+    remedy: "The message says what is missing; `edgesync status` says the rest.",
+    exit: 75,
   },
   VAULT_UNAVAILABLE: {
     means: "Vault does not answer, is sealed or standby, or answers with an error that may pass.",

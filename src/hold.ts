@@ -3,6 +3,7 @@
  * died ends by itself. They come over the control port, or as files; what counts as one is said here.
  */
 import * as s from "valibot";
+import { isObject } from "./json.ts";
 
 export interface Hold {
   readonly owner: string;
@@ -18,6 +19,15 @@ export const FILE_HOLD_MS = 3_600_000;
 
 /** At most so many at a time, of either kind: nobody needs more, and they are kept in memory. */
 export const HOLDS_LIMIT = 32;
+
+/** Who holds updates from the command line, unless told otherwise. One place is kept for it, whatever the application does. */
+export const OPERATOR = "operator";
+
+/** Whether a hold of `owner` has no place beside those of `others`. */
+export function isFull(owner: string, others: Iterable<string>): boolean {
+  const places = HOLDS_LIMIT - 1;
+  return owner !== OPERATOR && [...others].filter((other) => other !== OPERATOR).length >= places;
+}
 
 const OWNER = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
@@ -46,6 +56,9 @@ export function parseHoldRequest(input: unknown): HoldRequest | undefined {
 
 export const REQUEST_FORM = `{"seconds": 1 to ${HOLD_LIMIT_MS / 1000}, "reason": "a text, if you like"}`;
 
+const HOUR = "; it holds for an hour";
+const UNTIL_FORM = "until must be a time such as 2026-01-31T18:00:00Z";
+
 const file = s.object({
   owner: s.exactOptional(s.pipe(s.string(), s.regex(OWNER))),
   until: s.exactOptional(s.string()),
@@ -53,10 +66,19 @@ const file = s.object({
   reason,
 });
 
+const FIELDS: Readonly<Record<string, string>> = {
+  owner: `owner must be ${OWNER_FORM}`,
+  until: UNTIL_FORM,
+  seconds: "seconds must be a number from 0",
+  reason: "reason must be a text of at most 1024 characters",
+};
+
 export interface HoldFile {
   readonly owner: string;
   readonly forMs: number;
   readonly reason: string | undefined;
+  /** Why it does not hold as it says; absent when it does. */
+  readonly problem?: string;
 }
 
 /**
@@ -67,14 +89,30 @@ export interface HoldFile {
  * @param writtenAt when it was last written, and `now`: milliseconds since the epoch, by the same clock
  */
 export function readHoldFile(name: string, text: string, writtenAt: number, now: number): HoldFile {
-  const result = s.safeParse(file, jsonOf(text));
+  const json = jsonOf(text);
+  const result = s.safeParse(file, json);
   const { owner = name, until, seconds, reason } = result.success ? result.output : {};
   const stated =
     until !== undefined
       ? Date.parse(until)
       : writtenAt + (seconds === undefined ? FILE_HOLD_MS : seconds * 1000);
-  const end = Number.isNaN(stated) ? writtenAt + FILE_HOLD_MS : stated;
-  return { owner, forMs: Math.min(HOLD_LIMIT_MS, Math.max(0, end - now)), reason: shown(reason) };
+  const isTime = !Number.isNaN(stated);
+  const end = isTime ? stated : writtenAt + FILE_HOLD_MS;
+  let problem = text.trim() === "" ? undefined : problemOf(json);
+  if (!isTime) problem = UNTIL_FORM + HOUR;
+  if (end - now > HOLD_LIMIT_MS) problem ??= "its end is more than a day away; it holds for a day";
+  const forMs = Math.min(HOLD_LIMIT_MS, Math.max(0, end - now));
+  return { owner, forMs, reason: shown(reason), ...(problem !== undefined && { problem }) };
+}
+
+function problemOf(json: unknown): string | undefined {
+  if (json === undefined) return `it is not JSON${HOUR}`;
+  if (!isObject(json)) return `it is no JSON object${HOUR}`;
+  const result = s.safeParse(file, json, { abortEarly: true });
+  if (!result.success) return `${FIELDS[s.getDotPath(result.issues[0]) ?? ""] ?? ""}${HOUR}`;
+  const unknown = Object.keys(json).find((key) => !Object.hasOwn(FIELDS, key));
+  if (unknown === undefined) return undefined;
+  return `${shown(unknown) ?? "a field"} is not one of ${Object.keys(FIELDS).join(", ")}`;
 }
 
 function jsonOf(text: string): unknown {
@@ -87,7 +125,7 @@ function jsonOf(text: string): unknown {
 }
 
 /** Other people's text, fit for a log and a terminal. */
-function shown(text: string | undefined): string | undefined {
+export function shown(text: string | undefined): string | undefined {
   const clean = text?.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, " ").trim();
   return clean === undefined || clean === "" ? undefined : clean.slice(0, 200);
 }
@@ -104,7 +142,8 @@ const saved = s.object({
         reason: s.exactOptional(s.string()),
       }),
     ),
-    s.maxLength(HOLDS_LIMIT),
+    // One more: what was saved before a place was kept may be full.
+    s.maxLength(HOLDS_LIMIT + 1),
   ),
 });
 

@@ -9,7 +9,8 @@ import type { Value } from "./values.ts";
 
 /** Every hook, with what its annotation means. */
 export const HOOKS = {
-  "pre-download": "Asked before a release is fetched, but for the first one: whether it may be fetched now.",
+  "pre-download":
+    "Asked before a release is fetched, but for the first one: whether it may be fetched now.",
   "pre-swap": "Asked before a release is swapped in: whether it may be tried now.",
   "post-swap": "Asked when the application has got a release on trial: whether it is right.",
   health: "Asked at each check of a release on trial, beside the check that health names.",

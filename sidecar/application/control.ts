@@ -6,9 +6,10 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Clock } from "#core/clock.ts";
 import { HOLDS_PATH, STATUS_PATH, UPDATE_ORDERS, isLocalCaller } from "#core/control.ts";
 import type { UpdateOrder } from "#core/control.ts";
-import { HOLDS_LIMIT, OWNER_FORM, REQUEST_FORM, isOwner, parseHoldRequest } from "#core/hold.ts";
+import { OPERATOR, OWNER_FORM, REQUEST_FORM, isOwner, parseHoldRequest } from "#core/hold.ts";
 import type { Log } from "#core/telemetry.ts";
 import { aborted } from "../aborted.ts";
+import type { UpdateStatus } from "../update/report.ts";
 import { boundedServer, closeServer, listenOn } from "../connections.ts";
 import { errnoOf } from "../disk/durable.ts";
 import { holdView } from "./hold.ts";
@@ -18,11 +19,17 @@ export interface ControlDeps {
   readonly port: number;
   readonly clock: Clock;
   readonly log: Log;
-  readonly holds: Pick<HoldBook, "known" | "put" | "remove">;
+  readonly holds: Pick<HoldBook, "list" | "put" | "remove">;
   /** Anything that JSON can hold. */
   readonly status: () => unknown;
-  /** False when the pod has no updates. */
-  readonly order: (order: UpdateOrder) => boolean;
+  /** Empty when nothing follows a channel, and when nothing that does is up. */
+  readonly order: (order: UpdateOrder) => readonly Ordered[];
+}
+
+/** What an order was given to, as it was before. */
+export interface Ordered {
+  readonly payload: string;
+  readonly blocked: UpdateStatus["blocked"];
 }
 
 const CONNECTIONS = 16;
@@ -41,13 +48,17 @@ interface Reply {
 
 /** @throws NodeJS.ErrnoException when the port cannot be listened on */
 export async function openControl(deps: ControlDeps): Promise<AsyncDisposable> {
-  const answer = openAnswers(deps);
+  const closing = new AbortController();
+  const answer = openAnswers(deps, closing.signal);
   const servers: Server[] = [];
-  const close = async (): Promise<void> => void (await Promise.all(servers.map(closeServer)));
+  const close = async (): Promise<void> => {
+    closing.abort(new Error("the control port closes"));
+    await Promise.all(servers.map(closeServer));
+  };
   for (const host of ["127.0.0.1", "::1"]) {
     const server = boundedServer(CONNECTIONS, (request, response) => {
       respond(request, response, answer).catch((err: unknown) => {
-        deps.log.error({ err }, "cannot answer a request");
+        if (!closing.signal.aborted) deps.log.error({ err }, "cannot answer a request");
         response.destroy();
       });
     });
@@ -96,7 +107,11 @@ async function respond(
 ): Promise<void> {
   const { status, body, headers } = isLocalCaller(request.headers)
     ? await answer(request)
-    : problem(403, "not_local", "only programs of this pod are answered, under the name localhost");
+    : problem(
+        403,
+        "not_local",
+        "only programs of this machine or pod are answered, under the name localhost",
+      );
   const bytes = Buffer.from(`${JSON.stringify(body)}\n`);
   response.writeHead(status, {
     "content-type": "application/json",
@@ -114,7 +129,7 @@ function problem(status: number, reason: string, detail: string): Reply {
   return { status, body: { reason, detail } };
 }
 
-function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
+function openAnswers({ holds, status, order, clock }: ControlDeps, signal: AbortSignal): Answers {
   const ordered = new Map<UpdateOrder, number>();
 
   function give(what: UpdateOrder): Reply {
@@ -125,15 +140,17 @@ function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
         ...problem(429, "too_often", "asked for a moment ago"),
         headers: { "retry-after": String(Math.ceil(left / 1000)) },
       };
-    if (!order(what)) return problem(409, "no_updates", "this pod follows no channel");
+    const payloads = order(what);
+    if (payloads.length === 0)
+      return problem(409, "no_updates", "nothing here follows a channel, or it is not up yet");
     ordered.set(what, now);
-    return { status: 202, body: { asked: what } };
+    return { status: 202, body: { asked: what, payloads } };
   }
 
   async function hold(owner: string, request: IncomingMessage): Promise<Reply> {
     if (!isOwner(owner)) return problem(400, "bad_owner", `the owner must be ${OWNER_FORM}`);
     if (request.method === "DELETE")
-      return { status: 200, body: { owner, released: await holds.remove(owner) } };
+      return { status: 200, body: { owner, ...(await holds.remove(owner)) } };
     const body = await bodyOf(request);
     if (body === undefined)
       return problem(413, "too_large", `at most ${BODY_LIMIT} bytes are read`);
@@ -141,8 +158,12 @@ function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
     if (asked === undefined) return problem(400, "bad_request", `expected ${REQUEST_FORM}`);
     const taken = await holds.put(owner, asked);
     if (taken === undefined)
-      return problem(409, "too_many", `there are ${HOLDS_LIMIT} holds already`);
-    return { status: 200, body: holdView(taken) };
+      return problem(
+        409,
+        "too_many",
+        `there are too many holds already: release one, or wait for its end; only ${OPERATOR} has a place of its own`,
+      );
+    return { status: 200, body: { ...holdView(taken), saved: taken.saved } };
   }
 
   return async (request) => {
@@ -155,9 +176,13 @@ function openAnswers({ holds, status, order, clock }: ControlDeps): Answers {
             ...problem(405, "method_not_allowed", `expected ${allowed.join(" or ")}`),
             headers: { allow: allowed.join(", ") },
           };
-    if (path === STATUS_PATH) return only("GET") ?? { status: 200, body: status() };
-    if (path === HOLDS_PATH)
-      return only("GET") ?? { status: 200, body: { holds: holds.known().map(holdView) } };
+    if (path === STATUS_PATH || path === HOLDS_PATH) {
+      const refused = only("GET");
+      if (refused !== undefined) return refused;
+      // Looked at now: while nothing waits nobody else does.
+      const list = await holds.list(signal);
+      return { status: 200, body: path === STATUS_PATH ? status() : { holds: list.map(holdView) } };
+    }
     if (path.startsWith(`${HOLDS_PATH}/`))
       return only("PUT", "DELETE") ?? (await hold(path.slice(HOLDS_PATH.length + 1), request));
     const what = UPDATE_ORDERS.find((name) => path === `/v1/update/${name}`);

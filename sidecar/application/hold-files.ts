@@ -7,7 +7,7 @@ import type { BigIntStats } from "node:fs";
 import { lstat, open, opendir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#core/clock.ts";
-import { HOLDS_LIMIT, isOwner, readHoldFile } from "#core/hold.ts";
+import { HOLDS_LIMIT, OWNER_FORM, isOwner, readHoldFile, shown } from "#core/hold.ts";
 import type { Hold } from "#core/hold.ts";
 import type { Log } from "#core/telemetry.ts";
 import { errnoOf } from "../disk/durable.ts";
@@ -15,6 +15,13 @@ import { errnoOf } from "../disk/durable.ts";
 export interface HoldFiles {
   /** Those that hold now. Rejects with the signal's reason and with nothing else. */
   list(signal: AbortSignal): Promise<readonly Hold[]>;
+  /** Those that do not hold, or not as they say, as they were seen last: the first few. */
+  problems(): readonly FileProblem[];
+}
+
+export interface FileProblem {
+  readonly file: string;
+  readonly problem: string;
 }
 
 export interface HoldFilesDeps {
@@ -35,18 +42,19 @@ const NAMES_LIMIT = 1_024;
 /** Milliseconds for a look: a volume that hangs must not hang updates for ever. */
 const LOOK_TIMEOUT_MS = 5_000;
 
+/** Problems that are told. */
+const PROBLEMS_LIMIT = 8;
+
+const NO_FILE = "it does not hold: it is a link, or no file";
+
 const FAILS = "the hold volume cannot be read; what it held before holds on";
 const HANGS = "the hold volume hangs; what it held before holds on";
-
-interface Unread {
-  readonly file: string;
-  readonly err: unknown;
-}
 
 interface Seen {
   /** What tells one version of a file from another. */
   readonly version: string;
   readonly hold: Hold;
+  readonly problem: string | undefined;
   /** Monotonic milliseconds. */
   readonly end: number;
 }
@@ -64,6 +72,7 @@ async function statOf(path: string): Promise<BigIntStats | undefined> {
 export function openHoldFiles({ folder, clock, log }: HoldFilesDeps): HoldFiles {
   let seen: ReadonlyMap<string, Seen> = new Map();
   let looking: Promise<void> | undefined;
+  let problems: readonly FileProblem[] = [];
   const told = new Set<string>();
 
   /** Once while it lasts: it is looked at each second. */
@@ -89,47 +98,60 @@ export function openHoldFiles({ folder, clock, log }: HoldFilesDeps): HoldFiles 
     return names.toSorted().slice(0, NAMES_LIMIT);
   }
 
+  const isOver = (end: number): boolean => end <= clock.monotonic();
+
   async function look(from: string): Promise<void> {
+    const names = new Set(await namesIn(from));
     const found = new Map<string, Seen>();
-    const unread: Unread[] = [];
-    const names = await namesIn(from);
+    // Those that are over are kept, so that they are not taken for new ones: their end is as it was first seen.
+    const over = new Map([...seen].filter(([name, { end }]) => isOver(end) && names.has(name)));
+    const wrong: FileProblem[] = [];
     for (const name of names) {
-      if (found.size >= HOLDS_LIMIT) break;
+      const blame = (problem: string): void => {
+        if (wrong.length < PROBLEMS_LIMIT) wrong.push({ file: shown(name) ?? "", problem });
+      };
+      if (found.size >= HOLDS_LIMIT) {
+        blame(`it and those after it do not hold: at most ${HOLDS_LIMIT} files do`);
+        break;
+      }
       const owner = name.slice(0, -ENDING.length);
+      const before = seen.get(name);
       const one = isOwner(owner)
-        ? await read(join(from, name), owner, seen.get(name), unread)
-        : undefined;
-      if (one !== undefined && one.end > clock.monotonic()) found.set(name, one);
+        ? await read(join(from, name), owner, before)
+        : `it does not hold: before ${ENDING} must be ${OWNER_FORM}`;
+      if (typeof one === "string") blame(one);
+      else if (one !== undefined) {
+        // One that is being written is another one at the next look.
+        if (one.problem !== undefined && before?.version === one.version) blame(one.problem);
+        (isOver(one.end) ? over : found).set(name, one);
+      }
     }
-    // Also those that are over, so that they are not taken for new ones: their end is as it was first seen.
-    seen = new Map([...over(new Set(names)), ...found]);
-    const [one] = unread;
-    tell("hold files cannot be read; each holds for an hour", one !== undefined, { ...one });
+    seen = new Map([...over, ...found]);
+    for (const { file, problem } of wrong)
+      if (!problems.some((one) => one.file === file && one.problem === problem))
+        log.warn({ detail: `${file}: ${problem}` }, "hold file does not hold as it says");
+    problems = wrong;
   }
 
-  function over(names: ReadonlySet<string>): readonly (readonly [string, Seen])[] {
-    return [...seen].filter(([name, { end }]) => end <= clock.monotonic() && names.has(name));
-  }
-
+  /** What a file says, or why it says nothing; `undefined` when it is gone again. */
   async function read(
     path: string,
     name: string,
     before: Seen | undefined,
-    unread: Unread[],
-  ): Promise<Seen | undefined> {
+  ): Promise<Seen | string | undefined> {
     try {
       const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
       await using file = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       const stats = await file.stat({ bigint: true });
-      if (!stats.isFile()) return undefined;
+      if (!stats.isFile()) return NO_FILE;
       const version = `${stats.ino} ${stats.mtimeNs} ${stats.size}`;
       if (before?.version === version) return before;
       const { buffer, bytesRead } = await file.read(Buffer.alloc(FILE_LIMIT), 0, FILE_LIMIT, 0);
       return seenNow(version, name, buffer.toString("utf8", 0, bytesRead), stats);
-    } catch (err) {
-      // Gone again, or a link: it holds nothing.
-      if (["ENOENT", "ELOOP"].includes(errnoOf(err) ?? "")) return undefined;
-      return await withoutReading(path, name, before, (file) => unread.push({ file, err }));
+    } catch (error) {
+      const errno = errnoOf(error) ?? "";
+      if (errno === "ENOENT") return undefined;
+      return errno === "ELOOP" ? NO_FILE : await withoutReading(path, name, before, errno);
     }
   }
 
@@ -138,23 +160,25 @@ export function openHoldFiles({ folder, clock, log }: HoldFilesDeps): HoldFiles 
     path: string,
     name: string,
     before: Seen | undefined,
-    isUnread: (file: string) => void,
-  ): Promise<Seen | undefined> {
+    errno: string,
+  ): Promise<Seen | string | undefined> {
     const stats = await statOf(path);
-    if (stats === undefined || !stats.isFile()) return undefined;
-    isUnread(path);
+    if (stats === undefined) return undefined;
+    if (!stats.isFile()) return NO_FILE;
     // Apart from the versions of one that can be read: it may be let be read without being written again.
     const version = `unread ${stats.ino} ${stats.mtimeNs} ${stats.size}`;
-    return before?.version === version ? before : seenNow(version, name, "", stats);
+    if (before?.version === version) return before;
+    const problem = `it cannot be read (${errno}); it holds for an hour`;
+    return { ...seenNow(version, name, "", stats), problem };
   }
 
   function seenNow(version: string, name: string, text: string, stats: BigIntStats): Seen {
     const writtenAt = Number(stats.mtimeMs);
     const now = clock.now();
-    const { owner, forMs, reason } = readHoldFile(name, text, writtenAt, now);
+    const { owner, forMs, reason, problem } = readHoldFile(name, text, writtenAt, now);
     const since = Math.min(writtenAt, now);
     const hold = { owner, since, until: now + forMs, ...(reason !== undefined && { reason }) };
-    return { version, hold, end: clock.monotonic() + forMs };
+    return { version, hold, problem, end: clock.monotonic() + forMs };
   }
 
   /** What is known already stands in for a look that takes too long or fails. */
@@ -177,12 +201,13 @@ export function openHoldFiles({ folder, clock, log }: HoldFilesDeps): HoldFiles 
   }
 
   return {
+    problems: () => problems,
     async list(signal) {
       if (folder === undefined) return [];
       await refresh(folder, signal);
       const now = clock.monotonic();
       return [...seen.values()]
-        .filter(({ end }) => end > now)
+        .filter(({ end }) => !isOver(end))
         .map(({ hold, end }) => ({ ...hold, until: clock.now() + end - now }));
     },
   };

@@ -5,12 +5,13 @@
 import { join } from "node:path";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
-import { HOLDS_LIMIT, formatHolds, parseHolds } from "#core/hold.ts";
+import { formatHolds, isFull, parseHolds } from "#core/hold.ts";
 import type { Hold, HoldRequest } from "#core/hold.ts";
 import type { Log } from "#core/telemetry.ts";
 import { nodeDisk, readSmallFile, replaceFile } from "../disk/durable.ts";
 import type { Disk } from "../disk/durable.ts";
 import { openHoldFiles } from "./hold-files.ts";
+import type { FileProblem } from "./hold-files.ts";
 
 export type { Hold } from "#core/hold.ts";
 
@@ -23,10 +24,18 @@ export interface HoldBook {
   readonly list: Holds;
   /** As {@link HoldBook.list} saw them last: for what must not wait. */
   known(): readonly Hold[];
+  /** Files that do not hold, or not as they say, as {@link HoldBook.list} saw them last. */
+  problems(): readonly FileProblem[];
   /** Takes a hold, or takes it anew from now on; `undefined` when there are too many already. */
-  put(owner: string, request: HoldRequest): Promise<Hold | undefined>;
-  /** Whether there was one. */
-  remove(owner: string): Promise<boolean>;
+  put(owner: string, request: HoldRequest): Promise<TakenHold | undefined>;
+  /** Whether there was one, and whether that it is gone outlives a restart of the sidecar. */
+  remove(owner: string): Promise<{ readonly released: boolean; readonly saved: boolean }>;
+}
+
+/** A hold that counts from now on. */
+export interface TakenHold extends Hold {
+  /** False when a restart of the sidecar forgets it, because the disk does not take it. */
+  readonly saved: boolean;
 }
 
 export interface HoldDeps {
@@ -73,7 +82,9 @@ export function openHolds(deps: HoldDeps): HoldBook {
   /** Ends of those on the disk, monotonic. */
   let savedEnds: ReadonlyMap<string, number> = new Map();
   let savedAt = -Infinity;
-  let saving: Promise<void> = Promise.resolve();
+  let saving: Promise<boolean> = Promise.resolve(true);
+  /** What the disk has is not what counts. */
+  let isUnsaved = false;
   let fromFiles: readonly Hold[] = [];
 
   function current(): readonly Hold[] {
@@ -87,20 +98,26 @@ export function openHolds(deps: HoldDeps): HoldBook {
   }
 
   /** One after the other. A disk that takes nothing does not let an update through: the hold counts, and a restart forgets it. */
-  function save(): Promise<void> {
-    if (path === undefined) return Promise.resolve();
+  function save(): Promise<boolean> {
+    if (path === undefined) return Promise.resolve(false);
     saving = saving.then(async () => {
+      savedAt = clock.monotonic();
+      const ends = new Map(Array.from(entries, ([owner, { end }]) => [owner, end]));
       try {
         const text = formatHolds(current(), pod, clock.now());
-        savedAt = clock.monotonic();
-        savedEnds = new Map(Array.from(entries, ([owner, { end }]) => [owner, end]));
         await replaceFile(disk, path, Buffer.from(text));
+        savedEnds = ends;
+        isUnsaved = false;
       } catch (err) {
-        log.warn(
-          { err, code: codeOf(err) },
-          "holds not saved; a restart of the sidecar forgets them",
-        );
+        // Once while it lasts: an application may take its hold anew each second.
+        if (!isUnsaved)
+          log.warn(
+            { err, code: codeOf(err) },
+            "holds not saved; a restart of the sidecar forgets them",
+          );
+        isUnsaved = true;
       }
+      return !isUnsaved;
     });
     return saving;
   }
@@ -128,10 +145,11 @@ export function openHolds(deps: HoldDeps): HoldBook {
       return [...current(), ...fromFiles];
     },
     known: () => [...current(), ...fromFiles],
+    problems: () => files.problems(),
     async put(owner, { forMs, reason }) {
       await restored;
       const before = current().find((hold) => hold.owner === owner);
-      if (before === undefined && entries.size >= HOLDS_LIMIT) return undefined;
+      if (before === undefined && isFull(owner, entries.keys())) return undefined;
       const now = clock.now();
       const since = before?.since ?? now;
       const hold: Hold = {
@@ -149,16 +167,15 @@ export function openHolds(deps: HoldDeps): HoldBook {
         log.info({ owner, expiresAt, ...detail }, "updates held");
       }
       const missingMs = end - (savedEnds.get(owner) ?? -Infinity);
-      if (before === undefined || missingMs < 0 || missingMs > slackMs(forMs)) await save();
-      return hold;
+      const mustSave = before === undefined || missingMs < 0 || missingMs > slackMs(forMs);
+      return { ...hold, saved: mustSave ? await save() : true };
     },
     async remove(owner) {
       await restored;
-      const found = entries.delete(owner);
-      if (!found) return false;
+      current();
+      if (!entries.delete(owner)) return { released: false, saved: true };
       log.info({ owner }, "hold released");
-      await save();
-      return true;
+      return { released: true, saved: await save() };
     },
   };
 }

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { UpdateOrder } from "#core/control.ts";
-import { runControl } from "../../sidecar/application/control-client.ts";
+import { runCommand } from "../../sidecar/command/command.ts";
 import { keepControl, openControl } from "../../sidecar/application/control.ts";
 import type { ControlDeps } from "../../sidecar/application/control.ts";
 import { openHolds } from "../../sidecar/application/hold.ts";
@@ -12,6 +14,7 @@ import type { ManualClock } from "../support/clock.ts";
 import { eventually, freePort, startNode } from "../support/process.ts";
 import { realClock } from "../support/real-clock.ts";
 import { byteServer, closedPort } from "../support/server.ts";
+import { temporaryFolder } from "../support/temporary.ts";
 
 const forever = new AbortController().signal;
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
@@ -42,7 +45,7 @@ async function open(more: Partial<ControlDeps> = {}): Promise<Setup> {
     status: () => ({ start: { reason: "ok" }, update: { phase: "committed", error: null } }),
     order(order) {
       orders.push(order);
-      return true;
+      return [{ payload: "main", blocked: null }];
     },
     ...more,
   });
@@ -88,11 +91,15 @@ describe("the control port", () => {
       until: new Date(clock.now() + 60_000).toISOString(),
       reason: "a batch",
     };
-    assert.deepEqual(JSON.parse(taken.text), hold);
+    assert.deepEqual(JSON.parse(taken.text), { ...hold, saved: false }, "there is no volume");
     const listed = await ask(port, "GET", "/v1/holds");
     assert.deepEqual(JSON.parse(listed.text), { holds: [hold] });
     const released = await ask(port, "DELETE", "/v1/holds/till-4");
-    assert.deepEqual(JSON.parse(released.text), { owner: "till-4", released: true });
+    assert.deepEqual(JSON.parse(released.text), {
+      owner: "till-4",
+      released: true,
+      saved: false,
+    });
     assert.deepEqual(JSON.parse((await ask(port, "GET", "/v1/holds")).text), { holds: [] });
   });
 
@@ -168,7 +175,7 @@ describe("the control port", () => {
   });
 
   test("says that there are no updates where there are none", async () => {
-    await using setup = await open({ order: () => false });
+    await using setup = await open({ order: () => [] });
     assert.equal((await ask(setup.port, "POST", "/v1/update/look")).status, 409);
   });
 
@@ -198,7 +205,7 @@ describe("the control port", () => {
       pod: undefined,
     });
     const kept = keepControl(
-      { port, clock: realClock, log: quiet, holds, status: () => ({}), order: () => true },
+      { port, clock: realClock, log: quiet, holds, status: () => ({}), order: () => [] },
       stop.signal,
     );
     await holder[Symbol.asyncDispose]();
@@ -216,68 +223,226 @@ describe("the control port", () => {
 });
 
 describe("edgesync status and update", () => {
-  async function run(port: number, ...args: readonly string[]): Promise<string> {
-    let out = "";
-    await runControl(args, { port, print: (text) => void (out += text) }, forever);
-    return out;
+  interface Ran {
+    readonly status: number;
+    readonly out: string;
+    readonly err: string;
   }
 
-  test("show the status as lines, or as it is", async () => {
-    await using setup = await open();
-    assert.equal(
-      await run(setup.port, "status"),
-      "start:\n  reason: ok\nupdate:\n  phase: committed\n",
+  async function run(
+    port: number | undefined,
+    args: readonly string[],
+    { isTerminal = false } = {},
+  ): Promise<Ran> {
+    let out = "";
+    let err = "";
+    const status = await runCommand(
+      args,
+      {
+        port,
+        clock: realClock,
+        print: (text) => void (out += text),
+        progress: { isTerminal, write: (text) => void (err += text) },
+      },
+      forever,
     );
-    assert.deepEqual(JSON.parse(await run(setup.port, "status", "--json")), {
-      start: { reason: "ok" },
-      update: { phase: "committed", error: null },
-    });
+    return { status, out, err };
+  }
+
+  /** An agent that is at 1.2.0. */
+  function statusOf(more: object = {}): object {
+    const release = { version: "1.2.0", sequence: 2 };
+    const update = { phase: "committed", release, sequence: 2, error: null, ...more };
+    return { start: { reason: "ok" }, update };
+  }
+
+  const words = (line: string): readonly string[] => line.split(" ");
+
+  test("show the status as sentences and lines, or as it is", async () => {
+    const status = statusOf({ lastLook: "2026-11-22T12:00:00.000Z" });
+    await using setup = await open({ status: () => status });
+    const { out } = await run(setup.port, ["status"]);
+    assert.match(
+      out,
+      /^at 1\.2\.0; [^\n]* nothing newer [^\n]*\n\nstart:\n {2}reason: ok\nupdate:\n/,
+    );
+    assert.deepEqual(JSON.parse((await run(setup.port, ["status", "--json"])).out), status);
   });
 
-  test("hold, release, retry and look", async () => {
+  test("hold, and say until when; release, and say who holds still", async () => {
     await using setup = await open();
     const { port, holds, clock } = setup;
-    const out = await run(
-      port,
-      "update",
-      "hold",
-      "--for",
-      "2h",
-      "--owner",
-      "me",
-      "--reason",
-      "why",
-    );
-    assert.match(out, /^owner: me\n/);
+    const asked = ["--for", "2h", "--owner", "me", "--reason", "why"];
+    const taken = await run(port, ["update", "hold", ...asked]);
+    const until = new Date(clock.now() + 7_200_000).toISOString();
+    assert.deepEqual([taken.status, taken.out], [0, `held by me until ${until} (why)\n`]);
+    assert.match(taken.err, /not take it/, "there is no volume to save it on");
     const [hold] = await holds.list(forever);
-    assert.deepEqual([hold?.owner, hold?.reason], ["me", "why"]);
-    assert.equal(hold?.until, clock.now() + 7_200_000);
-    await run(port, "update", "hold");
-    await run(port, "update", "release", "--owner", "me");
     assert.deepEqual(
-      (await holds.list(forever)).map(({ owner }) => owner),
-      ["operator"],
+      [hold?.owner, hold?.reason, hold?.until],
+      ["me", "why", clock.now() + 7_200_000],
     );
-    await run(port, "update", "retry");
-    await run(port, "update", "look", "--port", String(port));
-    assert.deepEqual(setup.orders, ["retry", "look"]);
+    await run(port, words("update hold"));
+    const released = await run(port, words("update release --owner me"));
+    assert.equal(released.status, 0);
+    assert.match(released.out, /^the hold of me is released; held by operator until /);
+    const again = await run(port, words("update release --owner me"));
+    assert.equal(again.status, 66);
+    assert.match(again.err, /NOTHING_TO_DO: there is no hold of me; held by operator until /);
+    const json = await run(port, words("update release --json"));
+    assert.deepEqual(JSON.parse(json.out), { owner: "operator", released: true, saved: false });
   });
 
-  test("say what they cannot do", async () => {
+  test("say that a hold is a file, which only who wrote it can end", async () => {
+    await using folder = await temporaryFolder();
+    const clock = manualClock(Date.now());
+    await writeFile(join(folder.path, "till-4.hold"), "");
+    const deps = { clock, log: quiet, volume: undefined, folder: folder.path, pod: undefined };
+    await using setup = await open({ holds: openHolds(deps) });
+    const { status, err } = await run(setup.port, words("update release --owner till-4"));
+    assert.equal(status, 66);
+    assert.match(err, /till-4 holds by a file/);
+    const { out } = await run(setup.port, ["status"]);
+    assert.match(out, /start:/, "a file is looked at also while nothing waits");
+  });
+
+  test("retry what is blocked, and say so when nothing is", async () => {
+    const blocked = { sequence: 3, version: "1.3.0", tree: null, reason: "health_failed" } as const;
+    const orders: UpdateOrder[] = [];
+    const order = (what: UpdateOrder) => {
+      orders.push(what);
+      return [{ payload: "main", blocked: orders.length === 1 ? blocked : null }];
+    };
+    let error: unknown = null;
+    const clock = manualClock();
+    await using setup = await open({ clock, order, status: () => statusOf({ error }) });
+    const first = await run(setup.port, words("update retry"));
+    assert.equal(first.status, 0);
+    assert.match(first.out, /^tried again: 1\.3\.0 is blocked: health_failed \(/);
+    const soon = await run(setup.port, words("update retry"));
+    assert.equal(soon.status, 75);
+    assert.match(soon.err, /ORDER_REFUSED: .*moment ago/);
+    await clock.advance(5_000);
+    const second = await run(setup.port, words("update retry"));
+    assert.equal(second.status, 66);
+    assert.match(second.err, /NOTHING_TO_DO: nothing was blocked; at 1\.2\.0/);
+    await clock.advance(5_000);
+    error = { code: "DISK_FULL", message: "no room", since: "" };
+    const third = await run(setup.port, words("update retry"));
+    assert.equal(third.status, 0);
+    assert.match(third.out, /what failed is tried again now\nat 1\.2\.0; .*; DISK_FULL: no room\n/);
+    assert.deepEqual(orders, ["retry", "retry", "retry"]);
+  });
+
+  test("look, and say what came of it", async () => {
+    let looks = 0;
+    const order = () => {
+      looks += 1;
+      return [{ payload: "main", blocked: null }];
+    };
+    const status = () => {
+      if (looks === 0) return statusOf();
+      const target = { version: "1.3.0", sequence: 3 };
+      return statusOf({ phase: "downloading", target, lastLook: "2026-11-22T12:00:00.000Z" });
+    };
+    await using setup = await open({ order, status });
+    const { status: exit, out } = await run(setup.port, words("update look"));
+    assert.deepEqual([exit, out], [0, "at 1.2.0; 1.3.0 is being fetched\n"]);
+  });
+
+  test("are told where nothing follows a channel", async () => {
+    await using setup = await open({ order: () => [] });
+    const { status, err } = await run(setup.port, words("update look"));
+    assert.equal(status, 75);
+    assert.match(err, /ORDER_REFUSED: .*channel/);
+  });
+
+  test("say which option or command is wrong, and what was expected", async () => {
     await using setup = await open();
-    for (const args of [
-      ["update"],
-      ["update", "stop"],
-      ["status", "--port", "0"],
-      ["status", "--no-such"],
-      ["update", "hold", "--for", "25h"],
-      ["update", "hold", "--owner", "a b"],
-    ])
-      await assert.rejects(run(setup.port, ...args), { code: "USAGE" }, args.join(" "));
-    await assert.rejects(run(await closedPort(), "status"), { code: "AGENT_UNAVAILABLE" });
+    for (const [line, problem] of [
+      ["update", /update hold/],
+      ["update stop", /update hold/],
+      ["update releas", /did you mean update release/],
+      ["status --port 0", /--port is "0".* 1 to 65535/],
+      ["status --for 2h", /status takes no --for; expected edgesync status \[--wait/],
+      ["status --timeout 2h", /--wait/],
+      ["status --no-such", /--no-such/],
+      ["status --port 1 --config x", /--config and --port/],
+      ["update hold --for 25h", /--for is "25h"/],
+      ["update hold --owner a+b", /--owner/],
+    ] as const) {
+      const { status, err } = await run(setup.port, words(line));
+      assert.equal(status, 64, line);
+      assert.match(err, problem, line);
+    }
+    const help = await run(setup.port, words("update --help"));
+    assert.match(help.out, /edgesync update hold[^]* 66 {2}there was nothing/);
+  });
+
+  test("say who was asked when nobody answers, or somebody else", async () => {
+    const port = await closedPort();
+    const closed = await run(port, ["status"]);
+    assert.equal(closed.status, 69);
+    assert.match(closed.err, new RegExp(`nobody answers at 127\\.0\\.0\\.1:${port}, as EDGESYNC`));
     await using noise = await byteServer((socket) => socket.end("220 smtp\r\n"));
-    await assert.rejects(run(noise.port, "status"), { code: "AGENT_UNAVAILABLE" });
-    assert.match(await run(setup.port, "update", "--help"), /edgesync update hold/);
+    assert.equal((await run(noise.port, ["status"])).status, 69);
+    const page = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}";
+    await using other = await byteServer((socket) => socket.end(page));
+    const wrong = await run(other.port, ["status"]);
+    assert.equal(wrong.status, 69);
+    assert.match(wrong.err, /is not edgesync/);
+  });
+
+  test("find the port in the configuration of the agent that is meant", async () => {
+    await using folder = await temporaryFolder();
+    await using setup = await open();
+    const config = join(folder.path, "edgesync.json");
+    const asked = ["status", "--config", config];
+    assert.equal((await run(undefined, asked)).status, 78);
+    for (const text of ["{", "[]", '{"control-port": 0}']) {
+      await writeFile(config, text);
+      const { status, err } = await run(setup.port, asked);
+      assert.equal(status, 78, text);
+      assert.match(err, /CONFIG_INVALID: .*edgesync\.json/);
+    }
+    await writeFile(config, JSON.stringify({ "control-port": setup.port }));
+    assert.equal((await run(undefined, asked)).status, 0);
+  });
+
+  describe("that wait", () => {
+    const closed = { start: { reason: "payload_missing" } };
+
+    test("tell each change of what is missing once, and end when the gate is open", async () => {
+      const states = [closed, closed, { ...closed, failed: { "update agent": "DISK_FULL" } }];
+      let asked = 0;
+      await using setup = await open({ status: () => states[asked++] ?? statusOf() });
+      const { status, out, err } = await run(setup.port, words("status --wait"));
+      assert.equal(status, 0);
+      assert.match(out, /^at 1\.2\.0/);
+      const lines = err.trimEnd().split("\n");
+      assert.equal(lines.length, 2, err);
+      assert.match(lines[0] ?? "", /^edgesync: the start gate is closed: payload_missing \(/);
+      assert.match(lines[1] ?? "", /DISK_FULL/);
+    });
+
+    test("write over the same line on a terminal", async () => {
+      let asked = 0;
+      await using setup = await open({ status: () => (asked++ === 0 ? closed : statusOf()) });
+      const { err } = await run(setup.port, words("status --wait"), { isTerminal: true });
+      const [before, line, after] = err.split("\r\u001b[K");
+      assert.deepEqual([before, after], ["", ""]);
+      assert.match(line ?? "", /^the start gate is closed: payload_missing/);
+    });
+
+    test("say what is missing when their time is over", async () => {
+      await using setup = await open({ status: () => closed });
+      const late = await run(setup.port, words("status --wait --timeout 1s"));
+      assert.equal(late.status, 75);
+      assert.match(late.err, /GATE_CLOSED: not open after 1s: .*payload_missing/);
+      const down = await run(await closedPort(), words("status --wait --timeout 1s"));
+      assert.equal(down.status, 75);
+      assert.match(down.err, /nobody answers/);
+    });
   });
 
   test("are commands of the one program", async () => {

@@ -24,6 +24,7 @@ import {
   parseHolds,
   readHoldFile,
 } from "#core/hold.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import type { Hold } from "#core/hold.ts";
 import { nodeDisk } from "../../sidecar/disk/durable.ts";
 import type { Disk } from "../../sidecar/disk/durable.ts";
@@ -106,17 +107,52 @@ describe("holds over the control port", () => {
     const book = open(manualClock(NOW));
     await book.put("a", { forMs: 60_000, reason: undefined });
     await book.put("b", { forMs: 60_000, reason: undefined });
-    assert.equal(await book.remove("a"), true);
-    assert.equal(await book.remove("a"), false);
+    assert.equal((await book.remove("a")).released, true);
+    assert.equal((await book.remove("a")).released, false);
     assert.deepEqual(await owners(book), ["b"]);
   });
 
-  test("are bounded in number", async () => {
-    const book = open(manualClock(NOW));
-    for (let index = 0; index < HOLDS_LIMIT; index++)
-      assert.ok(await book.put(`o${index}`, { forMs: 60_000, reason: undefined }));
-    assert.equal(await book.put("more", { forMs: 60_000, reason: undefined }), undefined);
+  test("are bounded in number, and the operator has a place all the same", async () => {
+    await using folder = await temporaryFolder();
+    const deps = { volume: folder.path };
+    const book = open(manualClock(NOW), deps);
+    const request = { forMs: 60_000, reason: undefined };
+    for (let index = 0; index < HOLDS_LIMIT - 1; index++)
+      assert.ok(await book.put(`o${index}`, request));
+    assert.equal(await book.put("more", request), undefined);
     assert.ok(await book.put("o0", { forMs: 90_000, reason: undefined }));
+    assert.ok(await book.put("operator", request));
+    assert.equal(await book.put("more", request), undefined);
+    assert.equal((await owners(open(manualClock(NOW), deps))).length, HOLDS_LIMIT);
+  });
+
+  test("say whether a restart forgets them, which is told once, until the disk takes them again", async () => {
+    await using folder = await temporaryFolder();
+    let isFull = true;
+    const disk: Disk = {
+      ...nodeDisk,
+      async create(path, mode) {
+        if (isFull) throw new EdgeSyncError("DISK_FULL", "full");
+        return await nodeDisk.create(path, mode);
+      },
+    };
+    const warned: unknown[] = [];
+    const log = { ...quiet, warn: (_: unknown, text: unknown) => void warned.push(text) };
+    const clock = manualClock(NOW);
+    const book = open(clock, { volume: folder.path, disk, log });
+    const request = { forMs: 3_600_000, reason: undefined };
+    for (let turn = 0; turn < 3; turn++) {
+      assert.equal((await book.put("till", request))?.saved, false);
+      await clock.advance(1_000);
+    }
+    assert.deepEqual(await owners(book), ["till"], "it counts all the same");
+    assert.equal(warned.length, 1);
+    isFull = false;
+    assert.equal((await book.put("till", request))?.saved, true);
+    assert.deepEqual(await owners(open(clock, { volume: folder.path })), ["till"]);
+    isFull = true;
+    assert.deepEqual(await book.remove("till"), { released: true, saved: false });
+    assert.equal(warned.length, 2);
   });
 
   test("outlive a restart of the sidecar, by what is left of them", async () => {
@@ -236,7 +272,7 @@ describe("what a hold file asks for", () => {
 
   test("is an hour from when it was written, when it is empty or cannot be read", () => {
     for (const text of ["", "  ", "{", "[]", "7", '{"until":"soon"}', '{"seconds":"1"}'])
-      assert.deepEqual(read(text), { owner: "backup", forMs: FILE_HOLD_MS, reason: undefined });
+      assert.equal(read(text).forMs, FILE_HOLD_MS);
     assert.equal(read("", NOW - FILE_HOLD_MS).forMs, 0);
   });
 
@@ -246,6 +282,21 @@ describe("what a hold file asks for", () => {
     assert.equal(read('{"seconds":90}', NOW - 30_000).forMs, 60_000);
     assert.equal(read('{"until":"2099-01-01T00:00:00Z"}').forMs, HOLD_LIMIT_MS);
     assert.equal(read("", NOW + 1e12).forMs, HOLD_LIMIT_MS);
+  });
+
+  test("is told when it is not taken as it is written", () => {
+    for (const [text, named] of [
+      ["{", /JSON/],
+      ["[]", /object/],
+      ['{"until":"soon"}', /until/],
+      ['{"seconds":"1"}', /seconds/],
+      ['{"owner":"../x"}', /owner/],
+      ['{"untill":"2026-11-22T12:30:00Z"}', /untill .*until/],
+      ['{"until":"2099-01-01T00:00:00Z"}', /day/],
+    ] as const)
+      assert.match(read(text).problem ?? "", named, text);
+    for (const text of ["", " ", "{}", '{"seconds":60}', '{"until":"2026-11-22T12:30:00Z"}'])
+      assert.equal(read(text).problem, undefined, text);
   });
 
   test("may name its owner and a reason", () => {
@@ -334,6 +385,10 @@ describe("holds as files", () => {
       await mkdir(join(folder, "folder.hold"));
       await writeFile(join(folder, "-bad.hold"), "");
       assert.deepEqual(await owners(book), []);
+      assert.deepEqual(
+        book.problems().map(({ file }) => file),
+        ["-bad.hold", "folder.hold", "link.hold", "pipe.hold"],
+      );
     });
   });
 
@@ -342,7 +397,33 @@ describe("holds as files", () => {
       for (let index = 0; index < HOLDS_LIMIT + 5; index++)
         await writeFile(join(folder, `${index}.hold`), " ".repeat(100_000));
       assert.equal((await book.list(forever)).length, HOLDS_LIMIT);
+      assert.match(book.problems()[0]?.problem ?? "", /do not hold: at most 32/);
     });
+  });
+
+  test("that are wrong are told once while they are, and not when they are being written", async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "till.hold");
+    const clock = manualClock(Date.now());
+    const warned: unknown[] = [];
+    const log = { ...quiet, warn: (_: unknown, text: unknown) => void warned.push(text) };
+    const book = open(clock, { folder: folder.path, log });
+    await writeFile(path, '{"seco');
+    assert.deepEqual(await owners(book), ["till"]);
+    assert.deepEqual(book.problems(), []);
+    await writeFile(path, '{"seconds": "long"}');
+    for (let look = 0; look < 3; look++) assert.deepEqual(await owners(book), ["till"]);
+    assert.deepEqual(
+      book.problems().map(({ file }) => file),
+      ["till.hold"],
+    );
+    assert.equal(warned.length, 1);
+    await clock.advance(FILE_HOLD_MS + 60_000);
+    assert.deepEqual(await owners(book), []);
+    assert.equal(book.problems().length, 1, "who looks why it does not hold any more finds out");
+    await rm(path);
+    assert.deepEqual(await owners(book), []);
+    assert.deepEqual(book.problems(), []);
   });
 
   test("that may not be read hold for an hour from when they were written, and that is said once", async () => {
@@ -368,7 +449,7 @@ describe("holds as files", () => {
     } finally {
       if (isRoot) process.seteuid?.(0);
     }
-    assert.equal(warned.length, 1);
+    assert.equal(warned.length, 2, "one for each file");
   });
 
   test("on a volume that hangs hold on, and that is said once", async () => {
