@@ -98,7 +98,8 @@ describe("the systemd units", async () => {
 
   test("let the application start when the gate is open, however long that takes", () => {
     assert.deepEqual(application.get("Unit.After"), ["edgesync.service"]);
-    assert.deepEqual(words(application, "Service.ExecStartPre").slice(-2), ["status", "--wait"]);
+    const gate = ["status", "--wait", "--config", "/etc/edgesync/edgesync.json"];
+    assert.deepEqual(words(application, "Service.ExecStartPre").slice(-4), gate);
     assert.deepEqual(application.get("Service.TimeoutStartSec"), ["infinity"]);
     assert.ok(
       !application.has("Unit.Requires"),
@@ -188,7 +189,7 @@ describe("the Compose file", async () => {
 
   test("starts the application when the gate is open, and does not give up on a site that is cut off", () => {
     assert.deepEqual(detector.depends_on, { edgesync: { condition: "service_healthy" } });
-    assert.deepEqual(edgesync.healthcheck?.test.slice(-2), ["status", "--wait"]);
+    assert.deepEqual(edgesync.healthcheck?.test.slice(-4), ["status", "--wait", "--timeout", "4s"]);
     assert.equal(edgesync.healthcheck.start_period, "8760h");
     assert.equal(detector.restart, "always");
   });
