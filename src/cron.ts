@@ -18,29 +18,63 @@ export interface Cron {
 const MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split(" ");
 const WEEKDAYS = "sun mon tue wed thu fri sat".split(" ");
 
+interface Field {
+  readonly name: string;
+  readonly least: number;
+  readonly most: number;
+  readonly names?: readonly string[];
+}
+
+const FIELDS: readonly Field[] = [
+  { name: "minute", least: 0, most: 59 },
+  { name: "hour", least: 0, most: 23 },
+  { name: "day of the month", least: 1, most: 31 },
+  { name: "month", least: 1, most: 12, names: MONTHS },
+  { name: "day of the week", least: 0, most: 7, names: WEEKDAYS },
+];
+
 /** `undefined` for what is no cron, or would never come, such as the 30th of February. */
 export function parseCron(fields: readonly string[]): Cron | undefined {
-  const [minute = "", hour = "", day = "", month = "", weekday = ""] = fields;
-  const minutes = parseField(minute, 0, 59);
-  const hours = parseField(hour, 0, 23);
-  const days = parseField(day, 1, 31);
-  const months = parseField(month, 1, 12, MONTHS);
-  const given = parseField(weekday, 0, 7, WEEKDAYS);
+  const sets = FIELDS.map((field, index) => parseField(fields[index] ?? "", field));
+  const [minutes, hours, days, months, given] = sets;
   if (!minutes || !hours || !days || !months || !given || fields.length !== 5) return undefined;
   const weekdays = new Set([...given].map((number) => number % 7));
-  const [anyHour, anyDay, anyWeekday] = [hour, day, weekday].map((text) => text.startsWith("*"));
+  const [, hour, day, , weekday] = fields.map((text) => text.startsWith("*"));
   const cron = { minutes, hours, days, months, weekdays };
-  const any = { anyHour: anyHour === true, anyDay: anyDay === true };
-  const parsed = { ...cron, ...any, anyWeekday: anyWeekday === true };
+  const any = { anyHour: hour === true, anyDay: day === true, anyWeekday: weekday === true };
+  const parsed = { ...cron, ...any };
   return comesAtAll(parsed) ? parsed : undefined;
+}
+
+/** What of five fields is wrong; `undefined` when nothing is. */
+export function cronProblem(fields: readonly string[]): string | undefined {
+  for (const [index, field] of FIELDS.entries()) {
+    const text = fields[index] ?? "";
+    if (parseField(text, field) === undefined) return fieldProblem(text, field);
+  }
+  const [, , day = "", month = ""] = fields;
+  return parseCron(fields) === undefined ? `day ${day} of month ${month} never comes` : undefined;
+}
+
+function fieldProblem(text: string, { name, least, most, names = [] }: Field): string {
+  const said = `the ${name} ${JSON.stringify(text.slice(0, 40))}`;
+  const wrong = text
+    .split(",")
+    .find((part) => parseField(part, { name, least, most, names }) === undefined);
+  const [, from, to, step] = /^(\w+)(?:-(\w+))?(\/\d+)?$/.exec(wrong ?? "") ?? [];
+  if (from !== undefined && to === undefined && step !== undefined)
+    return `${said} has a step without a range, such as ${from}-${most}${step}`;
+  const turned = from !== undefined && to !== undefined && step === undefined;
+  if (turned && parseField(`${to}-${from}`, { name, least, most, names }) !== undefined)
+    return `${said} goes from a later one to an earlier one; that is ${from}-${most},${least}-${to}`;
+  const words = names.length === 0 ? "" : `, ${names[0] ?? ""} to ${names.at(-1) ?? ""}`;
+  return `${said} must be of numbers from ${least} to ${most}${words}, as in *, */2, ${least}-${least + 4} or ${least},${least + 2}`;
 }
 
 /** A comma-separated list of `*`, `a`, `a-b`, each with `/step` if wanted. */
 function parseField(
   text: string,
-  least: number,
-  most: number,
-  names: readonly string[] = [],
+  { least, most, names = [] }: Field,
 ): ReadonlySet<number> | undefined {
   const numbers = new Set<number>();
   const numberOf = (word: string): number => {

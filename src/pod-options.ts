@@ -12,6 +12,7 @@ import {
   keyFor,
   payloadName,
 } from "./payloads.ts";
+import { refusal } from "./refusal.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -133,7 +134,7 @@ export function readText<T>(
   problems: string[],
 ): T | undefined {
   const value = kind.parse(text);
-  if (value === undefined) problems.push(`${key} is ${quote(text)}; allowed: ${kind.allowed}`);
+  if (value === undefined) problems.push(`${key} is ${quote(text)}; ${refusal(kind, text)}`);
   return value;
 }
 

@@ -1,5 +1,7 @@
 /** Local time in a time zone of the IANA database, which Node carries. */
 
+import { nearName } from "./near-name.ts";
+
 const FORMATS = new Map<string, Intl.DateTimeFormat>();
 
 export function isTimeZone(name: string): boolean {
@@ -11,6 +13,15 @@ export function isTimeZone(name: string): boolean {
     // What Intl does not know is none.
     return false;
   }
+}
+
+/** What a name that is none may have meant. */
+export function zoneProblem(name: string): string {
+  const said = JSON.stringify(name.slice(0, 64));
+  if (/^(UTC|GMT)?[+-]\d/.test(name))
+    return `${said} is an offset, which knows no summer time; name a time zone`;
+  const near = name.length > 64 ? undefined : nearName(name, Intl.supportedValuesOf("timeZone"));
+  return `${said} is no time zone${near === undefined ? "" : `; did you mean ${near}?`}`;
 }
 
 function formatOf(zone: string): Intl.DateTimeFormat {

@@ -8,6 +8,8 @@ export interface Value<T> {
   readonly allowed: string;
   /** `undefined` when the text is not allowed. */
   parse(text: string): T | undefined;
+  /** What of a text that is not allowed is wrong, where that can be said better than by what is allowed. */
+  readonly problem?: (text: string) => string | undefined;
   format(value: T): string;
 }
 
@@ -131,11 +133,23 @@ const UNITS_MS = [
 export function duration(min: string, max: string): Value<number> {
   const low = durationMs(min) ?? 0;
   const high = durationMs(max) ?? Number.MAX_SAFE_INTEGER;
+  const isWithin = (value: number): boolean => value >= low && value <= high;
+  const fitting = ["30s", "10m", "1h30m"].filter((text) => isWithin(durationMs(text) ?? -1));
   return {
-    allowed: `a duration from ${min} to ${max}, such as 30s, 10m or 1h30m`,
+    allowed: `a duration from ${min} to ${max}${fitting.length === 0 ? "" : `, such as ${fitting.join(" or ")}`}`,
     parse(input) {
       const value = durationMs(input);
-      return value !== undefined && value >= low && value <= high ? value : undefined;
+      return value !== undefined && isWithin(value) ? value : undefined;
+    },
+    problem(input) {
+      const [, whole, rest = ""] = /^(\d{1,6})(.*)$/.exec(input) ?? [];
+      if (whole === undefined) return undefined;
+      const bounds = `; allowed: from ${min} to ${max}`;
+      if (rest === "") return `it has no unit, as in ${whole}s, ${whole}m or ${whole}h${bounds}`;
+      if (rest === "d") return `days are written as hours: ${Number(whole) * 24}h${bounds}`;
+      if (rest.startsWith("."))
+        return `a fraction is written with a smaller unit, as in 1h30m${bounds}`;
+      return undefined;
     },
     format: formatDuration,
   };

@@ -5,9 +5,10 @@
  * once, the first time. A cron for every hour means hours that really pass, and has neither. A window stays open for its duration as
  * time passes, whatever clocks do meanwhile.
  */
-import { isCronDay, parseCron } from "./cron.ts";
+import { cronProblem, isCronDay, parseCron } from "./cron.ts";
 import type { Cron } from "./cron.ts";
-import { instantsOf, isTimeZone, offsetAt, offsetsAbout } from "./time-zone.ts";
+import { instantsOf, isTimeZone, offsetAt, offsetsAbout, zoneProblem } from "./time-zone.ts";
+import { refusal } from "./refusal.ts";
 import { duration, formatDuration } from "./values.ts";
 import type { Value } from "./values.ts";
 
@@ -30,6 +31,13 @@ export const windows: Value<readonly Window[]> = {
     const known = parsed.filter((window) => window !== undefined);
     return known.length === texts.length && texts.length <= MAX_WINDOWS ? known : undefined;
   },
+  problem(input) {
+    const texts = input.split(";", MAX_WINDOWS + 1).map((text) => text.trim());
+    if (texts.length > MAX_WINDOWS) return undefined;
+    const index = texts.findIndex((text) => parseWindow(text) === undefined);
+    const which = texts.length > 1 ? `window ${index + 1}: ` : "";
+    return `${which}${problemOf(texts[index] ?? "")}; right would be 0 2 * * 1-5 4h Europe/Berlin`;
+  },
   format: (value) =>
     value
       .map(({ fields, durationMs, zone }) =>
@@ -47,6 +55,25 @@ function parseWindow(input: string): Window | undefined {
   return isTimeZone(zone)
     ? { cron, fields: words.slice(0, 5).join(" "), durationMs, zone }
     : undefined;
+}
+
+/** What is wrong with a text that is no window: of several things the first. */
+function problemOf(input: string): string {
+  const words = input === "" ? [] : input.split(/\s+/);
+  if (words.length === 0) return "there is nothing";
+  if (words[0]?.startsWith("@")) return `${words[0].slice(0, 40)} is none of five fields of cron`;
+  const early = words.findIndex((word) => /^\d+(h|m|s|d|ms)/.test(word));
+  const count = early === -1 ? words.length : early;
+  if (count < 5)
+    return `there are ${count} fields of cron; five are needed: minute, hour, day of the month, month, day of the week`;
+  const cron = cronProblem(words.slice(0, 5));
+  if (cron !== undefined) return cron;
+  const [length, zone = "UTC", more] = words.slice(5);
+  if (length === undefined) return "the duration is missing behind the five fields of cron";
+  if (open.parse(length) === undefined)
+    return `the duration is ${JSON.stringify(length.slice(0, 40))}; ${refusal(open, length)}`;
+  if (!isTimeZone(zone)) return zoneProblem(zone);
+  return `${JSON.stringify(more?.slice(0, 40))} is too much behind the time zone; windows are parted by ;`;
 }
 
 export interface Opening {

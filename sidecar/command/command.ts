@@ -7,6 +7,7 @@ import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { HOLD_LIMIT_MS, OPERATOR, OWNER_FORM, isOwner } from "#core/hold.ts";
 import { jsonObject } from "#core/json.ts";
 import { nearName } from "#core/near-name.ts";
+import { refusal } from "#core/refusal.ts";
 import { duration, formatDuration, integer } from "#core/values.ts";
 import type { Value } from "#core/values.ts";
 import { openAgent } from "./ask.ts";
@@ -243,7 +244,7 @@ function parsed<T>(option: string, value: Value<T>, text: string | undefined): T
   if (found === undefined)
     throw new EdgeSyncError(
       "USAGE",
-      `--${option} is ${JSON.stringify(text)}; it must be ${value.allowed}`,
+      `--${option} is ${JSON.stringify(text)}; ${refusal(value, text)}`,
     );
   return found;
 }

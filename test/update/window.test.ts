@@ -50,6 +50,35 @@ describe("a window", () => {
   ] as const)
     test(`${why} is refused: ${text}`, () => assert.equal(windows.parse(text), undefined));
 
+  for (const [text, named] of [
+    ["", /nothing/],
+    ["0 2 * * *", /duration is missing/],
+    ["0 2 * * 4h", /4 fields .* five .* day of the week/],
+    ["@daily 4h", /@daily/],
+    ["0 2 * * * 4h Europe/Berlim", /"Europe\/Berlim" .* Europe\/Berlin\?/],
+    ["0 2 * * * 4h +02:00", /"\+02:00" is an offset/],
+    ["60 2 * * * 4h", /minute "60" .* 0 to 59/],
+    ["0 24 * * * 4h", /hour "24" .* 0 to 23/],
+    ["0 2 30 2 * 4h", /day 30 of month 2 never comes/],
+    ["0 2 * 13 * 4h", /month "13" .* 1 to 12, jan to dec/],
+    ["0 2 * * 8 4h", /day of the week "8" .* 0 to 7/],
+    ["0 22-5 * * * 4h", /hour "22-5" .* 22-23,0-5/],
+    ["0 2/4 * * * 4h", /hour "2\/4" .* 2-23\/4/],
+    ["0 2 * * * 4", /"4".* unit, as in 4s, 4m or 4h/],
+    ["0 2 * * * 200h", /"200h".* 168h/],
+    ["0 2 * * * 2d", /"2d".* 48h/],
+    ["0 2 * * * 4h UTC 0 3 * * * 4h", /"0" is too much .* ;/],
+    ["0 2 * * * 4h; 0 2 * * * 4h Mars", /window 2: "Mars"/],
+    ["0 2 * * * 4h;", /window 2: .*nothing/],
+  ] as const)
+    test(`that is refused has the part named that is wrong: ${text}`, () => {
+      assert.equal(windows.parse(text), undefined);
+      const problem = windows.problem?.(text) ?? "";
+      assert.match(problem, named);
+      const [, example = ""] = / right would be (.*)$/.exec(problem) ?? [];
+      assert.notEqual(windows.parse(example), undefined, "what is shown instead is right");
+    });
+
   test("is written as it was meant", () => {
     for (const text of [
       "0 2 * * 1-5 4h Europe/Berlin",
