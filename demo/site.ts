@@ -151,6 +151,7 @@ export async function startWebhook(to: Addresses, tls: Tls, programs: Programs):
     EDGESYNC_REPOSITORY: to.repository,
     EDGESYNC_VAULT_ADDRESS: to.vault,
     EDGESYNC_SIDECAR_PORT: String(to.sidecarPort),
+    EDGESYNC_CERTIFICATES: "files",
     EDGESYNC_TLS_DIR: tls.folder,
     EDGESYNC_TLS_PORT: "0",
     EDGESYNC_METRICS_PORT: "0",

@@ -28,6 +28,32 @@ export const WEBHOOK_METRICS = {
     type: "gauge",
     help: "When the serving certificate expires.",
   },
+  edgesync_webhook_certificate_trusted: {
+    type: "gauge",
+    help: "1 while the API server trusts the serving certificate by every caBundle, else 0.",
+  },
+  edgesync_webhook_certificate_rotations_total: {
+    type: "counter",
+    help: "Serving certificates that this replica, as the leader, has replaced.",
+  },
+  edgesync_webhook_leader: {
+    type: "gauge",
+    help: "1 while this replica leads the others, else 0.",
+  },
+  edgesync_webhook_api_failures_total: {
+    type: "counter",
+    help: "Rounds of the certificate's keeper that the API server did not let end, by HTTP status; none without an answer.",
+    labels: ["status"],
+  },
+  edgesync_webhook_bodies_held_bytes: {
+    type: "gauge",
+    help: "Memory that the bodies of reviews in flight hold, or have set aside.",
+  },
+  edgesync_build_info: {
+    type: "gauge",
+    help: "Always 1; the labels say what runs.",
+    labels: ["version", "node"],
+  },
 } as const satisfies Record<string, Metric>;
 
 export const SIDECAR_METRICS = {

@@ -6,12 +6,12 @@ import { generateKeyPair, randomBytes } from "node:crypto";
 import { isIP } from "node:net";
 import { promisify } from "node:util";
 import forge from "node-forge";
+import { EARLIER_MS } from "#core/serving-certificate.ts";
+import type { Identity } from "#core/serving-certificate.ts";
 
-const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
-/** A replica's clock may be behind when it starts. */
-const EARLIER_MS = DAY_MS;
-const LEAF_MS = 30 * DAY_MS;
+const DAY_MS = 24 * 3_600_000;
+/** Milliseconds; long enough for a site that is cut off for weeks. */
+const LIFETIME_MS = 30 * DAY_MS;
 const AUTHORITY_MS = 365 * DAY_MS;
 
 export interface CertificateRequest {
@@ -19,26 +19,25 @@ export interface CertificateRequest {
   readonly namespace: string;
   /** Host names and IP addresses beyond those of the Service. */
   readonly names: readonly string[];
+  /** Of the certificate, in milliseconds; 30 days unless stated. */
+  readonly lifetimeMs?: number;
 }
 
-/** PEM. The authority's key is not kept: the next certificate comes with an authority of its own. */
-export interface ServingFiles {
-  readonly ca: string;
-  readonly certificate: string;
-  readonly key: string;
-}
-
-/** @param now milliseconds since the epoch */
+/**
+ * The authority's key is not kept: the next certificate comes with an authority of its own.
+ *
+ * @param now milliseconds since the epoch
+ */
 export async function makeCertificate(
-  { service, namespace, names }: CertificateRequest,
+  { service, namespace, names, lifetimeMs = LIFETIME_MS }: CertificateRequest,
   now: number,
-): Promise<ServingFiles> {
+): Promise<Identity> {
   const [authority, own] = await Promise.all([keyPair(), keyPair()]);
   // Of its own name each time: with two authorities of one name, OpenSSL may pick the wrong one and fail.
   const issuer = [
     { name: "commonName", value: `edgesync webhook CA ${randomBytes(8).toString("hex")}` },
   ];
-  const ca = unsigned(authority.public, now, AUTHORITY_MS);
+  const ca = unsigned(authority.public, now, Math.max(AUTHORITY_MS, lifetimeMs));
   ca.setSubject(issuer);
   ca.setIssuer(issuer);
   ca.setExtensions([
@@ -48,7 +47,7 @@ export async function makeCertificate(
   ]);
   ca.sign(authority.private, forge.md.sha256.create());
 
-  const leaf = unsigned(own.public, now, LEAF_MS);
+  const leaf = unsigned(own.public, now, lifetimeMs);
   leaf.setSubject([{ name: "commonName", value: service }]);
   leaf.setIssuer(issuer);
   const hosts = [service, `${service}.${namespace}`, `${service}.${namespace}.svc`, ...names];

@@ -125,8 +125,68 @@ export const WEBHOOK_SETTINGS = {
     value: v.integer(1, 65535),
     default: "19465",
   },
+  certificates: {
+    help: "Where the serving certificate comes from: own, made and rotated by the webhook and kept in a Secret; secret, from a Secret that somebody else writes, as cert-manager does; files, from a folder, without an API server.",
+    value: v.oneOf("own", "secret", "files"),
+    default: "own",
+  },
+  namespace: {
+    help: "Namespace of the webhook.",
+    value: v.dnsLabel,
+    default: "edgesync",
+  },
+  service: {
+    help: "Name of the webhook's Service.",
+    value: v.dnsLabel,
+    default: "edgesync-webhook",
+  },
+  "tls-secret": {
+    help: "Name of the Secret with the serving certificate.",
+    value: v.objectName,
+    default: "edgesync-webhook-tls",
+  },
+  "webhook-configuration": {
+    help: "Name of the MutatingWebhookConfiguration, whose every caBundle is written, or, with certificates of others, only compared.",
+    value: v.objectName,
+    default: "edgesync",
+  },
+  lease: {
+    help: "Name of the Lease by which one replica leads.",
+    value: v.objectName,
+    default: "edgesync-webhook",
+  },
+  "lease-duration": {
+    help: "Time after which another replica takes the place of a leader that is not heard of.",
+    value: v.duration("1s", "1h"),
+    default: "30s",
+  },
+  "certificate-lifetime": {
+    help: "Life of a certificate that the webhook makes; it is replaced after two thirds.",
+    value: v.duration("1m", "8760h"),
+    default: "720h",
+  },
+  "certificate-settle": {
+    help: "Time between a new authority in every caBundle and the first use of its certificate.",
+    value: v.duration("0s", "1h"),
+    default: "1m",
+  },
+  "certificate-keep": {
+    help: "Time for which an authority stays in the caBundle when its certificate is served no more.",
+    value: v.duration("0s", "720h"),
+    default: "1h",
+  },
+  kubeconfig: {
+    help: "Path of a kubeconfig, for a webhook outside of the cluster.",
+    value: v.absolutePath,
+    otherwise: "the service account of the pod",
+  },
+  "pod-name": {
+    help: "Name of this replica in the Lease.",
+    value: v.objectName,
+    otherwise: "a random one",
+  },
   "tls-dir": {
-    help: "Folder with the serving certificate: tls.crt and tls.key.",
+    help: "Folder with the serving certificate, where it comes from files: tls.crt and tls.key.",
     value: v.absolutePath,
     default: "/edgesync/tls",
   },

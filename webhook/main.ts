@@ -1,4 +1,5 @@
 /** The webhook as a process: `edgesync webhook` serves, `edgesync webhook certificate` makes its certificate. */
+import { randomUUID } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
@@ -11,11 +12,17 @@ import type { Clock } from "#core/clock.ts";
 import { codeOf, EdgeSyncError, ERRORS } from "#core/errors.ts";
 import { WEBHOOK_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
+import type { Log, WebhookMetrics } from "#core/telemetry.ts";
 import * as v from "#core/values.ts";
 import { makeCertificate } from "./certificate.ts";
+import { watchCertificate } from "./certificate-files.ts";
+import { openClusterApi } from "./cluster-api.ts";
 import { clusterOptions, webhookConfig } from "./config.ts";
+import type { WebhookConfig } from "./config.ts";
+import { openKeeper } from "./keep-certificate.ts";
+import { openLeader } from "./leader.ts";
 import { openServer } from "./server.ts";
-import { watchCertificate } from "./serving-certificate.ts";
+import type { Server } from "./server.ts";
 
 const USAGE = `edgesync webhook
   Serves the admission webhook; settings come from EDGESYNC_* variables (docs/webhook.md).
@@ -75,20 +82,68 @@ async function serve(): Promise<number> {
   });
   log.info({ port: server.port }, "admission server listening");
   log.info({ port: server.metricsPort }, "metrics server listening");
-  await watchCertificate(
-    {
-      folder: config.tlsDir,
-      pollMs: config.tlsPollInterval,
-      clock,
-      log,
-      use: (certificate) => server.use(certificate),
-    },
-    stop.signal,
-  );
+  await keepCertificate(config, server, { log, metrics }, stop.signal);
   // A second signal ends the process by itself; until then nothing may cut the drain short.
   await server.drain(new AbortController().signal);
   log.info({}, "stopped");
   return 0;
+}
+
+/** Serves a certificate, the newest at all times, until the signal aborts. */
+async function keepCertificate(
+  config: WebhookConfig,
+  server: Server,
+  { log, metrics }: { readonly log: Log; readonly metrics: WebhookMetrics },
+  signal: AbortSignal,
+): Promise<void> {
+  const judge = (problem: string | undefined): void => server.judge(problem);
+  if (config.certificates === "files")
+    return await watchCertificate(
+      {
+        folder: config.tlsDir,
+        pollMs: config.tlsPollInterval,
+        clock,
+        log,
+        use: (certificate) => server.use(certificate),
+        judge,
+      },
+      signal,
+    );
+  const { namespace } = config;
+  const { random } = Math;
+  const api = openClusterApi(config.kubeconfig, { clock, random });
+  const leader = openLeader({
+    api,
+    namespace,
+    name: config.lease,
+    identity: config.podName ?? randomUUID(),
+    leaseMs: config.leaseDuration,
+    clock,
+    log,
+    metrics,
+    elected: () => keeper.wake(),
+  });
+  const owned = config.certificates === "own";
+  const keeper = openKeeper({
+    api,
+    namespace,
+    service: config.service,
+    secret: config.tlsSecret,
+    configuration: config.webhookConfiguration,
+    lifetimeMs: config.certificateLifetime,
+    times: { settleMs: config.certificateSettle, keepMs: config.certificateKeep },
+    leader: owned ? leader : undefined,
+    clock,
+    random,
+    log,
+    metrics,
+    serve({ certificate, key }) {
+      server.use({ cert: certificate, key });
+      log.info({}, "serving certificate loaded");
+    },
+    judge,
+  });
+  await Promise.all([keeper.run(signal), ...(owned ? [leader.run(signal)] : [])]);
 }
 
 async function writeCertificate(args: readonly string[]): Promise<number> {

@@ -1,4 +1,5 @@
 /** The two listeners of the webhook: admission and its probes over TLS, the metrics in plain HTTP on a port of their own. */
+import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import https from "node:https";
@@ -12,7 +13,6 @@ import type { ClusterOptions } from "#core/inject/cluster.ts";
 import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
 import type { WebhookConfig } from "./config.ts";
 import { answerReview } from "./review.ts";
-import type { Certificate } from "./serving-certificate.ts";
 
 /** An API object is at most about 1.5 MiB, and a review may hold it twice. */
 const BODY_LIMIT_BYTES = 3 * 2 ** 20;
@@ -39,20 +39,22 @@ export interface ServerDeps {
 export interface Server extends AsyncDisposable {
   readonly port: number;
   readonly metricsPort: number;
-  /** Serves with this certificate from the next connection on. */
-  use(certificate: Certificate): void;
+  /** Serves with this certificate, PEM, from the next connection on. */
+  use(certificate: { readonly cert: string; readonly key: string }): void;
+  /** Why no admission should be sent here, which makes it unready; `undefined` when it should. */
+  judge(problem: string | undefined): void;
   /** Unready at once; after the delay no more connections; returns when every request is answered. */
   drain(signal: AbortSignal): Promise<void>;
 }
 
 interface State {
-  certificate: Certificate | undefined;
+  problem: string | undefined;
   draining: boolean;
 }
 
 export async function openServer(deps: ServerDeps): Promise<Server> {
   const { config, clock, metrics } = deps;
-  const state: State = { certificate: undefined, draining: false };
+  const state: State = { problem: "no serving certificate yet", draining: false };
   await using opened = new AsyncDisposableStack();
   const admission = https.createServer(
     {
@@ -79,11 +81,13 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
   return {
     port,
     metricsPort,
-    use(certificate) {
-      const { cert, key, notAfter } = certificate;
+    use({ cert, key }) {
       admission.setSecureContext({ cert, key, minVersion: MIN_VERSION });
-      state.certificate = certificate;
-      metrics.set("edgesync_webhook_certificate_expiry_timestamp_seconds", {}, notAfter / 1000);
+      const expiry = new X509Certificate(cert).validToDate.getTime() / 1000;
+      metrics.set("edgesync_webhook_certificate_expiry_timestamp_seconds", {}, expiry);
+    },
+    judge(problem) {
+      state.problem = problem;
     },
     async drain(signal) {
       state.draining = true;
@@ -162,7 +166,7 @@ function application(deps: ServerDeps, state: State): Express {
     response.type("text").send("ok\n");
   });
   app.get("/readyz", (_request, response) => {
-    const problem = unready(state, clock.now());
+    const problem = state.draining ? "shutting down" : state.problem;
     response.status(problem === undefined ? 200 : 503);
     response.type("text").send(`${problem ?? "ok"}\n`);
   });
@@ -186,14 +190,6 @@ function application(deps: ServerDeps, state: State): Express {
   });
   app.use(refusal(deps));
   return app;
-}
-
-function unready({ certificate, draining }: State, now: number): string | undefined {
-  if (draining) return "shutting down";
-  if (certificate === undefined) return "no serving certificate";
-  if (now < certificate.notBefore) return "the serving certificate is not valid yet";
-  if (now >= certificate.notAfter) return "the serving certificate has expired";
-  return undefined;
 }
 
 function status(

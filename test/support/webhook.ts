@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { mkdir, rename, symlink, writeFile } from "node:fs/promises";
 import { makeCertificate } from "../../webhook/certificate.ts";
-import type { ServingFiles } from "../../webhook/certificate.ts";
+import type { Identity } from "#core/serving-certificate.ts";
 import { temporaryFolder } from "./temporary.ts";
 
 const BIN = new URL("../../bin/edgesync.ts", import.meta.url).pathname;
@@ -23,12 +23,12 @@ export interface LogLine {
 export interface RunningWebhook extends AsyncDisposable {
   readonly port: number;
   readonly metricsPort: number;
-  readonly files: ServingFiles;
+  readonly files: Identity;
   readonly lines: readonly LogLine[];
   /** Resolves with the first line, past or to come, that has this message `count` times. */
   logged(message: string, count?: number): Promise<LogLine>;
   /** Swaps the certificate as the kubelet does: a new folder, then one rename of a link. */
-  publish(files: ServingFiles): Promise<void>;
+  publish(files: Identity): Promise<void>;
   terminate(): void;
   /** The exit status. */
   readonly exited: Promise<number | null>;
@@ -37,7 +37,7 @@ export interface RunningWebhook extends AsyncDisposable {
 export const CERTIFICATE_NAMES = { service: "edgesync-webhook", namespace: "edgesync" } as const;
 
 /** A CA and a leaf that also name this machine. @param ageMs how long ago they were made */
-export function localCertificate(ageMs = 0): Promise<ServingFiles> {
+export function localCertificate(ageMs = 0): Promise<Identity> {
   const names = ["localhost", "127.0.0.1"];
   return makeCertificate({ ...CERTIFICATE_NAMES, names }, Date.now() - ageMs);
 }
@@ -45,14 +45,30 @@ export function localCertificate(ageMs = 0): Promise<ServingFiles> {
 /** Starts `edgesync webhook` on free ports of the loopback and waits until it listens. */
 export async function startWebhook(
   env: Readonly<Record<string, string>> = {},
-  files?: ServingFiles,
+  files?: Identity,
+  program: string = BIN,
+): Promise<RunningWebhook> {
+  const webhook = await launchWebhook(env, files, program);
+  try {
+    await webhook.logged("serving certificate loaded");
+  } catch (error) {
+    await webhook[Symbol.asyncDispose]();
+    throw error;
+  }
+  return webhook;
+}
+
+/** Does not wait for a certificate. */
+export async function launchWebhook(
+  env: Readonly<Record<string, string>> = {},
+  files?: Identity,
   program: string = BIN,
 ): Promise<RunningWebhook> {
   const served = files ?? (await localCertificate());
   await using undo = new AsyncDisposableStack();
   const folder = undo.use(await temporaryFolder());
   let version = 0;
-  const publish = async ({ certificate, key }: ServingFiles): Promise<void> => {
+  const publish = async ({ certificate, key }: Identity): Promise<void> => {
     const data = join(folder.path, `..${version++}`);
     await mkdir(data);
     await writeFile(join(data, "tls.crt"), certificate);
@@ -67,6 +83,7 @@ export async function startWebhook(
   const child = spawn(process.execPath, [program, "webhook"], {
     stdio: ["ignore", "pipe", "inherit"],
     env: {
+      EDGESYNC_CERTIFICATES: "files",
       EDGESYNC_TLS_DIR: folder.path,
       EDGESYNC_TLS_PORT: "0",
       EDGESYNC_METRICS_PORT: "0",
@@ -108,7 +125,6 @@ export async function startWebhook(
   };
   const port = Number((await logged("admission server listening")).port);
   const metricsPort = Number((await logged("metrics server listening")).port);
-  await logged("serving certificate loaded");
   const owned = undo.move();
   return {
     port,

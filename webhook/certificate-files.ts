@@ -43,6 +43,8 @@ export interface WatchOptions {
   readonly log: Log;
   /** Called with the first certificate and with each that differs from the one before. */
   readonly use: (certificate: Certificate) => void;
+  /** Told after each look why no admission should be sent here; `undefined` when it should. */
+  readonly judge: (problem: string | undefined) => void;
 }
 
 /**
@@ -50,8 +52,9 @@ export interface WatchOptions {
  * Secret changes by a symlink two folders away, which a watch on the file never sees.
  */
 export async function watchCertificate(options: WatchOptions, signal: AbortSignal): Promise<void> {
-  const { folder, pollMs, clock, log, use } = options;
+  const { folder, pollMs, clock, log, use, judge } = options;
   let current = "";
+  let used: Certificate | undefined;
   let failure = "";
   while (!signal.aborted) {
     try {
@@ -59,6 +62,8 @@ export async function watchCertificate(options: WatchOptions, signal: AbortSigna
       const text = found.cert + found.key;
       if (text !== current) {
         use(found);
+        used = found;
+        judge(timeProblem(found, clock.now()));
         log.info(
           { expiresAt: new Date(found.notAfter).toISOString() },
           "serving certificate loaded",
@@ -72,7 +77,14 @@ export async function watchCertificate(options: WatchOptions, signal: AbortSigna
       if (told !== failure) log.error({ err, code: codeOf(err) }, "serving certificate not usable");
       failure = told;
     }
+    judge(used === undefined ? "no serving certificate" : timeProblem(used, clock.now()));
     // An abort only ends the wait: whoever aborts knows why.
     await clock.sleep(pollMs, signal).catch(() => {});
   }
+}
+
+function timeProblem({ notBefore, notAfter }: Certificate, now: number): string | undefined {
+  if (now < notBefore) return "the serving certificate is not valid yet";
+  if (now >= notAfter) return "the serving certificate has expired";
+  return undefined;
 }
