@@ -12,6 +12,9 @@ if (command === "agent") {
 } else if (command === "webhook") {
   const { main } = await import("../webhook/main.ts");
   process.exitCode = await main(rest);
+} else if (command === "inject" || command === "explain") {
+  const { offline } = await import("../webhook/main.ts");
+  process.exitCode = await offline(command, rest);
 } else if (command === "tuf-client") {
   // For the public conformance suite, and so in no help.
   const { tufClient } = await import("../sidecar/main.ts");

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { CONTROL_COMMANDS } from "#core/control.ts";
+import { OFFLINE_COMMANDS } from "#core/inject/commands.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { COMMANDS } from "./commands.ts";
 import { helpOf, parseArguments } from "./command.ts";
@@ -140,7 +141,7 @@ function findCommand(args: readonly string[]): { command: Command; rest: readonl
   const known = COMMANDS.map((command) => command.name).join(", ");
   throw new EdgeSyncError(
     "USAGE",
-    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent, webhook, status or update`,
+    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent, webhook, inject, explain, status or update`,
   );
 }
 
@@ -154,6 +155,7 @@ function overview(): string {
     ...COMMANDS.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
     `  ${"agent".padEnd(width)}  Runs the sidecar; settings come from the environment.`,
     ...CONTROL_COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
+    ...OFFLINE_COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
     `  ${"webhook".padEnd(width)}  Runs the admission webhook; settings come from the environment.`,
     "",
     "edgesync <command> --help shows what a command takes; edgesync --version shows the version.",

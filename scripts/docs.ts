@@ -23,6 +23,7 @@ import {
   WAIT_REASONS,
   WHOLE_REASONS,
 } from "#core/reasons.ts";
+import { OFFLINE_COMMANDS, OFFLINE_OPTIONS } from "#core/inject/commands.ts";
 import { daemonRows } from "#core/daemon-config.ts";
 import { payloadRows, settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
@@ -207,6 +208,17 @@ function commands(): string {
     "Every command takes `--json`, which prints the result as one JSON object, and `--help`. An error is one line on standard error; its code decides the exit status ([errors.md](errors.md)). Durations are whole numbers with units, such as `30s`, `12h` or `7d`.",
     table(["Command", "What it does"], COMMANDS.map(row)),
     ...COMMANDS.map(section),
+    "## What the webhook would do, without a cluster",
+    "These take objects as `kubectl apply` does, with pods or templates of pods in them, of any kind. The exit status is 65 when a pod would be denied.",
+    table(
+      ["Command", "What it does"],
+      OFFLINE_COMMANDS.map(({ synopsis, summary }) => [`\`${synopsis}\``, summary]),
+    ),
+    table(
+      ["Option", "Meaning"],
+      OFFLINE_OPTIONS.map(([option, help]) => [`\`${option}\``, help]),
+    ),
+    `\`\`\`sh\n${OFFLINE_COMMANDS.map(({ example }) => example).join("\n")}\n\`\`\``,
     "## In a pod, or beside an agent",
     "These ask the sidecar over its control port, from inside its container, or the agent of the machine. In a pod the port is `edgesync.dev/control-port`; on a machine `--config` names the configuration of the agent that is meant, or `--port` its `control-port`, and neither means 9903.",
     table(

@@ -35,6 +35,12 @@ export const ERRORS = {
     remedy: "Change the field that the message names.",
     exit: 65,
   },
+  OBJECT_INVALID: {
+    means:
+      "A file holds no Kubernetes object in YAML or JSON, or one that is not in the form that it should have.",
+    remedy: "Correct the field or line that the message names.",
+    exit: 65,
+  },
   REVIEW_INVALID: {
     means: "The body is not an admission.k8s.io/v1 AdmissionReview of a pod.",
     remedy: "Check that the webhook configuration sends v1 reviews of pods only.",

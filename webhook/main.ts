@@ -1,8 +1,9 @@
 /** The webhook as a process: `edgesync webhook` serves, `edgesync webhook certificate` makes its certificate. */
 import { randomUUID } from "node:crypto";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
@@ -10,6 +11,7 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf, EdgeSyncError, ERRORS } from "#core/errors.ts";
+import type { OfflineCommand } from "#core/inject/commands.ts";
 import { WEBHOOK_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import type { Log, WebhookMetrics } from "#core/telemetry.ts";
@@ -23,6 +25,7 @@ import { openKeeper } from "./keep-certificate.ts";
 import { openLeader } from "./leader.ts";
 import { openServer } from "./server.ts";
 import type { Server } from "./server.ts";
+import description from "../package.json" with { type: "json" };
 
 const USAGE = `edgesync webhook
   Serves the admission webhook; settings come from EDGESYNC_* variables (docs/webhook.md).
@@ -37,6 +40,33 @@ export const clock: Clock = {
   sleep: sleepBy(sleep),
 };
 
+/** `edgesync inject` and `edgesync explain`. @returns the exit status */
+export async function offline(command: OfflineCommand, args: readonly string[]): Promise<number> {
+  // Whoever reads the output may have read enough, as `head` does; that is no failure.
+  process.stdout.on("error", () => {});
+  const { runOffline } = await import("./offline.ts");
+  const read = async (file: string): Promise<string> => {
+    try {
+      return file === "-" ? await text(process.stdin) : await readFile(file, "utf8");
+    } catch (cause) {
+      throw new EdgeSyncError("USAGE", `${file} cannot be read; expected a file with objects`, {
+        cause,
+      });
+    }
+  };
+  try {
+    return await runOffline(command, args, {
+      read,
+      out: (output) => void process.stdout.write(output),
+      note: (output) => void process.stderr.write(output),
+      now: () => clock.now(),
+      image: `edgesync:${description.version}`,
+    });
+  } catch (error) {
+    return report(error);
+  }
+}
+
 /** @returns the exit status */
 export async function main(args: readonly string[]): Promise<number> {
   try {
@@ -49,12 +79,16 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     throw new EdgeSyncError("USAGE", `webhook: ${JSON.stringify(command)} is not known`);
   } catch (error) {
-    const code = codeOf(error);
-    const text = error instanceof EdgeSyncError ? error.message : String(error);
-    const { remedy, exit } = ERRORS[code];
-    process.stderr.write(`edgesync: ${code}: ${text.replaceAll(/\s+/g, " ")}. ${remedy}\n`);
-    return exit;
+    return report(error);
   }
+}
+
+function report(error: unknown): number {
+  const code = codeOf(error);
+  const message = error instanceof EdgeSyncError ? error.message : String(error);
+  const { remedy, exit } = ERRORS[code];
+  process.stderr.write(`edgesync: ${code}: ${message.replaceAll(/\s+/g, " ")}. ${remedy}\n`);
+  return exit;
 }
 
 async function serve(): Promise<number> {

@@ -44,7 +44,13 @@ import { warnings } from "./warnings.ts";
 
 export type Injection =
   | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
-  | { readonly kind: "deny"; readonly code: ErrorCode; readonly message: string }
+  | {
+      readonly kind: "deny";
+      readonly code: ErrorCode;
+      /** All of the problems, cut where nobody would read on. */
+      readonly message: string;
+      readonly problems: readonly string[];
+    }
   | {
       readonly kind: "injected";
       readonly pod: Pod;
@@ -160,9 +166,10 @@ const MESSAGE_LIMIT = 8_192;
 
 function deny(code: ErrorCode, problems: readonly string[]): Injection {
   // Two payloads may have the same thing against one field.
-  const all = [...new Set(problems)].join("; ");
+  const different = [...new Set(problems)];
+  const all = different.join("; ");
   const message = all.length > MESSAGE_LIMIT ? `${all.slice(0, MESSAGE_LIMIT)}…` : all;
-  return { kind: "deny", code, message };
+  return { kind: "deny", code, message, problems: different };
 }
 
 function hasLever({ options }: { readonly options: Partial<PodOptions> }): boolean {
