@@ -113,21 +113,21 @@ function inOrder(key: string, value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** @throws EdgeSyncError JOURNAL_INVALID */
-export function parseJournal(bytes: Uint8Array): UpdateState {
+/**
+ * @param path for messages
+ * @throws EdgeSyncError JOURNAL_INVALID
+ */
+export function parseJournal(bytes: Uint8Array, path = "state.json"): UpdateState {
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
-    throw new EdgeSyncError("JOURNAL_INVALID", "state.json is not JSON in UTF-8", { cause });
+    throw new EdgeSyncError("JOURNAL_INVALID", `${path} is not JSON in UTF-8`, { cause });
   }
   const result = s.safeParse(journal, json, { abortEarly: true });
   if (!result.success) {
     const where = s.getDotPath(result.issues[0]) ?? "its top level";
-    throw new EdgeSyncError(
-      "JOURNAL_INVALID",
-      `state.json: ${where} must be ${result.issues[0].message}`,
-    );
+    throw new EdgeSyncError("JOURNAL_INVALID", `${path}: ${where}: ${result.issues[0].message}`);
   }
   const { schema: _, ...state } = result.output;
   if (state.phase !== "trial") return state;

@@ -1,7 +1,8 @@
 /** What the commands have in common: where things lie when nothing is said, and how keys are opened. */
 import { resolve } from "node:path";
-import { isPlatform, isVersion } from "#core/document.ts";
+import { isVersion } from "#core/document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
+import { PLATFORM_FORM, platformMeant } from "../platform.ts";
 import { duration, isAppName } from "#core/values.ts";
 import type { Arguments, Shell } from "../command.ts";
 import { refuseNoFolder } from "../files.ts";
@@ -114,9 +115,10 @@ export function versionOf(input: string, what = "the version"): string {
 
 /** @throws EdgeSyncError USAGE */
 export function platformOf(input: string, what = "--platform"): string {
-  if (!isPlatform(input))
-    throw usage(`${what} must be <os>-<arch>, such as linux-arm64, not ${JSON.stringify(input)}`);
-  return input;
+  const meant = platformMeant(input);
+  if (meant === input) return input;
+  const hint = meant === undefined ? "" : `; did you mean ${meant}?`;
+  throw usage(`${what} must be ${PLATFORM_FORM}; not ${JSON.stringify(input)}${hint}`);
 }
 
 export async function openKeys(

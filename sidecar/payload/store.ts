@@ -95,7 +95,7 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
     async loadState() {
       const bytes = await readSmallFile(disk, journal, JOURNAL_LIMIT);
       if (bytes === undefined) return INITIAL;
-      const state = parseJournal(bytes);
+      const state = parseJournal(bytes, journal);
       saved = formatJournal(state);
       return state;
     },

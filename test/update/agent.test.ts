@@ -413,7 +413,11 @@ describe("a journal that cannot be read", () => {
     const before = await readdir(options.payload, { recursive: true });
     await world.publish("1.1.0", files("two"));
     await using site = await openSite(options);
-    await site.until("the error", (status) => status.error?.code === "JOURNAL_INVALID");
+    const { error } = await site.until(
+      "the error",
+      (status) => status.error?.code === "JOURNAL_INVALID",
+    );
+    assert.ok(error?.message.includes(join(site.payload, "state.json")), "the file is named");
     assert.deepEqual([site.agent.installed(), site.agent.recovered()], [true, true]);
     assert.equal(site.agent.status().phase, "unknown");
     assert.deepEqual(await readdir(options.payload, { recursive: true }), before);
