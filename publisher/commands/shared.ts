@@ -117,8 +117,10 @@ export function versionOf(input: string, what = "the version"): string {
 export function platformOf(input: string, what = "--platform"): string {
   const meant = platformMeant(input);
   if (meant === input) return input;
-  const hint = meant === undefined ? "" : `; did you mean ${meant}?`;
-  throw usage(`${what} must be ${PLATFORM_FORM}; not ${JSON.stringify(input)}${hint}`);
+  const said = `${what} is ${JSON.stringify(input)}`;
+  throw usage(
+    meant === undefined ? `${said}; expected ${PLATFORM_FORM}` : `${said}; sites call it ${meant}`,
+  );
 }
 
 export async function openKeys(

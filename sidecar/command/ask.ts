@@ -1,5 +1,6 @@
 /** Asks the control port of the sidecar, or agent, of this pod or machine. */
 import { request } from "node:http";
+import type { Clock } from "#core/clock.ts";
 import { HOLDS_PATH, STATUS_PATH } from "#core/control.ts";
 import type { UpdateOrder } from "#core/control.ts";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -18,6 +19,10 @@ const HOST = "127.0.0.1";
 /** Milliseconds. The sidecar answers from memory, but for a disk that takes its time. */
 const TIMEOUT_MS = 10_000;
 
+/** Milliseconds after which it is worth asking again for who has asked too often, and how often. */
+const RETRY_MS = 5_000;
+const RETRIES = 2;
+
 /** Bytes; a status has a few thousand. */
 const ANSWER_LIMIT = 4 * 2 ** 20;
 
@@ -26,7 +31,7 @@ const ANSWER_LIMIT = 4 * 2 ** 20;
  *
  * @param named where the port comes from, for messages
  */
-export function openAgent(port: number, named: string): Agent {
+export function openAgent(port: number, named: string, clock: Clock): Agent {
   const where = `${HOST}:${port}, ${named}`;
 
   async function ask(
@@ -34,6 +39,7 @@ export function openAgent(port: number, named: string): Agent {
     path: string,
     signal: AbortSignal,
     body?: object,
+    attempt = 0,
   ): Promise<unknown> {
     const late = AbortSignal.timeout(TIMEOUT_MS);
     let answer: Answer;
@@ -46,14 +52,18 @@ export function openAgent(port: number, named: string): Agent {
         : `nobody answers at ${where}`;
       throw new EdgeSyncError("AGENT_UNAVAILABLE", problem, { cause });
     }
-    const { status, text } = answer;
+    const { status, text, afterMs } = answer;
+    // Orders of a kind are taken in every five seconds, and this one is wanted.
+    if (status === 429 && afterMs <= RETRY_MS && attempt < RETRIES) {
+      await clock.sleep(afterMs, signal);
+      return await ask(method, path, signal, body, attempt + 1);
+    }
     const json = jsonOf(text);
     // Of the answers that are no, all say why.
     const detail = isObject(json) ? json["detail"] : undefined;
     if (json === undefined || (status >= 300 && typeof detail !== "string"))
       throw new EdgeSyncError("AGENT_UNAVAILABLE", `what listens at ${where}, is not edgesync`);
-    if (status >= 300)
-      throw new EdgeSyncError("ORDER_REFUSED", `the answer was ${status}: ${String(detail)}`);
+    if (status >= 300) throw new EdgeSyncError("ORDER_REFUSED", String(detail));
     return json;
   }
 
@@ -78,6 +88,8 @@ function jsonOf(text: string): unknown {
 interface Answer {
   readonly status: number;
   readonly text: string;
+  /** Milliseconds; Infinity where nothing is said. */
+  readonly afterMs: number;
 }
 
 function exchange(
@@ -113,7 +125,11 @@ function exchange(
         if (size > ANSWER_LIMIT) asked.destroy(new Error("the answer is too long"));
       });
       response.once("end", () =>
-        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }),
+        resolve({
+          status: response.statusCode ?? 0,
+          text: Buffer.concat(chunks).toString(),
+          afterMs: Number(response.headers["retry-after"] ?? Infinity) * 1000,
+        }),
       );
     });
     asked.end(text);

@@ -16,7 +16,7 @@ import { whenOpen } from "./gate.ts";
 import type { Progress } from "./gate.ts";
 import {
   at,
-  blockedLine,
+  retriedLine,
   holdLines,
   linesOf,
   listAt,
@@ -83,7 +83,7 @@ async function run(args: readonly string[], deps: CommandDeps, signal: AbortSign
     return typeof value === "string" ? value : undefined;
   };
   const { port, named } = await addressOf(text("config"), text("port"), deps.port);
-  const agent = openAgent(port, named);
+  const agent = openAgent(port, named, deps.clock);
   const owner = text("owner") ?? OPERATOR;
   if (!isOwner(owner)) throw new EdgeSyncError("USAGE", `--owner must be ${OWNER_FORM}`);
   const tell = (answer: unknown, lines: readonly string[]): void =>
@@ -172,7 +172,7 @@ async function retry(agent: Agent, tell: Tell, signal: AbortSignal): Promise<voi
     answer,
     blocked.length === 0
       ? ["nothing was blocked; what failed is tried again now", ...updateLines(status)]
-      : blocked.map((one) => `tried again: ${blockedLine(one)}`),
+      : blocked.map((one) => retriedLine(one)),
   );
 }
 
@@ -281,7 +281,7 @@ function read(args: readonly string[]): {
 function unknownCommand(name: string): string {
   const names = CONTROL_COMMANDS.map((one) => one.name);
   const near = nearName(name, names);
-  return `${JSON.stringify(name)} is not a command; ${near === undefined ? `expected ${names.join(", ")}` : `did you mean ${near}?`}`;
+  return `${JSON.stringify(name)} is not a command; ${near === undefined ? `expected ${names.join(", ")}` : `perhaps ${near} is meant`}`;
 }
 
 function helpOf(commands: readonly Command[]): string {

@@ -91,12 +91,21 @@ function updateLine(update: unknown): string {
   ].join("; ");
 }
 
-/** What was blocked, and why. */
-export function blockedLine(blocked: unknown): string {
+/** What is blocked, and why. */
+function blockedLine(blocked: unknown): string {
+  return `${textAt(blocked, "version") ?? ""} is blocked: ${blockedWhy(blocked)}`;
+}
+
+/** What is not blocked any more, and why it was. */
+export function retriedLine(blocked: unknown): string {
+  return `${textAt(blocked, "version") ?? ""} is tried again; it was blocked: ${blockedWhy(blocked)}`;
+}
+
+function blockedWhy(blocked: unknown): string {
   const why = meaning(ROLLBACK_REASONS, textAt(blocked, "reason") ?? "");
   const detail = textAt(blocked, "detail");
   const said = detail === undefined || detail === "" ? "" : ` (${detail})`;
-  return `${textAt(blocked, "version") ?? ""} is blocked: ${why}${said}`;
+  return `${why}${said}`;
 }
 
 function doing(update: unknown): readonly string[] {
