@@ -17,6 +17,7 @@ import { CONTROL_COMMANDS, CONTROL_STATUSES } from "#core/control.ts";
 import { ERRORS } from "#core/errors.ts";
 import {
   DELIVERY_REASONS,
+  EVENT_REASONS,
   GATE_REASONS,
   ROLLBACK_REASONS,
   SKIP_REASONS,
@@ -151,6 +152,7 @@ function errors(): string {
     "## Error codes",
     table(["Code", "Meaning", "What to do", "Exit status"], rows),
     reasons("Why a pod is not injected", SKIP_REASONS),
+    reasons("Events on the owner of a pod", EVENT_REASONS),
     reasons("Why a pod may not start, or is not ready", GATE_REASONS),
     reasons("Why a release was rolled back", ROLLBACK_REASONS),
     reasons("Why a site does not yet install what its channel points to", WAIT_REASONS),

@@ -11,6 +11,17 @@ export const SKIP_REASONS = {
 } as const satisfies Record<string, string>;
 export type SkipReason = keyof typeof SKIP_REASONS;
 
+/** Those that surprise somebody who asked for injection: a warning tells of them. The others are as wanted, or concern nobody. */
+export const SURPRISING_SKIPS: readonly SkipReason[] = ["mirror_pod", "windows"];
+
+/** Of the Events on the owner of a pod, by what became of the pod; the reason itself begins the Event's message. */
+export const EVENT_REASONS = {
+  InjectionDenied: "the pod was denied; what must be changed is in the message",
+  InjectionSkipped: "the pod asks for injection and was left as it is",
+  InjectionWarned: "the pod was injected, and there is something to know about it",
+} as const satisfies Record<string, string>;
+export type EventReason = keyof typeof EVENT_REASONS;
+
 /** Why the main container may not start yet, or the pod is not ready. */
 export const GATE_REASONS = {
   ok: "payload and credentials are in order",

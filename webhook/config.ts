@@ -125,6 +125,11 @@ export const WEBHOOK_SETTINGS = {
     value: v.integer(1, 65535),
     default: "19465",
   },
+  "native-sidecars": {
+    help: "Whether the sidecar is a native one where a pod does not say: auto, where the kubelet of every node knows them, or of the node that the pod names; always; or never.",
+    value: v.oneOf("auto", "always", "never"),
+    default: "auto",
+  },
   certificates: {
     help: "Where the serving certificate comes from: own, made and rotated by the webhook and kept in a Secret; secret, from a Secret that somebody else writes, as cert-manager does; files, from a folder, without an API server.",
     value: v.oneOf("own", "secret", "files"),

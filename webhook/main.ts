@@ -12,6 +12,7 @@ import { sleepBy } from "#core/clock.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf, EdgeSyncError, ERRORS } from "#core/errors.ts";
 import type { OfflineCommand } from "#core/inject/commands.ts";
+import { PLAIN_FACTS } from "#core/inject/facts.ts";
 import { WEBHOOK_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import type { Log, WebhookMetrics } from "#core/telemetry.ts";
@@ -19,8 +20,11 @@ import * as v from "#core/values.ts";
 import { makeCertificate } from "./certificate.ts";
 import { watchCertificate } from "./certificate-files.ts";
 import { openClusterApi } from "./cluster-api.ts";
+import type { ClusterApi } from "./cluster-api.ts";
+import { openClusterState } from "./cluster-state.ts";
 import { clusterOptions, webhookConfig } from "./config.ts";
 import type { WebhookConfig } from "./config.ts";
+import { openEvents } from "./events.ts";
 import { openKeeper } from "./keep-certificate.ts";
 import { openLeader } from "./leader.ts";
 import { openServer } from "./server.ts";
@@ -39,6 +43,9 @@ export const clock: Clock = {
   monotonic: () => performance.now(),
   sleep: sleepBy(sleep),
 };
+
+/** Milliseconds for which the first reading of the cluster is waited for. */
+const STATE_WAIT_MS = 10_000;
 
 /** `edgesync inject` and `edgesync explain`. @returns the exit status */
 export async function offline(command: OfflineCommand, args: readonly string[]): Promise<number> {
@@ -106,9 +113,26 @@ async function serve(): Promise<number> {
       log.info({ signal: name }, "shutting down");
       stop.abort(new Error(name));
     });
+  const { random } = Math;
+  const api =
+    config.certificates === "files"
+      ? undefined
+      : openClusterApi(config.kubeconfig, { clock, random });
+  const state = api && openClusterState({ api, namespace: config.namespace, clock, random, log });
+  const watching = state?.run(stop.signal);
+  // The answer must not be another one only because this replica is new; but one that cannot read must not wait for ever either.
+  if (state !== undefined)
+    await Promise.race([state.tried, clock.sleep(STATE_WAIT_MS, stop.signal).catch(() => {})]);
+  const events = api && openEvents({ api, clock, log }, stop.signal);
+  const native = { auto: undefined, always: true, never: false }[config.nativeSidecars];
   await using server = await openServer({
     config,
     cluster: clusterOptions(config),
+    facts(namespace, nodeName) {
+      const facts = state?.facts(namespace, nodeName) ?? { ...PLAIN_FACTS, now: clock.now() };
+      return { ...facts, nativeSidecars: native ?? facts.nativeSidecars };
+    },
+    tell: (event) => events?.send(event),
     clock,
     log,
     metrics,
@@ -116,9 +140,10 @@ async function serve(): Promise<number> {
   });
   log.info({ port: server.port }, "admission server listening");
   log.info({ port: server.metricsPort }, "metrics server listening");
-  await keepCertificate(config, server, { log, metrics }, stop.signal);
+  await keepCertificate(config, api, server, { log, metrics }, stop.signal);
   // A second signal ends the process by itself; until then nothing may cut the drain short.
   await server.drain(new AbortController().signal);
+  await watching;
   log.info({}, "stopped");
   return 0;
 }
@@ -126,12 +151,13 @@ async function serve(): Promise<number> {
 /** Serves a certificate, the newest at all times, until the signal aborts. */
 async function keepCertificate(
   config: WebhookConfig,
+  api: ClusterApi | undefined,
   server: Server,
   { log, metrics }: { readonly log: Log; readonly metrics: WebhookMetrics },
   signal: AbortSignal,
 ): Promise<void> {
   const judge = (problem: string | undefined): void => server.judge(problem);
-  if (config.certificates === "files")
+  if (api === undefined)
     return await watchCertificate(
       {
         folder: config.tlsDir,
@@ -145,7 +171,6 @@ async function keepCertificate(
     );
   const { namespace } = config;
   const { random } = Math;
-  const api = openClusterApi(config.kubeconfig, { clock, random });
   const leader = openLeader({
     api,
     namespace,

@@ -5,9 +5,13 @@ import { codeOf, unreachable } from "#core/errors.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import { inject } from "#core/inject/inject.ts";
 import { diff } from "#core/json-patch.ts";
-import { SKIP_REASONS } from "#core/reasons.ts";
+import { PLAIN_FACTS } from "#core/inject/facts.ts";
+import type { Facts } from "#core/inject/facts.ts";
+import type { Pod } from "#core/inject/pod.ts";
+import { SKIP_REASONS, SURPRISING_SKIPS } from "#core/reasons.ts";
 import type { SkipReason } from "#core/reasons.ts";
 import type { LogFields } from "#core/telemetry.ts";
+import type { OwnerEvent } from "./events.ts";
 
 export interface Reviewed {
   readonly response: ReviewResponse;
@@ -15,11 +19,20 @@ export interface Reviewed {
   /** `ok`, a skip reason, or an error code. */
   readonly reason: string;
   readonly fields: LogFields;
+  /** For the pod's owner, to be sent when the answer has been; never of a dry run. */
+  readonly event?: OwnerEvent;
 }
 
+/** What is known of the cluster for a pod of a namespace, and of a node where the pod states one. */
+export type FactsOf = (namespace: string | undefined, nodeName: string | undefined) => Facts;
+
 /** @throws EdgeSyncError REVIEW_INVALID when the body is no review of a pod */
-export function answerReview(body: unknown, cluster: ClusterOptions): Reviewed {
-  const { uid, name, namespace, pod } = readReview(body);
+export function answerReview(
+  body: unknown,
+  cluster: ClusterOptions,
+  factsOf: FactsOf = () => PLAIN_FACTS,
+): Reviewed {
+  const { uid, name, namespace, dryRun, pod } = readReview(body);
   const fields: LogFields = {
     uid,
     ...(namespace === undefined ? {} : { namespace }),
@@ -30,16 +43,24 @@ export function answerReview(body: unknown, cluster: ClusterOptions): Reviewed {
   const generated = name ?? pod.metadata?.generateName;
   const named: LogFields = generated === undefined ? fields : { ...fields, pod: generated };
   try {
-    const injection = inject(pod, cluster);
+    const injection = inject(pod, cluster, factsOf(namespace, pod.spec?.nodeName));
+    const tell = (told: Told): { readonly event?: OwnerEvent } =>
+      dryRun ? {} : eventOf(namespace, pod, told);
     switch (injection.kind) {
       case "skip":
-        return skipped(uid, injection.reason, injection.asked, named);
+        return {
+          ...skipped(uid, injection.reason, injection.asked, named),
+          ...(injection.asked && SURPRISING_SKIPS.includes(injection.reason)
+            ? tell(["InjectionSkipped", injection.reason, SKIP_REASONS[injection.reason]])
+            : {}),
+        };
       case "deny":
         return {
           response: refuse(uid, injection.code, injection.message),
           outcome: "denied",
           reason: injection.code,
           fields: { ...named, code: injection.code, detail: injection.message },
+          ...tell(["InjectionDenied", injection.code, injection.message]),
         };
       case "injected": {
         const response = admit(uid, diff(pod, injection.pod), injection.warnings);
@@ -49,6 +70,9 @@ export function answerReview(body: unknown, cluster: ClusterOptions): Reviewed {
           outcome: "injected",
           reason: "ok",
           fields: warnings === undefined ? named : { ...named, warnings },
+          ...(warnings === undefined
+            ? {}
+            : tell(["InjectionWarned", injection.mode, warnings.join("; ")])),
         };
       }
       default:
@@ -66,11 +90,23 @@ export function answerReview(body: unknown, cluster: ClusterOptions): Reviewed {
   }
 }
 
-/** Reasons that surprise somebody who asked for injection; the others are as wanted, and a second call is nobody's business. */
-const SURPRISING: readonly SkipReason[] = ["windows", "mirror_pod"];
+type Told = readonly [reason: OwnerEvent["reason"], word: string, text: string];
+
+/** Nothing for a pod that nobody owns: who has made it gets the answer. */
+function eventOf(
+  namespace: string | undefined,
+  pod: Pod,
+  [reason, word, text]: Told,
+): { readonly event?: OwnerEvent } {
+  const owner = pod.metadata?.ownerReferences?.find(({ controller }) => controller === true);
+  if (owner === undefined || namespace === undefined) return {};
+  return { event: { namespace, owner, type: "Warning", reason, message: `${word}: ${text}` } };
+}
 
 function skipped(uid: string, reason: SkipReason, asked: boolean, fields: LogFields): Reviewed {
   const warnings =
-    asked && SURPRISING.includes(reason) ? [`edgesync: not injected: ${SKIP_REASONS[reason]}`] : [];
+    asked && SURPRISING_SKIPS.includes(reason)
+      ? [`edgesync: not injected: ${SKIP_REASONS[reason]}`]
+      : [];
   return { response: admit(uid, [], warnings), outcome: "skipped", reason, fields };
 }

@@ -12,7 +12,9 @@ import { codeOf, EdgeSyncError } from "#core/errors.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
 import type { WebhookConfig } from "./config.ts";
+import type { OwnerEvent } from "./events.ts";
 import { answerReview } from "./review.ts";
+import type { FactsOf } from "./review.ts";
 
 /** An API object is at most about 1.5 MiB, and a review may hold it twice. */
 const BODY_LIMIT_BYTES = 3 * 2 ** 20;
@@ -29,6 +31,10 @@ const MIN_VERSION = "TLSv1.2";
 export interface ServerDeps {
   readonly config: WebhookConfig;
   readonly cluster: ClusterOptions;
+  /** Absent without an API server. */
+  readonly facts?: FactsOf | undefined;
+  /** Told of what its owner is to know of a pod, when the answer about it has been sent. */
+  readonly tell?: ((event: OwnerEvent) => void) | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: WebhookMetrics;
@@ -208,7 +214,14 @@ function answer(request: Request, response: Response, deps: ServerDeps): void {
     record(response, deps, "failed", "REVIEW_INVALID", { detail: message });
     return;
   }
-  const { response: review, outcome, reason, fields } = answerReview(request.body, deps.cluster);
+  const {
+    response: review,
+    outcome,
+    reason,
+    fields,
+    event,
+  } = answerReview(request.body, deps.cluster, deps.facts);
+  if (event !== undefined) response.once("finish", () => deps.tell?.(event));
   response.json(review);
   record(response, deps, outcome, reason, fields);
 }

@@ -1,5 +1,5 @@
 /**
- * A part of the Kubernetes API server, over real TLS: single objects that can be read, patched and watched, with resource versions, conflicts and
+ * A part of the Kubernetes API server, over real TLS: objects that can be read, listed, patched and watched, and Events that can be made, with resource versions, conflicts and
  * bearer tokens, and what goes wrong with one: refusals, outages and a clock of its own.
  */
 import { createServer } from "node:https";
@@ -41,6 +41,10 @@ export interface ApiServer extends AsyncDisposable {
   /** Puts an object at a path such as `/api/v1/namespaces/edgesync/secrets/tls`, as somebody else would. */
   put(path: string, object: Stored): void;
   get(path: string): Stored;
+  /** Deletes an object, as somebody else would. */
+  delete(path: string): void;
+  /** Bodies of what was made by POST, oldest first. */
+  readonly made: readonly unknown[];
   /** Every object that was ever at a path, oldest first. */
   history(path: string): readonly Stored[];
   readonly requests: readonly Asked[];
@@ -64,6 +68,7 @@ export async function openApiServer(): Promise<ApiServer> {
   const watchers = new Set<{ path: string; name: string | null; response: ServerResponse }>();
   const sockets = new Set<Socket>();
   const requests: Asked[] = [];
+  const made: unknown[] = [];
   let version = 100;
   let down = false;
 
@@ -88,6 +93,14 @@ export async function openApiServer(): Promise<ApiServer> {
       if (object === undefined) throw new Error(`there is no ${path}`);
       return object;
     },
+    delete(path) {
+      const object = latest(path);
+      objects.delete(path);
+      for (const watcher of watchers)
+        if (object !== undefined && watches(watcher, path))
+          send(watcher.response, "DELETED", object);
+    },
+    made,
     history: (path) => objects.get(path) ?? [],
     requests,
     refuse: () => undefined,
@@ -153,7 +166,18 @@ export async function openApiServer(): Promise<ApiServer> {
       response.once("close", () => watchers.delete(watcher));
       return;
     }
+    if (asked.method === "POST" && path.endsWith("/events")) {
+      made.push(JSON.parse(body));
+      return reply(response, 201, JSON.parse(body) as object);
+    }
     const object = latest(path);
+    if (object === undefined && asked.method === "GET" && /\/(nodes|configmaps)$/.test(path)) {
+      const selected = searchParams.get("fieldSelector")?.replace(/^metadata\.name=/, "");
+      const items = [...objects.keys()]
+        .filter((at) => watches({ path, name: selected ?? null }, at))
+        .map((at) => latest(at));
+      return reply(response, 200, { apiVersion: "v1", kind: "List", metadata: {}, items });
+    }
     if (object === undefined) return status(response, 404);
     if (asked.method === "GET") return reply(response, 200, object);
     if (asked.method !== "PATCH") return status(response, 405);
@@ -178,8 +202,15 @@ export async function openApiServer(): Promise<ApiServer> {
 }
 
 function watches(watcher: { path: string; name: string | null }, path: string): boolean {
-  const name = path.slice(watcher.path.length + 1);
-  return path.startsWith(`${watcher.path}/`) && (watcher.name === null || watcher.name === name);
+  // Of all namespaces: the kind alone, as in /api/v1/configmaps.
+  const [, base, kind] = /^(.*)\/([a-z]+)$/.exec(watcher.path) ?? [];
+  const inner = path.replace(/\/namespaces\/[^/]+\/(?=[^/]+\/[^/]+$)/, "/");
+  const candidates = inner.startsWith(`${base}/${kind}/`) ? [path, inner] : [path];
+  return candidates.some(
+    (at) =>
+      at.startsWith(`${watcher.path}/`) &&
+      (watcher.name === null || watcher.name === at.slice(watcher.path.length + 1)),
+  );
 }
 
 function send(response: ServerResponse, type: string, object: Stored): void {
