@@ -4,6 +4,7 @@ import process from "node:process";
 import { CONTROL_COMMANDS } from "#core/control.ts";
 import { OFFLINE_COMMANDS } from "#core/inject/commands.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
+import { nearName } from "#core/near-name.ts";
 import { COMMANDS } from "./commands.ts";
 import { helpOf, parseArguments } from "./command.ts";
 import type { Command, Result, Shell } from "./command.ts";
@@ -138,11 +139,15 @@ function findCommand(args: readonly string[]): { command: Command; rest: readonl
     const given = args[1] === undefined ? "needs another word" : `has no ${args[1]}`;
     throw new EdgeSyncError("USAGE", `${args[0]} ${given}; expected ${names}`);
   }
-  const known = COMMANDS.map((command) => command.name).join(", ");
-  throw new EdgeSyncError(
-    "USAGE",
-    `${JSON.stringify(args.slice(0, 2).join(" "))} is not a command; expected ${known}, agent, webhook, inject, explain, status or update`,
-  );
+  const others = ["agent", "webhook", "inject", "explain", "status", "update"];
+  const all = [...COMMANDS, ...CONTROL_COMMANDS].map(({ name }) => name);
+  const given = args.slice(0, 2).join(" ");
+  const near = nearName(given, all) ?? nearName(args[0] ?? "", [...all, ...others]);
+  const expected =
+    near === undefined
+      ? `expected ${COMMANDS.map(({ name }) => name).join(", ")}, ${others.join(", ")}`
+      : `perhaps ${near} is meant`;
+  throw new EdgeSyncError("USAGE", `${JSON.stringify(given)} is not a command; ${expected}`);
 }
 
 function overview(): string {

@@ -120,7 +120,7 @@ export const ERRORS = {
   FALLBACK_REFUSED: {
     means:
       "Only a full download would do, and the policy full-fallback does not allow one of this size.",
-    remedy: "Publish a delta from the installed release, or widen edgesync.dev/full-fallback.",
+    remedy: "Publish a delta from the installed release, or widen full-fallback.",
     exit: 75,
   },
   ORIGIN_UNAVAILABLE: {
@@ -233,12 +233,13 @@ export const ERRORS = {
   },
   SECRET_INVALID: {
     means: "The secret does not exist, or has no such field.",
-    remedy: "Check the path and the field in the annotation.",
+    remedy: "Check the path and the field that secret.<name> and format.<name> state.",
     exit: 66,
   },
   SECRET_STORAGE_UNSAFE: {
     means: "The folder for secrets is not in memory (tmpfs), so nothing is written there.",
-    remedy: "Mount an emptyDir with medium Memory, as the webhook does.",
+    remedy:
+      "In a pod, mount an emptyDir with medium Memory, as the webhook does; else name a folder of a tmpfs, such as /run/edgesync/secrets.",
     exit: 78,
   },
   TLS_UNTRUSTED: {

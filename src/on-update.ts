@@ -20,8 +20,10 @@ export type OnUpdate =
 const RELOAD_SIGNALS = ["HUP", "USR1", "USR2", "WINCH", "INT", "TERM", "QUIT"] as const;
 export type ReloadSignal = (typeof RELOAD_SIGNALS)[number];
 
+const SIGNAL_FORM = `signal:<name>:<process> with ${RELOAD_SIGNALS.join(", ")}, as in signal:HUP:nginx`;
+
 export const onUpdate: Value<OnUpdate> = {
-  allowed: `restart, none, http:<port>/<path>, or signal:<name>:<process> with ${RELOAD_SIGNALS.join(", ")}`,
+  allowed: `restart, none, http:<port>/<path>, or ${SIGNAL_FORM}`,
   parse(input) {
     if (input === "restart" || input === "none") return { kind: input };
     return parseHttpTarget(input) ?? parseSignal(input);
@@ -54,7 +56,7 @@ function parseSignal(input: string): OnUpdate | undefined {
 
 /** As {@link onUpdate}, with a command: for the configuration of a daemon, which nobody but root and its own user may write. */
 export const daemonOnUpdate: Value<OnUpdate> = {
-  allowed: "none, http:<port>/<path>, signal:<name>:<process>, or command:<program> <argument> …",
+  allowed: `none, http:<port>/<path>, command:<program> <argument> …, or ${SIGNAL_FORM}`,
   parse(input) {
     const argv = /^command:(.{1,4096})$/.exec(input)?.[1]?.trim().split(/ +/);
     if (argv !== undefined)

@@ -146,7 +146,7 @@ export function duration(min: string, max: string): Value<number> {
       if (whole === undefined) return undefined;
       const bounds = `; allowed: from ${min} to ${max}`;
       if (rest === "") return `it has no unit, as in ${whole}s, ${whole}m or ${whole}h${bounds}`;
-      if (rest === "d") return `days are written as hours: ${Number(whole) * 24}h${bounds}`;
+      if (rest === "d") return `a day is written 24h${bounds}`;
       if (rest.startsWith("."))
         return `a fraction is written with a smaller unit, as in 1h30m${bounds}`;
       return undefined;

@@ -62,7 +62,10 @@ export function openAgent(port: number, named: string, clock: Clock): Agent {
     // Of the answers that are no, all say why.
     const detail = isObject(json) ? json["detail"] : undefined;
     if (json === undefined || (status >= 300 && typeof detail !== "string"))
-      throw new EdgeSyncError("AGENT_UNAVAILABLE", `what listens at ${where}, is not edgesync`);
+      throw new EdgeSyncError(
+        "AGENT_UNAVAILABLE",
+        `what listens at ${where}, is no control port of edgesync`,
+      );
     if (status >= 300) throw new EdgeSyncError("ORDER_REFUSED", String(detail));
     return json;
   }

@@ -17,6 +17,7 @@ import type { Progress } from "./gate.ts";
 import {
   at,
   retriedLine,
+  heldLine,
   holdLines,
   linesOf,
   listAt,
@@ -140,7 +141,7 @@ async function release(
 ): Promise<void> {
   const answer = await agent.release(owner, signal);
   const holds = listAt(await agent.holds(signal), "holds");
-  const others = holdLines(holds);
+  const others = heldLine(holds);
   // What is released and holds all the same is a file.
   const isFile = holds.some((hold) => at(hold, "owner") === owner);
   const file = isFile
@@ -194,7 +195,7 @@ async function look(
     const status = await agent.status(signal);
     const isOver = marks(status).every((mark, index) => mark !== before[index]);
     if (isOver || clock.monotonic() >= end) {
-      const asked = isOver ? [] : ["a look has been asked for, and there is nothing new yet"];
+      const asked = isOver ? [] : ["a look has been asked for, and none has gone well since"];
       return tell(answer, [...asked, ...updateLines(status)]);
     }
     await clock.sleep(GLANCE_MS, signal);

@@ -75,9 +75,17 @@ export function holdLines(holds: readonly unknown[]): readonly string[] {
   });
 }
 
+/** All that hold, in one line; of many the first. */
+export function heldLine(holds: readonly unknown[]): readonly string[] {
+  const [first] = holdLines(holds);
+  if (first === undefined) return [];
+  return [holds.length === 1 ? first : `${first}, and by ${holds.length - 1} more`];
+}
+
 function updateLine(update: unknown): string {
   const version = textAt(update, "release", "version");
-  const error = at(update, "error");
+  if (textAt(update, "phase") === "unknown")
+    return ["what is installed runs on, and gets no updates", ...errorIn(update)].join("; ");
   const blocked = at(update, "blocked");
   return [
     version === undefined ? "nothing is installed" : `at ${version}`,
@@ -85,10 +93,15 @@ function updateLine(update: unknown): string {
     ...(blocked === undefined
       ? []
       : [`${blockedLine(blocked)}; edgesync update retry tries it again`]),
-    ...(error === undefined
-      ? []
-      : [`${textAt(error, "code") ?? ""}: ${textAt(error, "message") ?? ""}`]),
+    ...errorIn(update),
   ].join("; ");
+}
+
+function errorIn(update: unknown): readonly string[] {
+  const error = at(update, "error");
+  return error === undefined
+    ? []
+    : [`${textAt(error, "code") ?? ""}: ${textAt(error, "message") ?? ""}`];
 }
 
 /** What is blocked, and why. */
@@ -126,8 +139,6 @@ function doing(update: unknown): readonly string[] {
       ];
     case "rolling-back":
       return ["going back to the release before"];
-    case "unknown":
-      return ["its journal cannot be read"];
     default:
       break;
   }

@@ -154,7 +154,7 @@ export const UPDATES = {
   },
   "on-update": {
     section: "Updates",
-    help: "How the application gets a new release: restart goes through its liveness probe, http is a POST that asks it to load the release, signal is sent to a process of the pod, none leaves it to the application.",
+    help: "How the application gets a new release: restart goes through its liveness probe, http is a POST that asks it to load the release, signal is sent to the processes of that name, none leaves it to the application.",
     value: onUpdate,
     daemon: daemonOnUpdate,
     default: "restart",

@@ -402,7 +402,7 @@ describe("edgesync status and update", () => {
     await using other = await byteServer((socket) => socket.end(page));
     const wrong = await run(other.port, ["status"]);
     assert.equal(wrong.status, 69);
-    assert.match(wrong.err, /is not edgesync/);
+    assert.match(wrong.err, /is no control port of edgesync/);
   });
 
   test("find the port in the configuration of the agent that is meant", async () => {

@@ -413,6 +413,6 @@ describe("the help", () => {
   test("of a word that is no command names those that are", async () => {
     const ran = await edgesync(["relaese", "add"]);
     assert.equal(ran.status, 64);
-    assert.match(ran.stderr, /"relaese add" is not a command; expected init, release add, /);
+    assert.match(ran.stderr, /"relaese add" is not a command; perhaps release add is meant/);
   });
 });
