@@ -220,6 +220,11 @@ export const WEBHOOK_SETTINGS = {
     value: v.integer(1, 100_000),
     default: "256",
   },
+  "body-memory": {
+    help: "Memory for large bodies, over 64 KiB, that are read at one time; those for which there is none wait half of request-timeout, and are then answered with 503.",
+    value: v.bytes("1Mi", "4Gi"),
+    default: "32Mi",
+  },
   "request-timeout": {
     help: "Time in which a whole request must have arrived; its headers, in half of it.",
     value: v.duration("100ms", "1m"),

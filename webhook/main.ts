@@ -107,6 +107,7 @@ async function serve(): Promise<number> {
   });
   const registry = new Registry();
   const metrics = createMetrics(WEBHOOK_METRICS, { Counter, Gauge, Histogram }, registry);
+  metrics.set("edgesync_build_info", { version: description.version, node: process.version }, 1);
   const stop = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const)
     process.once(name, () => {

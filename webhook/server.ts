@@ -13,11 +13,10 @@ import type { ClusterOptions } from "#core/inject/cluster.ts";
 import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
 import type { WebhookConfig } from "./config.ts";
 import type { OwnerEvent } from "./events.ts";
+import { BODY_LIMIT_BYTES, openBodies } from "./bodies.ts";
+import type { Problem, Read } from "./bodies.ts";
 import { answerReview } from "./review.ts";
 import type { FactsOf } from "./review.ts";
-
-/** An API object is at most about 1.5 MiB, and a review may hold it twice. */
-const BODY_LIMIT_BYTES = 3 * 2 ** 20;
 
 /** Longer than the 90 s after which an API server drops an idle connection, so that it never writes to one that is being closed. */
 const KEEP_ALIVE_MS = 120_000;
@@ -159,7 +158,13 @@ async function answerScrape(
 }
 
 function application(deps: ServerDeps, state: State): Express {
-  const { clock } = deps;
+  const { clock, config, metrics } = deps;
+  const bodies = openBodies({
+    budgetBytes: config.bodyMemory,
+    patienceMs: config.requestTimeout / 2,
+    clock,
+    held: (bytes) => metrics.set("edgesync_webhook_bodies_held_bytes", {}, bytes),
+  });
   const app = express();
   app.disable("x-powered-by");
   app.disable("etag");
@@ -176,17 +181,12 @@ function application(deps: ServerDeps, state: State): Express {
     response.status(problem === undefined ? 200 : 503);
     response.type("text").send(`${problem ?? "ok"}\n`);
   });
-  app.post(
-    "/mutate",
-    (_request, response, next) => {
-      response.locals["startedAt"] = clock.monotonic();
-      next();
-    },
-    express.json({ limit: BODY_LIMIT_BYTES, inflate: false, type: "application/json" }),
-    (request, response) => {
-      answer(request, response, deps);
-    },
-  );
+  app.post("/mutate", async (request, response) => {
+    response.locals["startedAt"] = clock.monotonic();
+    const problem = headersProblem(request);
+    if (problem !== undefined) refuse(response, deps, problem);
+    else await bodies.read(request, (body) => answer(request, body, response, deps));
+  });
   app.all("/mutate", (_request, response) => {
     response.set("Allow", "POST").status(405);
     response.json(fail("", status(405, "MethodNotAllowed", "expected POST")));
@@ -194,36 +194,79 @@ function application(deps: ServerDeps, state: State): Express {
   app.use((_request, response) => {
     response.status(404).json(fail("", status(404, "NotFound", "no such path")));
   });
-  app.use(refusal(deps));
+  app.use(failure(deps));
   return app;
 }
 
-function status(
-  code: number,
-  reason: string,
-  message: string,
-): { readonly code: number; readonly reason: string; readonly message: string } {
+function status(code: number, reason: string, message: string): Refusal {
   return { code, reason, message };
 }
 
-function answer(request: Request, response: Response, deps: ServerDeps): void {
-  // express leaves the body of another type alone.
-  if (request.body === undefined) {
-    const message = "expected a body of type application/json";
-    response.status(415).json(fail("", status(415, "UnsupportedMediaType", message)));
-    record(response, deps, "failed", "REVIEW_INVALID", { detail: message });
+interface Refusal {
+  readonly code: number;
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** What is wrong with a request whatever its body is. */
+function headersProblem({ headers }: Request): Refusal | undefined {
+  const reason = "UnsupportedMediaType";
+  if (!/^application\/json\s*(?:;|$)/i.test(headers["content-type"] ?? ""))
+    return status(415, reason, "expected a body of type application/json");
+  const { "content-encoding": encoding = "identity" } = headers;
+  if (encoding.toLowerCase() !== "identity")
+    return status(415, reason, "expected a body without Content-Encoding");
+  return undefined;
+}
+
+const PROBLEMS: Readonly<Record<Exclude<Problem, "incomplete">, Refusal>> = {
+  "too-large": status(
+    413,
+    "RequestEntityTooLarge",
+    `the body is larger than ${BODY_LIMIT_BYTES} bytes`,
+  ),
+  busy: status(503, "ServiceUnavailable", "too many large reviews at one time"),
+  "not-utf8": status(400, "BadRequest", "the body is not UTF-8"),
+};
+
+function answer(request: Request, body: Read, response: Response, deps: ServerDeps): void {
+  if (!body.ok) {
+    const { problem } = body;
+    if (problem === "incomplete") {
+      // The other side has gone, or was too slow: there is nobody to answer.
+      record(response, deps, "failed", "REVIEW_INVALID", { detail: "the body did not arrive" });
+      request.socket.destroy();
+      return;
+    }
+    if (problem === "busy") response.set("Retry-After", "1");
+    refuse(response, deps, PROBLEMS[problem]);
     return;
   }
-  const {
-    response: review,
-    outcome,
-    reason,
-    fields,
-    event,
-  } = answerReview(request.body, deps.cluster, deps.facts);
+  const parsed = parseJson(body.text);
+  if (parsed === undefined) {
+    refuse(response, deps, status(400, "BadRequest", "the body cannot be read as JSON"));
+    return;
+  }
+  const reviewed = answerReview(parsed.value, deps.cluster, deps.facts);
+  const { response: review, outcome, reason, fields, event } = reviewed;
   if (event !== undefined) response.once("finish", () => deps.tell?.(event));
   response.json(review);
   record(response, deps, outcome, reason, fields);
+}
+
+function parseJson(text: string): { readonly value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(text) };
+  } catch {
+    // Whatever it is instead is nobody's business.
+    return undefined;
+  }
+}
+
+/** The request's fault, and what to do about it, told to whoever sent it. */
+function refuse(response: Response, deps: ServerDeps, problem: Refusal): void {
+  response.status(problem.code).json(fail("", problem));
+  record(response, deps, "failed", "REVIEW_INVALID", { detail: problem.message });
 }
 
 function record(
@@ -241,50 +284,22 @@ function record(
   log[level]({ ...fields, outcome, reason, durationMs }, "review answered");
 }
 
-/** The fields of an error of express's body parser that say what was wrong with the request. */
-interface HttpProblem {
-  readonly status: number;
-  readonly message: string;
-}
-
-function httpProblem(error: unknown): HttpProblem | undefined {
-  if (codeOf(error) === "REVIEW_INVALID" && error instanceof Error)
-    return { status: 400, message: error.message };
-  if (!(error instanceof Error) || !("status" in error) || typeof error.status !== "number")
-    return undefined;
-  if (error.status === 413)
-    return { status: 413, message: `the body is larger than ${BODY_LIMIT_BYTES} bytes` };
-  return error.status >= 400 && error.status < 500
-    ? { status: error.status, message: "the body cannot be read as JSON" }
-    : undefined;
-}
-
-const REASONS: Readonly<Record<number, string>> = {
-  413: "RequestEntityTooLarge",
-  415: "UnsupportedMediaType",
-};
-
 /** Whatever a handler throws: the request's fault is told, ours is logged. express knows an error handler by its four parameters. */
-function refusal(deps: ServerDeps): ErrorRequestHandler {
-  return (error: unknown, request, response, _next) => {
-    const problem = httpProblem(error);
-    if (request.destroyed && !request.complete) {
-      // The other side has gone, or was too slow: there is nobody to answer.
-      record(response, deps, "failed", "REVIEW_INVALID", { detail: "the body did not arrive" });
-      request.socket.destroy();
+function failure(deps: ServerDeps): ErrorRequestHandler {
+  return (error: unknown, _request, response, _next) => {
+    const code = codeOf(error);
+    if (code === "REVIEW_INVALID" && error instanceof Error) {
+      refuse(response, deps, status(400, "BadRequest", error.message));
       return;
     }
-    if (problem === undefined) {
-      const message = "edgesync failed; the webhook's log says why";
-      response.status(500).json(fail("", status(500, "InternalError", message)));
-      record(response, deps, "failed", codeOf(error), { err: error, code: codeOf(error) });
+    // Such as a path that is no URI, which express itself refuses.
+    const told = error instanceof Error && "status" in error ? error.status : undefined;
+    if (typeof told === "number" && told >= 400 && told < 500) {
+      refuse(response, deps, status(told, "BadRequest", "the request cannot be read"));
       return;
     }
-    // Node throws away what is left of a body that is too large, within the request's time-out; closing at once would reset the
-    // connection, and the answer with it.
-    response.status(problem.status);
-    const reason = REASONS[problem.status] ?? "BadRequest";
-    response.json(fail("", status(problem.status, reason, problem.message)));
-    record(response, deps, "failed", "REVIEW_INVALID", { detail: problem.message });
+    const message = "edgesync failed; the webhook's log says why";
+    response.status(500).json(fail("", status(500, "InternalError", message)));
+    record(response, deps, "failed", code, { err: error, code });
   };
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import https from "node:https";
 import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
@@ -148,6 +149,11 @@ describe("the webhook", () => {
     assert.match(text, /edgesync_webhook_review_duration_seconds_count [1-9]/);
     const expiry = /^edgesync_webhook_certificate_expiry_timestamp_seconds (\S+)/m.exec(text)?.[1];
     assert.ok(Math.abs(Number(expiry) - Date.now() / 1000 - 30 * 86_400) < 3_600);
+    const { version } = JSON.parse(await readFile("package.json", "utf8")) as { version: string };
+    assert.ok(
+      text.includes(`edgesync_build_info{version="${version}",node="${process.version}"} 1`),
+    );
+    assert.match(text, /^edgesync_webhook_bodies_held_bytes 0$/m);
     assert.equal((await fetch(`http://127.0.0.1:${webhook.metricsPort}/`)).status, 404);
   });
 
