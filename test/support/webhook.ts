@@ -6,6 +6,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { mkdir, rename, symlink, writeFile } from "node:fs/promises";
+import { TLSSocket } from "node:tls";
 import { makeCertificate } from "../../webhook/certificate.ts";
 import type { Identity } from "#core/serving-certificate.ts";
 import { temporaryFolder } from "./temporary.ts";
@@ -181,7 +182,8 @@ export async function call(options: Call): Promise<Reply> {
   });
   request.on("socket", (socket) => {
     const accepted = (): void => options.accepted?.();
-    if (request.reusedSocket) accepted();
+    // The agent may hand over one that it has opened for somebody else, and whose handshake is over.
+    if (request.reusedSocket || (socket instanceof TLSSocket && socket.authorized)) accepted();
     else socket.once("secureConnect", accepted);
   });
   request.end(body);
