@@ -329,7 +329,8 @@ export interface RunAs {
   readonly gid?: number;
 }
 
-const identity = integer(1, 4_294_967_294);
+/** The API server refuses larger ones (apimachinery IsValidUserID). */
+const identity = integer(1, 2_147_483_647);
 
 const ASSIGNED = "assigned";
 

@@ -9,7 +9,7 @@ import type { Value } from "#core/values.ts";
 const label = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/);
 const appName = label.filter((text) => /[a-z]/.test(text));
 const port = fc.integer({ min: 1, max: 65535 });
-const id = fc.integer({ min: 1, max: 4_294_967_294 });
+const id = fc.integer({ min: 1, max: 2_147_483_647 });
 const segment = fc
   .stringMatching(/^[A-Za-z0-9_.-]{1,20}$/)
   .filter((text) => text !== "." && text !== "..");
