@@ -335,7 +335,7 @@ describe("any pod that Kubernetes allows", () => {
           [...(of.spec?.containers ?? []), ...(of.spec?.initContainers ?? [])]
             .filter((one) => !isOurs(one))
             .map(({ name, image, command, args, lifecycle, securityContext, env, ...one }) => ({
-              ...{ name, image, command, args, lifecycle, securityContext, env },
+              own: [name, image, command, args, lifecycle, securityContext, env],
               exec: [one.startupProbe, one.livenessProbe, one.readinessProbe].map(
                 (probe) => probe?.exec,
               ),

@@ -3,6 +3,7 @@
  * injection writes and those that it must not make invalid; and the QoS class by the rules of the kubelet. Written from those rules and not
  * from our code, so that it can be held against it.
  */
+import { given } from "#core/inject/pod.ts";
 import type { Container, KubeProbe, Pod, PodSpec, Resources } from "#core/inject/pod.ts";
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -32,7 +33,7 @@ export function ruleProblems(pod: Pod): readonly string[] {
   for (const one of inits) {
     const native = one.restartPolicy === "Always";
     const { lifecycle, livenessProbe, readinessProbe, startupProbe } = one;
-    if (!native && [lifecycle, livenessProbe, readinessProbe, startupProbe].some((x) => x != null))
+    if (!native && [lifecycle, livenessProbe, readinessProbe, startupProbe].some(given))
       problems.push(`init container ${one.name} ends, and has probes or hooks`);
     if (one.restartPolicy !== undefined && !native)
       problems.push(`init container ${one.name} has restartPolicy ${one.restartPolicy}`);
@@ -96,7 +97,7 @@ function containerRules(
   for (const key of ["runAsUser", "runAsGroup"]) {
     const id = context[key];
     if (id !== undefined && !(Number.isInteger(id) && Number(id) >= 0 && Number(id) <= MAX_ID))
-      at(`${key} ${String(id)}`);
+      at(`${key} ${JSON.stringify(id)}`);
   }
   if (context["privileged"] === true && context["allowPrivilegeEscalation"] === false)
     at("privileged without escalation");
@@ -113,7 +114,7 @@ function probeRules(
 ): void {
   if (probe === null || probe === undefined) return;
   const { httpGet, tcpSocket, grpc, exec } = probe;
-  const handlers = [httpGet, tcpSocket, grpc, exec].filter((one) => one != null);
+  const handlers = [httpGet, tcpSocket, grpc, exec].filter(given);
   if (handlers.length !== 1) at(`${kind}Probe has ${handlers.length} handlers`);
   for (const port of [httpGet?.port, tcpSocket?.port, grpc?.port])
     if (port !== undefined && !(typeof port === "number" ? isPort(port) : PORT_NAME.test(port)))
@@ -166,7 +167,7 @@ function volumeRules(volume: { readonly name: string }, problems: string[]): voi
   const mode = source["defaultMode"];
   if (mode !== undefined && !(Number(mode) >= 0 && Number(mode) <= 0o777)) at("defaultMode");
   if (kind === "emptyDir" && source["sizeLimit"] !== undefined)
-    if (!(amount(String(source["sizeLimit"])) >= 0)) at("sizeLimit");
+    if (!(amount(JSON.stringify(source["sizeLimit"]).replaceAll('"', "")) >= 0)) at("sizeLimit");
   const object = { configMap: "name", secret: "secretName", persistentVolumeClaim: "claimName" };
   for (const [of, key] of Object.entries(object))
     if (kind === of && !SUBDOMAIN.test(String(source[key]))) at(`${key} ${String(source[key])}`);
