@@ -7,6 +7,8 @@ import { edgesync } from "../publisher/world.ts";
 import { openAppRepository } from "../support/app-repository.ts";
 import { eventually, freePort, startNode } from "../support/process.ts";
 import type { Program } from "../support/process.ts";
+import { closedPort } from "../support/server.ts";
+import { MEMORY, temporaryFolder } from "../support/temporary.ts";
 
 /** As a service manager does: starts when it is told to, and again whenever the process has ended. */
 interface Supervised extends AsyncDisposable {
@@ -147,5 +149,35 @@ describe("a daemon", () => {
     assert.equal(ran.status, 78);
     assert.match(ran.stderr, /CONFIG_INVALID: .*edgesync\.json: "chanel".*did you mean channel\?/);
     assert.equal((await edgesync(["agent", "--confg", config])).status, 64);
+  });
+
+  test("that has credentials only answers who waits for its gate", async () => {
+    await using folder = await temporaryFolder(MEMORY);
+    const config = join(folder.path, "edgesync.json");
+    const secrets = join(folder.path, "secrets");
+    await mkdir(secrets);
+    await writeFile(join(folder.path, "token"), "x");
+    const settings = {
+      "secret.db": "database/creds/web",
+      "vault-address": `http://127.0.0.1:${await closedPort()}`,
+      "vault-role": "web",
+      "token-file": join(folder.path, "token"),
+      "secrets-dir": secrets,
+      port: await freePort(),
+      "control-port": await freePort(),
+    };
+    await writeFile(config, JSON.stringify(settings), { mode: 0o644 });
+    await using daemon = startNode(["bin/edgesync.ts", "agent", "--config", config]);
+    const asked = ["--wait", "--timeout", "1s", "--config", config];
+    const late = await eventually(
+      async () => {
+        const ran = await edgesync(["status", ...asked]);
+        return ran.stderr.includes("nobody answers") ? undefined : ran;
+      },
+      () => daemon.output(),
+      20_000,
+    );
+    assert.equal(late.status, 75);
+    assert.match(late.stderr, /GATE_CLOSED: .*secrets_missing/);
   });
 });
