@@ -71,7 +71,10 @@ function report(thrown: unknown): number {
   const code = codeOf(error);
   const message = error instanceof Error ? error.message : String(error);
   const { remedy, exit } = ERRORS[code];
-  process.stderr.write(`edgesync: ${code}: ${message.replaceAll(/\s+/g, " ")}. ${remedy}\n`);
+  // Why a file cannot be read, or a port not be had, is half of the way out.
+  const errno = error instanceof Error ? errnoOf(error.cause) : undefined;
+  const why = errno === undefined || message.includes(errno) ? "" : ` (${errno})`;
+  process.stderr.write(`edgesync: ${code}: ${message.replaceAll(/\s+/g, " ")}${why}. ${remedy}\n`);
   return exit;
 }
 

@@ -1,7 +1,6 @@
 /** The HTTP clients of the sidecar: one for each set of certificates that repositories must chain to, one for Vault. */
 import { readFileSync } from "node:fs";
 import { EdgeSyncError } from "#core/errors.ts";
-import { variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import { openHttp } from "./network/http.ts";
 import type { Http, HttpOptions } from "./network/http.ts";
@@ -56,7 +55,7 @@ function open(
   } catch (cause) {
     throw new EdgeSyncError(
       "CONFIG_INVALID",
-      `${variableOf(setting)} is ${path}; expected a file of PEM certificates`,
+      `${setting} is ${path}; expected a file of PEM certificates`,
       { cause },
     );
   }

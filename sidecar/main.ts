@@ -62,6 +62,8 @@ export async function main(args: readonly string[]): Promise<number> {
   if (isDaemon) {
     try {
       stated = await readConfigFile(file, process.getuid?.() ?? 0);
+      // What it names is wrong now or never: whoever has started it hears of that as well.
+      openClients(stated, openProxies(process.env)).close();
     } catch (error) {
       return refuse(error);
     }

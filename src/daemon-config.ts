@@ -134,7 +134,8 @@ function textsOf(text: string, problems: string[]): Readonly<Record<string, stri
   try {
     object = JSON.parse(text);
   } catch (cause) {
-    throw new EdgeSyncError("CONFIG_INVALID", "the configuration is not JSON", { cause });
+    const why = cause instanceof Error ? `: ${cause.message.replaceAll(/\s+/g, " ")}` : "";
+    throw new EdgeSyncError("CONFIG_INVALID", `the configuration is not JSON${why}`, { cause });
   }
   if (!isObject(object))
     throw new EdgeSyncError("CONFIG_INVALID", "the configuration is not a JSON object");

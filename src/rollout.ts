@@ -98,7 +98,7 @@ export function courseOf(
   if (wanted === undefined)
     throw new EdgeSyncError(
       "RELEASE_NOT_FOUND",
-      `${app}/${channel} has no release for ${platform}`,
+      `${app}/${channel} has no release for ${platform}; it has one for ${document.releases.map((one) => one.platform).join(", ") || "none"}`,
     );
   if (rollout === undefined) return { wanted, version: wanted, begins: null, place: null };
   const { salt, paused } = rollout;

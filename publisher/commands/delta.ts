@@ -14,6 +14,7 @@ import {
   openToRead,
   pathOf,
   platformOf,
+  unfit,
   usage,
   versionOf,
 } from "./shared.ts";
@@ -73,7 +74,7 @@ function choiceOf(args: Arguments): (repository: View, to: Listed) => readonly L
     throw usage("delta build needs either --from <version>, once or more, or --last <number>");
   const allowed = integer(1, 100);
   const count = last === undefined ? 0 : allowed.parse(last);
-  if (count === undefined) throw usage(`--last must be ${allowed.allowed}`);
+  if (count === undefined) throw unfit("last", last, allowed.allowed);
   return (repository, to) => {
     const { app, platform } = to;
     if (from.length > 0)

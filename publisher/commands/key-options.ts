@@ -15,7 +15,7 @@ import type { TopRole } from "../metadata.ts";
 import { KEY_TYPES } from "../public-keys.ts";
 import type { KeyType, PublicKey } from "../public-keys.ts";
 import { openSigner } from "../signers.ts";
-import { usage } from "./shared.ts";
+import { unfit, usage } from "./shared.ts";
 
 export const TYPE_OPTION = {
   type: "kind of a key that is made: ed25519, which is taken when not given, or ecdsa (P-256)",
@@ -36,7 +36,7 @@ const threshold = integer(1, 1024);
 
 export function thresholdOf(option: string, text: string): number {
   const value = threshold.parse(text);
-  if (value === undefined) throw usage(`--${option} must be ${threshold.allowed}`);
+  if (value === undefined) throw unfit(option, text, threshold.allowed);
   return value;
 }
 

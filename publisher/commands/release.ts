@@ -26,6 +26,7 @@ import {
   openToRead,
   pathOf,
   platformOf,
+  unfit,
   usage,
   versionOf,
 } from "./shared.ts";
@@ -112,7 +113,7 @@ function levelOf(input: string | undefined): number | undefined {
   if (input === undefined) return undefined;
   const allowed = integer(1, 19);
   const value = allowed.parse(input);
-  if (value === undefined) throw usage(`--level must be ${allowed.allowed}`);
+  if (value === undefined) throw unfit("level", input, allowed.allowed);
   return value;
 }
 
@@ -122,7 +123,7 @@ const DELTAS = 3;
 function countOfReleases(option: string, input: string | undefined, otherwise: number): number {
   const allowed = integer(0, 20);
   const value = input === undefined ? otherwise : allowed.parse(input);
-  if (value === undefined) throw usage(`--${option} must be ${allowed.allowed}`);
+  if (value === undefined) throw unfit(option, input, allowed.allowed);
   return value;
 }
 

@@ -8,7 +8,7 @@ import { readIfExists } from "../files.ts";
 import { refusePrivateKeys } from "../private-keys.ts";
 import { serve } from "../serve.ts";
 import { verifyRepository } from "../verify.ts";
-import { REPOSITORY_OPTION, countOf, placeOf, usage } from "./shared.ts";
+import { REPOSITORY_OPTION, countOf, placeOf, unfit, usage } from "./shared.ts";
 
 const serveCommand: Command = {
   name: "serve",
@@ -30,7 +30,7 @@ const serveCommand: Command = {
     });
     const number = integer(0, 65_535);
     const port = number.parse(args.optional("port") ?? "8080");
-    if (port === undefined) throw usage(`--port must be ${number.allowed}`);
+    if (port === undefined) throw unfit("port", args.optional("port"), number.allowed);
     const [cert, key] = [args.optional("tls-cert"), args.optional("tls-key")];
     if ((cert === undefined) !== (key === undefined))
       throw usage("--tls-cert and --tls-key are given together or not at all");

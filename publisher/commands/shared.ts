@@ -137,6 +137,11 @@ export async function openKeys(
   return keyring;
 }
 
+/** An option's value that is none. */
+export function unfit(option: string, given: string | undefined, allowed: string): EdgeSyncError {
+  return usage(`--${option} is ${JSON.stringify(given ?? "")}; expected ${allowed}`);
+}
+
 export function usage(message: string): EdgeSyncError {
   return new EdgeSyncError("USAGE", message);
 }

@@ -70,7 +70,10 @@ async function lookOnce(
 ): Promise<Look> {
   const initialRoot = await readSmallFile(deps.disk, deps.root, ROOT_LIMIT);
   if (initialRoot === undefined)
-    throw new EdgeSyncError("CONFIG_INVALID", `the trust root ${deps.root} does not exist`);
+    throw new EdgeSyncError(
+      "CONFIG_INVALID",
+      `the trust root ${deps.root} does not exist; expected a copy of metadata/1.root.json of the repository`,
+    );
   const { store, clock } = deps;
   const trust = {
     source: withNews(sourceOf(deps)),

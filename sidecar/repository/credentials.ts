@@ -41,7 +41,10 @@ export function openCredentials(folder: string, disk: Disk): Credentials {
       const token = await word("token");
       if (token !== undefined) {
         if (!/^[\x21-\x7e]+$/.test(token))
-          throw new EdgeSyncError("CONFIG_INVALID", `${join(folder, "token")} is no token`);
+          throw new EdgeSyncError(
+            "CONFIG_INVALID",
+            `${join(folder, "token")} is no token; expected printable characters without spaces`,
+          );
         return { kind: "bearer", token };
       }
       const username = await word("username");

@@ -149,6 +149,22 @@ describe("a daemon", () => {
     assert.equal(ran.status, 78);
     assert.match(ran.stderr, /CONFIG_INVALID: .*edgesync\.json: "chanel".*did you mean channel\?/);
     assert.equal((await edgesync(["agent", "--confg", config])).status, 64);
+    const settings = {
+      channel: "web/stable",
+      repository: "https://127.0.0.1/",
+      "trust-root-file": world.root,
+      "payload-dir": join(world.folder, "payload"),
+      "repository-ca-file": join(world.folder, "missing.crt"),
+      "on-update": "none",
+      health: "none",
+    };
+    await writeFile(config, JSON.stringify(settings));
+    const missing = await edgesync(["agent", "--config", config]);
+    assert.equal(missing.status, 78);
+    assert.match(missing.stderr, /CONFIG_INVALID: repository-ca-file is .*missing\.crt/);
+    await writeFile(config, '{\n"channel": web\n}');
+    const torn = await edgesync(["agent", "--config", config, "--check"]);
+    assert.match(torn.stderr, /edgesync\.json: the configuration is not JSON: .*web/);
   });
 
   test("that has credentials only answers who waits for its gate", async () => {
