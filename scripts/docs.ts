@@ -25,6 +25,7 @@ import {
   WHOLE_REASONS,
 } from "#core/reasons.ts";
 import { OFFLINE_COMMANDS, OFFLINE_OPTIONS } from "#core/inject/commands.ts";
+import { DEFAULTS_NAME, defaultKeys } from "#core/inject/defaults.ts";
 import { daemonRows } from "#core/daemon-config.ts";
 import { payloadRows, settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
@@ -69,6 +70,9 @@ function annotations(): string {
     "# Annotations",
     NOTICE,
     `A pod is injected when its namespace is labelled \`${NAMESPACE_LABEL}: enabled\` and it carries at least one of these annotations, or when the pod itself is labelled \`${POD_LABEL}: "true"\`. The pod label \`${POD_LABEL}: "false"\` always wins.`,
+    `Those of a namespace, or of the cluster, may be stated once, in a ConfigMap \`${DEFAULTS_NAME}\` ([defaults](injection.md#defaults)): ${defaultKeys()
+      .map((key) => `\`${key}\``)
+      .join(", ")}.`,
     "An unknown annotation under the prefix, or a value that is not allowed, denies the pod with a message that names every such annotation and says what is allowed.",
     ...sections,
   ].join("\n\n");
