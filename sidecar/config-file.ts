@@ -1,7 +1,7 @@
 /** The configuration file of a daemon: read, and trusted only where nobody but root and the daemon's own user could have written it. */
 import { constants } from "node:fs";
-import { open } from "node:fs/promises";
-import { CONFIG_LIMIT, parseDaemonConfig } from "#core/daemon-config.ts";
+import { open, stat } from "node:fs/promises";
+import { CONFIG_LIMIT, filesOf, parseDaemonConfig } from "#core/daemon-config.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { Settings } from "#core/settings.ts";
 import { trustedPath } from "./disk/trusted-path.ts";
@@ -27,6 +27,24 @@ export async function readConfigFile(path: string, uid: number): Promise<Setting
     if (!(error instanceof EdgeSyncError)) throw error;
     throw new EdgeSyncError(error.code, `${path}: ${error.message}`, { cause: error.cause });
   }
+}
+
+/**
+ * Whether the files are there that a configuration names; they may come later, so only `--check` asks.
+ *
+ * @throws EdgeSyncError CONFIG_INVALID
+ */
+export async function checkFiles(path: string, settings: Settings): Promise<void> {
+  const problems: string[] = [];
+  for (const { key, path } of filesOf(settings)) {
+    const isFile = await stat(path).then(
+      (stats) => stats.isFile(),
+      () => false,
+    );
+    if (!isFile) problems.push(`${key} is ${path}, and no file is there`);
+  }
+  if (problems.length > 0)
+    throw new EdgeSyncError("CONFIG_INVALID", `${path}: ${problems.join("; ")}`);
 }
 
 /** Of one open file: what is judged is what is read. */

@@ -19,7 +19,7 @@ import { aborted } from "./aborted.ts";
 import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
-import { readConfigFile } from "./config-file.ts";
+import { checkFiles, readConfigFile } from "./config-file.ts";
 import { openPrograms } from "./application/programs.ts";
 import { openProxies } from "./network/proxy.ts";
 import { openServer } from "./server.ts";
@@ -31,7 +31,7 @@ const USAGE = `edgesync agent [--once | --wait]
   Runs the sidecar; settings come from EDGESYNC_* variables, as the webhook writes them (docs/settings.md). With --once it ends when
   the application may start; with --wait it does nothing but wait until the sidecar beside it says so.
 edgesync agent --config <file> [--check]
-  Runs as a daemon, outside of Kubernetes; settings come from a JSON file. With --check they are only read.
+  Runs as a daemon, outside of Kubernetes; settings come from a JSON file. With --check they, and the files that they name, are only looked at.
 `;
 
 /** Another process may still hold the port, as on a host's network. */
@@ -64,6 +64,7 @@ export async function main(args: readonly string[]): Promise<number> {
       stated = await readConfigFile(file, process.getuid?.() ?? 0);
       // What it names is wrong now or never: whoever has started it hears of that as well.
       openClients(stated, openProxies(process.env)).close();
+      if (check !== undefined) await checkFiles(file, stated);
     } catch (error) {
       return refuse(error);
     }

@@ -280,6 +280,21 @@ function programsOf(
   });
 }
 
+/** Files that must be there before a daemon can do its work, each with the key that names it. */
+export function filesOf(
+  settings: Settings,
+): readonly { readonly key: string; readonly path: string }[] {
+  const roots = payloadNames(settings).map((name) => ({
+    key: keyFor("trust-root-file", name),
+    path: settingsOf(settings, name).trustRootFile,
+  }));
+  return [
+    ...roots,
+    { key: "token-file", path: settings.tokenFile },
+    ...programsOf(settings),
+  ].flatMap(({ key, path }) => (path === undefined ? [] : [{ key, path }]));
+}
+
 /** Folders of a daemon whose contents others put there: releases, credentials, bundles, holds. Nothing in them is a program of the machine's. */
 export function foreignFolders(settings: Settings): readonly string[] {
   const all = payloadNames(settings).flatMap((name) => {

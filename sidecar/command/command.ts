@@ -83,7 +83,7 @@ async function run(args: readonly string[], deps: CommandDeps, signal: AbortSign
     const value = values[option];
     return typeof value === "string" ? value : undefined;
   };
-  const { port, named } = await addressOf(text("config"), text("port"), deps.port);
+  const { port, named, channel } = await addressOf(text("config"), text("port"), deps.port);
   const agent = openAgent(port, named, deps.clock);
   const owner = text("owner") ?? OPERATOR;
   if (!isOwner(owner)) throw new EdgeSyncError("USAGE", `--owner must be ${OWNER_FORM}`);
@@ -101,6 +101,7 @@ async function run(args: readonly string[], deps: CommandDeps, signal: AbortSign
       const status = await (values["wait"] === true
         ? whenOpen(agent, timeoutMs, deps, signal)
         : agent.status(signal));
+      warnOther(status, channel, deps);
       return tell(status, [...summaryOf(status), "", linesOf(status).trimEnd()]);
     }
     case "update hold": {
@@ -128,6 +129,15 @@ function warnUnsaved(answer: unknown, what: string, { progress }: CommandDeps): 
   if (at(answer, "saved") === false)
     progress.write(
       `edgesync: warning: the payload volume does not take it (is it full?), so a restart of the agent ${what}\n`,
+    );
+}
+
+/** Of two agents with the same control-port the first has it, and the second is not heard of. */
+function warnOther(status: unknown, channel: unknown, { progress }: CommandDeps): void {
+  const followed = at(status, "update", "channel");
+  if (typeof channel === "string" && typeof followed === "string" && channel !== followed)
+    progress.write(
+      `edgesync: warning: who answers follows ${followed}, and the configuration names ${channel}: is it another agent with the same control-port, or has it not been restarted?\n`,
     );
 }
 
@@ -207,20 +217,22 @@ async function addressOf(
   config: string | undefined,
   stated: string | undefined,
   environment: number | undefined,
-): Promise<{ readonly port: number; readonly named: string }> {
+): Promise<{ readonly port: number; readonly named: string; readonly channel?: unknown }> {
   if (stated !== undefined && config !== undefined)
     throw new EdgeSyncError("USAGE", "--config and --port both say where to ask; give one of them");
   const port = parsed("port", portValue, stated);
   if (port !== undefined) return { port, named: "as --port says" };
   if (config !== undefined)
-    return { port: await portIn(config), named: `the control-port of ${config}` };
+    return { ...(await agentIn(config)), named: `the control-port of ${config}` };
   return environment === undefined
     ? { port: CONTROL_PORT, named: "the port of an agent whose configuration names none" }
     : { port: environment, named: "as EDGESYNC_CONTROL_PORT says" };
 }
 
 /** Of a daemon's configuration nothing else counts here, nor who has written it. @throws EdgeSyncError CONFIG_INVALID */
-async function portIn(path: string): Promise<number> {
+async function agentIn(
+  path: string,
+): Promise<{ readonly port: number; readonly channel: unknown }> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
@@ -234,7 +246,7 @@ async function portIn(path: string): Promise<number> {
   const { "control-port": stated = CONTROL_PORT } = object;
   const isText = typeof stated === "string" || typeof stated === "number";
   const port = isText ? portValue.parse(String(stated)) : undefined;
-  if (port !== undefined) return port;
+  if (port !== undefined) return { port, channel: object["channel"] };
   throw new EdgeSyncError("CONFIG_INVALID", `${path}: control-port must be ${portValue.allowed}`);
 }
 

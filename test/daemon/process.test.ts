@@ -162,6 +162,12 @@ describe("a daemon", () => {
     const missing = await edgesync(["agent", "--config", config]);
     assert.equal(missing.status, 78);
     assert.match(missing.stderr, /CONFIG_INVALID: repository-ca-file is .*missing\.crt/);
+    const hooked = { ...settings, "hook.pre-swap": `exec:${join(world.folder, "hook")}` };
+    const { "repository-ca-file": _, ...whole } = hooked;
+    await writeFile(config, JSON.stringify({ ...whole, "trust-root-file": "/nowhere/root.json" }));
+    const looked = await edgesync(["agent", "--config", config, "--check"]);
+    assert.equal(looked.status, 78);
+    assert.match(looked.stderr, /trust-root-file is \/nowhere\/root\.json.*hook\.pre-swap is /);
     await writeFile(config, '{\n"channel": web\n}');
     const torn = await edgesync(["agent", "--config", config, "--check"]);
     assert.match(torn.stderr, /edgesync\.json: the configuration is not JSON: .*web/);

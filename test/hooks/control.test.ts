@@ -407,7 +407,8 @@ describe("edgesync status and update", () => {
 
   test("find the port in the configuration of the agent that is meant", async () => {
     await using folder = await temporaryFolder();
-    await using setup = await open();
+    const status = () => ({ update: { channel: "web/stable" } });
+    await using setup = await open({ status });
     const config = join(folder.path, "edgesync.json");
     const asked = ["status", "--config", config];
     assert.equal((await run(undefined, asked)).status, 78);
@@ -417,8 +418,13 @@ describe("edgesync status and update", () => {
       assert.equal(status, 78, text);
       assert.match(err, /CONFIG_INVALID: .*edgesync\.json/);
     }
-    await writeFile(config, JSON.stringify({ "control-port": setup.port }));
-    assert.equal((await run(undefined, asked)).status, 0);
+    await writeFile(config, JSON.stringify({ "control-port": setup.port, channel: "web/stable" }));
+    const own = await run(undefined, asked);
+    assert.deepEqual([own.status, own.err], [0, ""]);
+    await writeFile(config, JSON.stringify({ "control-port": setup.port, channel: "web/edge" }));
+    const other = await run(undefined, asked);
+    assert.equal(other.status, 0);
+    assert.match(other.err, /follows web\/stable, and the configuration names web\/edge/);
   });
 
   describe("that wait", () => {
