@@ -139,9 +139,10 @@ function keep(
       await read(signal);
       return undefined;
     } catch (err) {
-      if (!signal.aborted)
+      // Once for as long as it lasts: a right that is missing may stay so.
+      if (!signal.aborted && failures === 0)
         log.warn(
-          { err, code: codeOf(err), route: path, attempt: failures + 1 },
+          { err, code: codeOf(err), route: path },
           "the cluster could not be read; what was known of it stands",
         );
       return pauseMs(err, failures, random);

@@ -34,7 +34,12 @@ function listOf(allowed: string, isEntry: (entry: string) => boolean): Value<rea
 
 const images = listOf("image references", (entry) => {
   const plain = entry.replace(/\*$/, "");
-  return plain !== "" && v.imageReference.parse(plain) !== undefined;
+  // A star within the host would allow hosts of others that begin alike.
+  return (
+    plain !== "" &&
+    v.imageReference.parse(plain) !== undefined &&
+    (plain === entry || /[/:@]/.test(plain))
+  );
 });
 
 const addresses = listOf("https:// addresses", (entry) => {

@@ -67,8 +67,10 @@ export function readObjects(text: string, file: string): Objects {
       let from = 0;
       return documents
         .map((document, index) => {
-          const source = text.slice(from, document.range[2]);
-          from = document.range[2];
+          // What is behind the last document is nobody else's.
+          const to = index === documents.length - 1 ? text.length : document.range[2];
+          const source = text.slice(from, to);
+          from = to;
           const mine = [...changed].filter(([place]) => place.document === index);
           return mine.length === 0 ? source : rewritten(document, source, mine);
         })

@@ -48,6 +48,26 @@ describe("an annotation cannot", () => {
       assert.ok(message.includes(`edgesync.dev/${key}`), message);
     });
 
+  test("climb out of the part of a server that the operator allows", () => {
+    const cluster = {
+      ...CLUSTER,
+      repositories: ["https://other.example/team-a/*", "oci://other.example/team-a/*"],
+    };
+    for (const repository of [
+      "https://other.example/team-a/../team-b",
+      "https://other.example/team-a/%2e%2e/team-b",
+      "https://other.example/team-a/.%2E/team-b",
+      "https://other.example/team-a\\..\\team-b",
+      "oci://other.example/team-a/../team-b",
+    ])
+      assert.equal(
+        denied(podWith({ ...BOTH, repository }), cluster).code,
+        "ANNOTATION_INVALID",
+        repository,
+      );
+    injected(podWith({ ...BOTH, repository: "https://other.example/team-a/x" }), cluster);
+  });
+
   test("break out of the message that names it", () => {
     const { message } = denied(podWith({ ...BOTH, repository: `x\n\u001B[31m${"y".repeat(500)}` }));
     assert.doesNotMatch(message, /\p{Cc}/u);

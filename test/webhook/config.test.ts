@@ -57,6 +57,12 @@ describe("the settings of the webhook", () => {
       assert.throws(() => webhookConfig({ ...IMAGE, EDGESYNC_REPOSITORIES: entry }), {
         code: "CONFIG_INVALID",
       });
+    for (const entry of ["registry.example*", "*"])
+      assert.throws(() => webhookConfig({ ...IMAGE, EDGESYNC_IMAGES: entry }), {
+        code: "CONFIG_INVALID",
+      });
+    for (const entry of ["registry.example/*", "edgesync:*", "edgesync@sha256:*"])
+      assert.deepEqual(webhookConfig({ ...IMAGE, EDGESYNC_IMAGES: entry }).images, [entry]);
     const entry = "https://releases.example/*";
     assert.deepEqual(webhookConfig({ ...IMAGE, EDGESYNC_REPOSITORIES: entry }).repositories, [
       entry,

@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import * as fc from "fast-check";
 import { parseAllDocuments } from "yaml";
 import type { OfflineCommand } from "#core/inject/commands.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { inject } from "#core/inject/inject.ts";
 import type { Pod } from "#core/inject/pod.ts";
+import { readObjects } from "../../webhook/objects.ts";
 import { runOffline } from "../../webhook/offline.ts";
 import { CLUSTER, podWith } from "../support/inject.ts";
 import { startNode } from "../support/process.ts";
@@ -272,6 +274,38 @@ spec: {template: {spec: {containers: [{name: web}]}}}
         return true;
       });
     });
+});
+
+describe("objects in a text", () => {
+  const document = fc.constantFrom(
+    OTHERS,
+    DEPLOYMENT,
+    "# only a comment\n",
+    "kind: Secret\nstringData:\n  a: |-\n    x\n\n\n",
+    '{"kind": "ConfigMap", "data": {"a": "b"}}\n',
+    "kind: ConfigMap\r\ndata: {a: 'x'}\r\n",
+    "",
+  );
+  const mark = fc.constantFrom("---\n", "--- # next\n", "...\n---\n", "---\n\n# about\n");
+
+  test("are given back byte by byte when none is changed", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(mark, document), { maxLength: 5 }), (parts) => {
+        const text = parts.flat().join("");
+        assert.equal(readObjects(text, "x").withPods(new Map()), text);
+      }),
+    );
+  });
+
+  test("are found whatever stands between them", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(mark, document), { maxLength: 5 }), (parts) => {
+        const text = parts.flat().join("");
+        const deployments = parts.filter(([, one]) => one === DEPLOYMENT);
+        assert.equal(readObjects(text, "x").pods.length, deployments.length);
+      }),
+    );
+  });
 });
 
 describe("edgesync explain", () => {
