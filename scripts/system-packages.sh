@@ -7,6 +7,7 @@ while read -r program package; do
   command -v "$program" >/dev/null || missing="${missing:-} $package"
 done <<LIST
 docker-registry docker-registry
+promtool prometheus
 strace strace
 LIST
 
