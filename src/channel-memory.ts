@@ -47,10 +47,21 @@ export function block(
   return remember(state, channel, { ...memory, sequence: blocked.sequence, blocked });
 }
 
-/** A person wants what is blocked to be tried again. */
-export function forgive(state: UpdateState): UpdateState {
+/** How often in a row nothing reached the application when a release was to be tried. */
+export function undelivered({ channels }: UpdateState, release: Target): number {
+  const blocked = channels[release.channel]?.blocked;
+  if (blocked?.reason !== "not_delivered" || blocked.version !== release.version) return 0;
+  return blocked.sequence === release.sequence ? (blocked.tries ?? 1) : 0;
+}
+
+/** What is blocked may be tried again: a person wants it, or there is no reason any more. @param only the channel, without it all of them */
+export function forgive(state: UpdateState, only?: string): UpdateState {
   const memories = Object.entries(state.channels);
   if (memories.every(([, { blocked }]) => blocked === null)) return state;
-  const channels = memories.map(([channel, memory]) => [channel, { ...memory, blocked: null }]);
+  const channels = memories.map(([channel, memory]) =>
+    only === undefined || only === channel
+      ? [channel, { ...memory, blocked: null }]
+      : [channel, memory],
+  );
   return { ...state, channels: Object.fromEntries(channels) };
 }

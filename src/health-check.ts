@@ -2,6 +2,7 @@
 import { unreachable } from "./errors.ts";
 import { formatHttpTarget, parseHttpTarget } from "./http-target.ts";
 import type { HttpTarget } from "./http-target.ts";
+import type { ProbeHandler } from "./probe.ts";
 import { integer } from "./values.ts";
 import type { Value } from "./values.ts";
 
@@ -66,3 +67,13 @@ export const daemonHealthCheck: Value<HealthCheck> = {
   },
   format: (value) => healthCheck.format(value),
 };
+
+/** What is checked, for people: a command's arguments may hold anything. */
+export function checkTarget(
+  handler: ProbeHandler | Extract<HealthCheck, { kind: "command" }>,
+): string {
+  if (handler.kind === "command") return `command:${handler.argv[0] ?? ""}`;
+  return handler.kind === "http"
+    ? `${handler.scheme}:${handler.port}${handler.path}`
+    : healthCheck.format(handler);
+}

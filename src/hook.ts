@@ -57,11 +57,18 @@ export interface HookRelease {
 export type HookAnswer =
   | { readonly answer: "go" }
   /** Asked again after so many milliseconds. */
-  | { readonly answer: "later"; readonly afterMs: number }
+  | {
+      readonly answer: "later";
+      readonly afterMs: number;
+      /** Nobody has answered. */
+      readonly silent?: true;
+    }
+  /** It cannot be asked before somebody mends what `detail` says; asked again after so many milliseconds. */
+  | { readonly answer: "broken"; readonly afterMs: number; readonly detail: string }
   /** `detail` is for people: one line of what the hook said. */
   | { readonly answer: "no"; readonly detail: string };
 
-/** What came of one call. `silent`: nobody listens, or the time was over without an answer. */
+/** What came of one call. */
 export type HookReply =
   | {
       readonly kind: "http";
@@ -72,7 +79,16 @@ export type HookReply =
     }
   /** A program's exit status; null when a signal ended it. */
   | { readonly kind: "exit"; readonly status: number | null; readonly text: string }
-  | { readonly kind: "silent" };
+  /** Nobody listens, or the time was over without an answer. */
+  | {
+      readonly kind: "silent";
+      /** `timeout`, or the code of the error. */
+      readonly text: string;
+      /** Whether what was sent can have been heard all the same. */
+      readonly reached: boolean;
+    }
+  /** There is nothing that could be asked: a program that cannot be run, a process that is not there. */
+  | { readonly kind: "broken"; readonly text: string };
 
 /** Milliseconds: `later` without a time, and the least and the most that one answer may put it off. */
 const LATER_MS = 60_000;
@@ -91,6 +107,9 @@ export const SILENCE_MS = 600_000;
 /** BSD's EX_TEMPFAIL. */
 const EXIT_LATER = 75;
 
+/** Statuses by which a server says that the address is none of its own, or takes no such request: no answer of a hook. */
+const NO_HOOK: ReadonlySet<number> = new Set([404, 405, 501]);
+
 /**
  * The meaning of a reply.
  *
@@ -102,20 +121,67 @@ export function judge(hook: HookName, reply: HookReply, now: number, silentMs: n
     case "http":
       if (reply.status >= 200 && reply.status < 300) return { answer: "go" };
       if (reply.status === 503) return { answer: "later", afterMs: laterMs(reply.retryAfter, now) };
-      return { answer: "no", detail: detailOf(reply.text) || `HTTP status ${reply.status}` };
+      if (NO_HOOK.has(reply.status)) return isOfRelease(hook) ? no(reply) : broken(reply);
+      return no(reply);
     case "exit":
       if (reply.status === 0) return { answer: "go" };
       if (reply.status === EXIT_LATER) return { answer: "later", afterMs: LATER_MS };
-      return {
-        answer: "no",
-        detail:
-          detailOf(reply.text) ||
-          (reply.status === null ? "ended by a signal" : `exit status ${reply.status}`),
-      };
+      return no(reply);
+    case "broken":
+      return broken(reply);
     case "silent":
       return isPatient(hook) && silentMs >= SILENCE_MS
         ? { answer: "go" }
-        : { answer: "later", afterMs: SILENT_RETRY_MS };
+        : { answer: "later", afterMs: SILENT_RETRY_MS, silent: true };
+    default:
+      return unreachable(reply);
+  }
+}
+
+function no(reply: HookReply): HookAnswer {
+  return {
+    answer: "no",
+    detail: isUnhooked(reply) ? resultOfReply(reply) : detailOf(reply.text) || resultOfReply(reply),
+  };
+}
+
+function broken(reply: HookReply): HookAnswer {
+  return { answer: "broken", afterMs: LATER_MS, detail: resultOfReply(reply) };
+}
+
+/** The release itself has to answer these, so that it does not is its own mistake; the others are asked of what ran before. */
+function isOfRelease(hook: HookName): boolean {
+  return hook === "post-swap" || hook === "health";
+}
+
+function isUnhooked(reply: HookReply): boolean {
+  return reply.kind === "http" && NO_HOOK.has(reply.status);
+}
+
+/** Whether what was sent can have been heard by somebody whom it concerns. */
+export function isReached(reply: HookReply): boolean {
+  return reply.kind === "silent" ? reply.reached : reply.kind !== "broken" && !isUnhooked(reply);
+}
+
+/** What a reply was, in a line for people. */
+export function resultOfReply(reply: HookReply): string {
+  const said = detailOf(reply.text);
+  if (isUnhooked(reply) && reply.kind === "http")
+    return `HTTP status ${reply.status}: nothing at this address answers hooks`;
+  switch (reply.kind) {
+    case "silent":
+    case "broken":
+      return said;
+    case "http":
+    case "exit": {
+      const status =
+        reply.kind === "http"
+          ? `HTTP status ${reply.status}`
+          : reply.status === null
+            ? "ended by a signal"
+            : `exit status ${reply.status}`;
+      return said === "" ? status : `${status}: ${said}`;
+    }
     default:
       return unreachable(reply);
   }

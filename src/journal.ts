@@ -35,6 +35,11 @@ const reason = s.pipe(
   text,
   s.transform((word): RollbackReason => (isReason(word) ? word : "unknown")),
 );
+/** For people: a site is not to stand still for it. */
+const failure = s.fallback(
+  s.optional(s.object({ check: text, target: s.string(), result: s.string(), at: text })),
+  undefined,
+);
 const common = {
   schema: s.literal(SCHEMA),
   channels: s.record(
@@ -48,6 +53,8 @@ const common = {
           tree: s.nullable(sha256),
           reason,
           detail: s.optional(s.string()),
+          failure,
+          tries: s.optional(count),
         }),
       ),
       begun: s.optional(text),
@@ -61,6 +68,8 @@ const notice = s.object({
   from: s.nullable(text),
 });
 
+const mayRun = s.optional(s.array(bank));
+
 const journal = s.variant("phase", [
   s.object({ ...common, phase: s.literal("idle") }),
   s.object({
@@ -68,6 +77,7 @@ const journal = s.variant("phase", [
     phase: s.literal("downloading"),
     target: s.object(target),
     from: s.nullable(bank),
+    mayRun,
   }),
   s.object({
     ...common,
@@ -77,6 +87,7 @@ const journal = s.variant("phase", [
     // A site is not to stand still for what only bounds a wait.
     heldSince: s.fallback(s.optional(count), undefined),
     withheld: s.optional(s.literal(true)),
+    mayRun,
   }),
   s.object({
     ...common,
@@ -86,8 +97,9 @@ const journal = s.variant("phase", [
     stage: s.picklist(["restarting", "watching"]),
     resumed: count,
     starts: count,
+    mayRun,
   }),
-  s.object({ ...common, phase: s.literal("rolling-back"), failed: bank, to: bank }),
+  s.object({ ...common, phase: s.literal("rolling-back"), failed: bank, to: bank, mayRun }),
   s.object({
     ...common,
     phase: s.literal("committed"),

@@ -70,6 +70,11 @@ export const daemonOnUpdate: Value<OnUpdate> = {
   format: (value) => onUpdate.format(value),
 };
 
+/** Where it goes, for people: a command's arguments may hold anything. */
+export function onUpdateTarget(way: OnUpdate): string {
+  return way.kind === "command" ? `command:${way.argv[0] ?? ""}` : onUpdate.format(way);
+}
+
 /** What becomes of the application's process: replaced by a new one, told to load, or nothing that anybody knows of. */
 export type Delivery = "restart" | "reload" | "none";
 

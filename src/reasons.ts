@@ -40,6 +40,8 @@ export const ROLLBACK_REASONS = {
   too_many_starts: "the main container started more often than trial-starts allows",
   interrupted: "the sidecar itself restarted more often during the trial than is allowed",
   hook_refused: "a hook of the application said no",
+  not_delivered:
+    "nothing of on-update reached the application before trial-timeout, so the release was not tried; it is tried again by itself",
   unknown: "a newer version of edgesync rolled it back, for a reason that this one does not know",
 } as const satisfies Record<string, string>;
 export type RollbackReason = keyof typeof ROLLBACK_REASONS;
@@ -59,6 +61,10 @@ export const WAIT_REASONS = {
   payload: "another payload is on trial",
   replica: "another replica of the site is being swapped, or may be: this pod's turn comes",
   hook_later: "a hook of the application wants to be asked again later",
+  hook_broken:
+    "a hook cannot be asked: its program cannot be run, or its address answers that it is none; the release waits until that is mended",
+  not_delivered:
+    "nothing of on-update reached the application when the release was tried; it is tried again after a quarter of an hour, then two, up to a day",
 } as const satisfies Record<string, string>;
 export type WaitReason = keyof typeof WAIT_REASONS;
 

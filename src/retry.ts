@@ -63,6 +63,15 @@ export function jitterMs(intervalMs: number, random: () => number): number {
   return intervalMs * (0.9 + 0.2 * random());
 }
 
+/** Milliseconds. */
+const SPACING_FIRST_MS = 900_000;
+
+/** Milliseconds for which a release is left alone that `tries` times in a row did not reach the application: a trial of it costs a swap. */
+export function spacingMs(tries: number, random: () => number): number {
+  const ms = SPACING_FIRST_MS * 2 ** Math.min(tries - 1, 20);
+  return jitterMs(Math.min(RARELY_CAP_MS, ms), random);
+}
+
 /** Milliseconds for which a release that failed `failures` times in a row is left alone. */
 export function restMs(failures: number, random: () => number): number {
   const ms = RARELY_FIRST_MS * 2 ** Math.min(failures - 1, 20);

@@ -140,6 +140,15 @@ export interface LogFields {
   readonly hook?: string;
   /** Of a hook. */
   readonly answer?: string;
+  /** Of a check of the application that failed, see `failure.ts`. */
+  readonly check?: string;
+  readonly target?: string;
+  readonly result?: string;
+  readonly at?: string;
+  /** Of a trial that is resumed. */
+  readonly stage?: string;
+  readonly starts?: number;
+  readonly resumed?: number;
   /** Of a hold. */
   readonly owner?: string;
   /** What is waited for: download or swap. */

@@ -1,5 +1,6 @@
 /** The words of the update machine: what it hears, and what it has done. */
 import type { ErrorCode } from "./errors.ts";
+import type { Failure } from "./failure.ts";
 import type { Veto } from "./hook.ts";
 import type { Bank, Notice, Target } from "./update-state.ts";
 
@@ -24,18 +25,30 @@ export type Event =
   /** The last step could not be done; it is tried again by a `tick`. */
   | { readonly event: "failed"; readonly code: ErrorCode }
   /** Time to go on with whatever is pending. */
-  | { readonly event: "tick"; readonly passedMs: number }
+  | {
+      readonly event: "tick";
+      readonly passedMs: number;
+      /** What stood in the way of the delivery at last. */
+      readonly failure?: Failure | undefined;
+      /** Nothing of the delivery can have reached the application. */
+      readonly unreached?: true | undefined;
+    }
   /** Now is a time at which the bank may be swapped. */
   | { readonly event: "permitted" }
   /** Only the application stands in the way of the swap: for how long it may is counted from here, in whole milliseconds since the epoch. */
   | { readonly event: "held"; readonly at: number }
   /** The application does not want the release, and says why in a line. */
-  | { readonly event: "vetoed"; readonly hook: Veto; readonly detail: string }
+  | {
+      readonly event: "vetoed";
+      readonly hook: Veto;
+      readonly detail: string;
+      readonly failure?: Failure | undefined;
+    }
   /** The application has been told what became of a release, or has not listened for long enough. */
   | { readonly event: "notified" }
   /** A person's command: what is blocked may be tried again. */
   | { readonly event: "retry" }
-  /** Every container that has the payload was seen to start since the lever was pulled. */
+  /** The application has what `current` names: every container that has the payload was seen to start, or it has been told. */
   | { readonly event: "restarted"; readonly passedMs: number }
   | {
       readonly event: "health";
@@ -44,6 +57,8 @@ export type Event =
       readonly starts: number;
       /** Monotonic milliseconds since the last event. */
       readonly passedMs: number;
+      /** What did not go well in it. */
+      readonly failure?: Failure | undefined;
     };
 
 export type Step =
@@ -56,9 +71,20 @@ export type Step =
   /** Fetches and builds the bank: `staged` or `failed`. */
   | { readonly step: "build"; readonly target: Target; readonly from: Bank | null }
   /** Waits until a swap is permitted: `permitted`, `held` or `vetoed`. It may be given up for a while, so that the channel can be looked at. */
-  | { readonly step: "await-swap"; readonly bank: Bank; readonly heldSince: number | null }
-  /** Pulls the lever and waits until it took effect: `restarted`, or `tick` after `withinMs`. Null waits as long as it takes. */
+  | {
+      readonly step: "await-swap";
+      readonly bank: Bank;
+      readonly heldSince: number | null;
+      /** How often in a row nothing reached the application. */
+      readonly undelivered: number;
+    }
+  /**
+   * Gives the application what `current` names and waits until it has it: `restarted`, or `tick` after `withinMs`. Null waits as long as it
+   * takes; that may be given up for a while, so that the channel can be looked at, and the delivery goes on meanwhile.
+   */
   | { readonly step: "restart"; readonly withinMs: number | null }
+  /** Has that go on, or begun, beside what follows: `restarted` when it has come about, else no event. */
+  | { readonly step: "deliver" }
   /** Waits a period, but not longer than `withinMs`, and checks: `health`. */
   | {
       readonly step: "watch";

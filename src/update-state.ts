@@ -1,5 +1,6 @@
 /** What a site knows about its updates: the states of the update machine, which are also what the journal holds. */
 import { unreachable } from "./errors.ts";
+import type { Failure } from "./failure.ts";
 import type { NoticeHook } from "./hook.ts";
 import type { RollbackReason } from "./reasons.ts";
 
@@ -39,18 +40,27 @@ export interface Blocked {
   readonly reason: RollbackReason;
   /** What a hook said, in a line. */
   readonly detail?: string | undefined;
+  /** The last check that failed. */
+  readonly failure?: Failure | undefined;
+  /** How often in a row nothing reached the application: the release is kept, and tried again by itself after a while. */
+  readonly tries?: number | undefined;
 }
 
 export type Phase =
   | { readonly phase: "idle" }
-  | { readonly phase: "downloading"; readonly target: Target; readonly from: Bank | null }
+  | (Astray & {
+      readonly phase: "downloading";
+      readonly target: Target;
+      readonly from: Bank | null;
+    })
   | Staged
   | Trial
-  | {
+  /** The application has not been told yet that `to` is in place again: it may run that, or `failed`. */
+  | (Astray & {
       readonly phase: "rolling-back";
       readonly failed: Bank;
       readonly to: Bank;
-    }
+    })
   | {
       readonly phase: "committed";
       readonly bank: Bank;
@@ -67,7 +77,18 @@ export interface Notice {
   readonly from: string | null;
 }
 
-export interface Staged {
+interface Astray {
+  /**
+   * Banks that the application may run besides, the last one first: it could not be told of anything else since. They are kept until it
+   * has been told of whatever bank.
+   */
+  readonly mayRun?: readonly Bank[] | undefined;
+}
+
+/** So many of them are kept. Where nothing reaches the application there is no sense in more releases that will not either. */
+export const ASTRAY_LIMIT = 3;
+
+export interface Staged extends Astray {
   readonly phase: "staged";
   readonly bank: Bank;
   readonly from: Bank;
@@ -77,7 +98,7 @@ export interface Staged {
   readonly withheld?: true | undefined;
 }
 
-export interface Trial {
+export interface Trial extends Astray {
   readonly phase: "trial";
   readonly bank: Bank;
   readonly fallback: Bank;
@@ -100,6 +121,8 @@ export interface Watch {
   readonly failures: number;
   /** Milliseconds since the last start without a healthy check; null once there was one. */
   readonly settlingMs: number | null;
+  /** The last check that failed. */
+  readonly failure?: Failure | undefined;
 }
 
 export type UpdateState = Phase & {
@@ -119,13 +142,13 @@ export function banksOf(state: Phase): readonly Bank[] {
     case "idle":
       return [];
     case "downloading":
-      return banks(state.from);
+      return banks(state.from, ...astray(state));
     case "staged":
-      return [state.from, state.bank];
+      return [state.from, state.bank, ...astray(state)];
     case "trial":
-      return [state.bank, state.fallback];
+      return [state.bank, state.fallback, ...astray(state)];
     case "rolling-back":
-      return [state.to, state.failed];
+      return [state.to, state.failed, ...astray(state)];
     case "committed":
       return banks(state.bank, state.previous);
     default:
@@ -138,9 +161,15 @@ export function served(state: Phase): Bank | null {
   return banksOf(state)[0] ?? null;
 }
 
+/** The banks that the application may run besides those that the phase is about. */
+export function astray(state: Phase): readonly Bank[] {
+  return ("mayRun" in state && state.mayRun) || [];
+}
+
 /** Whether the application is, or may be, on its way from one bank to another. */
-export function isSwapping({ phase }: Phase): boolean {
-  return phase === "trial" || phase === "rolling-back";
+export function isSwapping(state: Phase): boolean {
+  const { phase } = state;
+  return phase === "trial" || phase === "rolling-back" || astray(state).length > 0;
 }
 
 export function isSame(a: Target, b: Target): boolean {

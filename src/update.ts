@@ -21,16 +21,19 @@
  *
  * Names after Mender's client states; "blocked" after snapd.
  */
-import { block, forgive, learn, refuse } from "./channel-memory.ts";
+import { block, forgive, learn, refuse, undelivered } from "./channel-memory.ts";
 import { unreachable } from "./errors.ts";
 import type { NoticeHook } from "./hook.ts";
 import type { Policy } from "./policy.ts";
 import type { RollbackReason } from "./reasons.ts";
+import { lateReason, verdictOn, watched } from "./trial.ts";
 import type { Event, Step } from "./update-events.ts";
-import { NOTHING_SEEN, isSame, isVersion, served } from "./update-state.ts";
-import type { Bank, Phase, Staged, Target, Trial, UpdateState, Watch } from "./update-state.ts";
+import { ASTRAY_LIMIT, NOTHING_SEEN, astray, isSame, isVersion } from "./update-state.ts";
+import type { Bank, Blocked, Phase, Staged, Target, Trial, UpdateState } from "./update-state.ts";
+import { stepsOf, trialStep } from "./update-steps.ts";
 
 export type { Event, Step, Verdict } from "./update-events.ts";
+export { stepsOf } from "./update-steps.ts";
 
 /**
  * A trial outlives this many restarts of the sidecar, each with a fresh `trialTimeoutMs`, so it takes at most four times that. Saved
@@ -52,9 +55,9 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
     case "staged":
       return onStaged(state, event.bank, policy);
     case "failed":
-      return onFailed(state);
+      return onFailed(state, policy);
     case "tick":
-      return onTick(state, event.passedMs, policy);
+      return onTick(state, event, policy);
     case "permitted":
       return onPermitted(state, policy);
     case "held":
@@ -74,53 +77,24 @@ export function next(state: UpdateState, event: Event, policy: Policy): Outcome 
   }
 }
 
-/** What a state implies: performed on entering it, and again after a failure or a restart of the sidecar. */
-export function stepsOf(state: Phase, policy: Policy): readonly Step[] {
-  const bank = served(state);
-  const activate: readonly Step[] = bank === null ? [] : [{ step: "activate", bank }];
-  switch (state.phase) {
-    case "idle":
-      return [{ step: "sweep", keep: [] }];
-    case "downloading": {
-      const { target, from } = state;
-      const wait: Step = { step: "await-download", target, first: from === null };
-      return [...activate, sweep(from), wait, { step: "build", target, from }];
-    }
-    case "staged": {
-      const wait: Step = {
-        step: "await-swap",
-        bank: state.bank,
-        heldSince: state.heldSince ?? null,
-      };
-      return state.withheld === true ? activate : [...activate, wait];
-    }
-    case "trial":
-      return [{ step: "activate", bank: state.bank, trial: true }, trialStep(state, policy)];
-    case "rolling-back":
-      return [...activate, { step: "restart", withinMs: null }];
-    case "committed": {
-      const { notice } = state;
-      const notify: readonly Step[] =
-        notice === undefined ? [] : [{ step: "notify", bank: state.bank, notice }];
-      return [...activate, sweep(state.bank, state.previous), ...notify];
-    }
-    default:
-      return unreachable(state);
-  }
+function enter({ channels }: UpdateState, phase: Phase, policy: Policy): Outcome {
+  const state = { ...phase, channels };
+  return [state, stepsOf(state, policy)];
 }
 
-function sweep(...keep: readonly (Bank | null)[]): Step {
-  return { step: "sweep", keep: keep.flatMap((bank) => (bank === null ? [] : [bank.id])) };
+/** Banks that the application may run besides those that a phase is about. */
+function besides(lost: readonly Bank[], ...known: readonly Bank[]): Pick<Staged, "mayRun"> {
+  const ids = new Set(known.map(({ id }) => id));
+  const mayRun = lost.filter(({ id }) => !ids.has(id));
+  return mayRun.length === 0 ? {} : { mayRun };
 }
 
-function trialStep(trial: Trial, policy: Policy): Step {
-  const withinMs = Math.max(0, policy.trialTimeoutMs - trial.watch.spentMs);
-  if (trial.stage === "restarting") return { step: "restart", withinMs };
-  return { step: "watch", withinMs, bank: trial.bank, from: trial.fallback.version };
-}
-
-function enter(state: UpdateState, phase: Phase, policy: Policy): Outcome {
-  return [{ ...phase, channels: state.channels }, stepsOf(phase, policy)];
+/** To what the site has, of which the application may still have to be told. */
+function back(state: UpdateState, to: Bank, policy: Policy): Outcome {
+  const [failed, ...others] = astray(state);
+  if (failed === undefined)
+    return enter(state, { phase: "committed", bank: to, previous: null }, policy);
+  return enter(state, { phase: "rolling-back", failed, to, ...besides(others) }, policy);
 }
 
 function stay(state: UpdateState): Outcome {
@@ -130,6 +104,7 @@ function stay(state: UpdateState): Outcome {
 /** Recovery. What was being fetched is fetched again when the channel is seen; what was lost from the volume is let go. */
 function onStarted(state: UpdateState, banks: readonly string[], policy: Policy): Outcome {
   const has = (bank: Bank | null): bank is Bank => bank !== null && banks.includes(bank.id);
+  const lost = besides(astray(state).filter(has));
   const settle = (...candidates: readonly (Bank | null)[]): Outcome => {
     const bank = candidates.find(has);
     if (bank === undefined) return enter(state, { phase: "idle" }, policy);
@@ -139,19 +114,21 @@ function onStarted(state: UpdateState, banks: readonly string[], policy: Policy)
     case "idle":
       return enter(state, state, policy);
     case "downloading":
-      return settle(state.from);
+      return has(state.from)
+        ? back({ ...state, mayRun: lost.mayRun }, state.from, policy)
+        : settle();
     case "staged":
       if (!has(state.bank) || !has(state.from)) return settle(state.from, state.bank);
-      return enter(state, state, policy);
+      return enter(state, { ...told(state), ...lost }, policy);
     case "trial": {
       if (!has(state.bank) || !has(state.fallback)) return settle(state.fallback, state.bank);
-      const resumed = state.resumed + 1;
-      if (resumed > RESUMPTIONS) return rollBack(state, state, "interrupted", policy);
-      return enter(state, { ...state, resumed, watch: NOTHING_SEEN }, policy);
+      const trial = { ...told(state), ...lost, resumed: state.resumed + 1, watch: NOTHING_SEEN };
+      if (trial.resumed > RESUMPTIONS) return rollBack(state, trial, "interrupted", policy);
+      return enter(state, trial, policy);
     }
     case "rolling-back":
       if (!has(state.to)) return settle(state.failed);
-      return enter(state, state, policy);
+      return enter(state, { ...told(state), ...lost }, policy);
     case "committed": {
       if (!has(state.bank)) return settle(state.previous);
       const previous = has(state.previous) ? state.previous : null;
@@ -179,7 +156,9 @@ function onSeen(
       if (blocked?.reason === "hook_refused") return stay(known);
       return enter(known, { phase: "downloading", target, from: null }, policy);
     case "committed":
-      if (blocked !== null || isSame(known.bank, target)) return stay(known);
+      // What was never tried is here no more, or it would be staged: to have it again takes as long as any release.
+      if (blocked !== null && blocked.reason !== "not_delivered") return stay(known);
+      if (isSame(known.bank, target)) return stay(known);
       return enter(known, { phase: "downloading", target, from: known.bank }, policy);
     case "downloading":
       // The shell looks only while nothing is fetched, so nothing is lost.
@@ -187,13 +166,26 @@ function onSeen(
       return enter(known, { ...known, target }, policy);
     case "staged":
       // What waits to be swapped gives way to what is newer, and to nothing else.
-      if (grown && !isVersion(known.bank, target))
-        return enter(known, { phase: "downloading", target, from: known.from }, policy);
+      if (grown && !isVersion(known.bank, target)) {
+        const { from, mayRun } = known;
+        return enter(
+          known,
+          { phase: "downloading", target, from, ...besides(mayRun ?? []) },
+          policy,
+        );
+      }
       return known.withheld === true ? enter(known, freed(known), policy) : stay(known);
     case "trial":
-    case "rolling-back":
       // One thing at a time: the channel is looked at again when this one is over.
       return stay(known);
+    case "rolling-back": {
+      // The application may never take what it had: what is newer is built from there, and told to it in its turn.
+      const { failed, to } = known;
+      const { mayRun = [] } = besides([failed, ...astray(known)], to);
+      if (blocked !== null || isSame(to, target) || mayRun.length > ASTRAY_LIMIT)
+        return stay(known);
+      return enter(known, { phase: "downloading", target, from: to, ...besides(mayRun) }, policy);
+    }
     default:
       return unreachable(known);
   }
@@ -204,6 +196,12 @@ function freed(staged: Staged): Staged {
   return others;
 }
 
+/** When the application has been told of one bank it runs no other. */
+function told<S extends Phase>(state: S & Pick<Staged, "mayRun">): Omit<S, "mayRun"> {
+  const { mayRun: _, ...others } = state;
+  return others;
+}
+
 /** What has not been swapped is not swapped; what has been fetched for it is kept. */
 function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome {
   const refusal = refuse(state, target);
@@ -211,12 +209,11 @@ function onWithheld(state: UpdateState, target: Target, policy: Policy): Outcome
   const known = learn(state, target, {});
   switch (known.phase) {
     case "downloading":
-      return onFailed(known);
+      return onFailed(known, policy);
     case "staged": {
       const { bank, from } = known;
       // Of another release than the one that may come later nothing is needed.
-      if (!isVersion(bank, target))
-        return enter(known, { phase: "committed", bank: from, previous: null }, policy);
+      if (!isVersion(bank, target)) return back(known, from, policy);
       return known.withheld === true
         ? stay(known)
         : enter(known, { ...known, withheld: true }, policy);
@@ -236,25 +233,21 @@ function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
   const { from } = state;
   if (from === null) return commit(state, bank, null, "post-commit", policy);
   // The same tree under another number or name is adopted as it stands, without a trial of what runs already.
-  if (from.tree === bank.tree)
-    return enter(
-      state,
-      { phase: "committed", bank: { ...bank, id: from.id }, previous: null },
-      policy,
-    );
-  return enter(state, { phase: "staged", bank, from }, policy);
+  if (from.tree === bank.tree) return back(state, { ...bank, id: from.id }, policy);
+  return enter(state, { phase: "staged", bank, from, ...besides(astray(state), bank) }, policy);
 }
 
-function onFailed(state: UpdateState): Outcome {
+function onFailed(state: UpdateState, policy: Policy): Outcome {
   const { channels } = state;
   if (state.phase === "downloading") {
     const { from } = state;
-    if (from === null) return [{ phase: "idle", channels }, []];
-    return [{ phase: "committed", bank: from, previous: null, channels }, []];
+    return [from === null ? { phase: "idle", channels } : back(state, from, policy)[0], []];
   }
   // The swap itself failed, so nothing was tried: that is the disk's fault and not the release's.
-  if (state.phase === "trial" && state.stage === "restarting")
-    return [{ phase: "staged", bank: state.bank, from: state.fallback, channels }, []];
+  if (state.phase === "trial" && state.stage === "restarting") {
+    const { bank, fallback: from } = state;
+    return [{ phase: "staged", bank, from, ...besides(astray(state)), channels }, []];
+  }
   return stay(state);
 }
 
@@ -262,23 +255,52 @@ function onPermitted(state: UpdateState, policy: Policy): Outcome {
   if (state.phase !== "staged" || state.withheld === true) return stay(state);
   const { bank, from: fallback } = state;
   const begun = { stage: "restarting", resumed: 0, starts: 0, watch: NOTHING_SEEN } as const;
-  return enter(state, { phase: "trial", bank, fallback, ...begun }, policy);
+  const trial = { phase: "trial", bank, fallback, ...begun, ...besides(astray(state)) } as const;
+  return enter(state, trial, policy);
 }
 
-function onTick(state: UpdateState, passedMs: number, policy: Policy): Outcome {
+function onTick(
+  state: UpdateState,
+  event: Extract<Event, { event: "tick" }>,
+  policy: Policy,
+): Outcome {
   if (state.phase !== "trial") return [state, stepsOf(state, policy)];
-  const spent = { ...state.watch, spentMs: state.watch.spentMs + passedMs };
-  if (spent.spentMs >= policy.trialTimeoutMs)
-    return rollBack(state, state, "trial_timeout", policy);
-  return enter(state, { ...state, watch: spent }, policy);
+  const { passedMs, failure } = event;
+  const spentMs = state.watch.spentMs + passedMs;
+  const trial = { ...state, watch: { ...state.watch, spentMs, ...(failure && { failure }) } };
+  if (spentMs >= policy.trialTimeoutMs)
+    return rollBack(state, trial, lateReason(trial, event), policy);
+  return enter(state, trial, policy);
 }
 
 function onRestarted(state: UpdateState, passedMs: number, policy: Policy): Outcome {
-  if (state.phase === "rolling-back")
-    return commit(state, state.to, state.failed, "post-rollback", policy);
-  if (state.phase !== "trial" || state.stage !== "restarting") return stay(state);
-  const watch = { ...state.watch, spentMs: state.watch.spentMs + passedMs };
-  return watchOn(state, { ...state, stage: "watching", starts: state.starts + 1, watch }, policy);
+  switch (state.phase) {
+    case "rolling-back": {
+      const { to, failed } = state;
+      // It was not tried, so it waits for its next trial as it waited for the first.
+      if (undelivered(state, failed) > 0)
+        return enter(state, { phase: "staged", bank: failed, from: to }, policy);
+      return commit(state, to, failed, "post-rollback", policy);
+    }
+    case "downloading":
+      return astray(state).length === 0 ? stay(state) : enter(state, told(state), policy);
+    case "staged":
+      return astray(state).length === 0 ? stay(state) : enter(state, told(state), policy);
+    case "trial": {
+      if (state.stage !== "restarting") return stay(state);
+      const watch = { ...state.watch, spentMs: state.watch.spentMs + passedMs };
+      const starts = state.starts + 1;
+      const trial = { ...told(state), stage: "watching", starts, watch } as const;
+      // What was in the way of its delivery is over.
+      const known = undelivered(state, trial.bank) > 0 ? forgive(state, trial.bank.channel) : state;
+      return watchOn(known, trial, policy);
+    }
+    case "idle":
+    case "committed":
+      return stay(state);
+    default:
+      return unreachable(state);
+  }
 }
 
 function onHealth(
@@ -287,24 +309,7 @@ function onHealth(
   policy: Policy,
 ): Outcome {
   if (state.phase !== "trial" || state.stage !== "watching") return stay(state);
-  const { passedMs, starts, verdict } = event;
-  const before = state.watch;
-  const settledMs =
-    starts > 0 ? 0 : before.settlingMs === null ? null : before.settlingMs + passedMs;
-  const counts = settledMs === null || settledMs >= policy.graceMs;
-  const watch: Watch = {
-    spentMs: before.spentMs + passedMs,
-    healthyMs:
-      verdict !== "healthy" || starts > 0
-        ? null
-        : before.healthyMs === null
-          ? 0
-          : before.healthyMs + passedMs,
-    failures:
-      verdict === "healthy" ? 0 : before.failures + (verdict === "unhealthy" && counts ? 1 : 0),
-    settlingMs: verdict === "healthy" ? null : settledMs,
-  };
-  return watchOn(state, { ...state, starts: state.starts + starts, watch }, policy);
+  return watchOn(state, watched(state, event, policy), policy);
 }
 
 /** @param other the bank that was served before, or was to be */
@@ -324,16 +329,11 @@ function commit(
   );
 }
 
-/** The verdict on a trial, if there is one yet. */
 function watchOn(state: UpdateState, trial: Trial, policy: Policy): Outcome {
-  const { starts, watch } = trial;
-  if (starts > policy.trialStarts) return rollBack(state, trial, "too_many_starts", policy);
-  if (watch.failures >= policy.healthFailureThreshold)
-    return rollBack(state, trial, "health_failed", policy);
-  if (watch.healthyMs !== null && watch.healthyMs >= policy.trialDurationMs)
+  const verdict = verdictOn(trial, policy);
+  if (verdict === "healthy")
     return commit(state, trial.bank, trial.fallback, "post-commit", policy);
-  if (watch.spentMs >= policy.trialTimeoutMs)
-    return rollBack(state, trial, "trial_timeout", policy);
+  if (verdict !== undefined) return rollBack(state, trial, verdict, policy);
   return [{ ...trial, channels: state.channels }, [trialStep(trial, policy)]];
 }
 
@@ -346,45 +346,47 @@ function onHeld(state: UpdateState, at: number, policy: Policy): Outcome {
 /** The application has the last word on what it is given: the site stays on what it has. */
 function onVetoed(
   state: UpdateState,
-  { hook, detail }: Extract<Event, { event: "vetoed" }>,
+  { hook, detail, failure }: Extract<Event, { event: "vetoed" }>,
   policy: Policy,
 ): Outcome {
-  const reason = "hook_refused";
+  const why = { reason: "hook_refused", detail, ...(failure && { failure }) } as const;
   if (state.phase === "downloading" && hook === "pre-download") {
-    const known = block(state, { ...state.target, tree: null, reason, detail });
-    return onFailed(known);
+    const known = block(state, { ...state.target, tree: null, ...why });
+    return onFailed(known, policy);
   }
-  if (state.phase === "staged" && hook === "pre-swap") {
-    const { channel, sequence, version, tree } = state.bank;
-    const known = block(state, { channel, sequence, version, tree, reason, detail });
-    return enter(known, { phase: "committed", bank: state.from, previous: null }, policy);
-  }
+  if (state.phase === "staged" && hook === "pre-swap")
+    return back(block(state, { ...identity(state.bank), ...why }), state.from, policy);
   if (state.phase === "trial" && hook === "post-swap")
-    return rollBack(state, state, reason, policy, detail);
+    return rollBack(state, state, why.reason, policy, why);
   return stay(state);
 }
 
 function onNotified(state: UpdateState): Outcome {
   if (state.phase !== "committed") return stay(state);
-  const { notice: _, ...told } = state;
-  return stay(told);
+  const { notice: _, ...heard } = state;
+  return stay(heard);
+}
+
+function identity({ channel, sequence, version, tree }: Bank): Target & Pick<Bank, "tree"> {
+  return { channel, sequence, version, tree };
 }
 
 function rollBack(
   state: UpdateState,
-  { bank, fallback }: Trial,
+  trial: Trial,
   reason: RollbackReason,
   policy: Policy,
-  detail?: string,
+  said: Pick<Blocked, "detail" | "failure"> = {},
 ): Outcome {
-  const { channel, sequence, version, tree } = bank;
-  const what = {
-    channel,
-    sequence,
-    version,
-    tree,
-    reason,
-    ...(detail !== undefined && { detail }),
-  };
-  return enter(block(state, what), { phase: "rolling-back", failed: bank, to: fallback }, policy);
+  const { bank, fallback, stage, watch } = trial;
+  const { failure } = watch;
+  const tries = reason === "not_delivered" ? { tries: undelivered(state, bank) + 1 } : {};
+  const why = { reason, ...(failure && { failure }), ...said, ...tries };
+  // What runs is what was told last, where anything was.
+  const lost = stage === "restarting" ? besides(astray(trial), bank, fallback) : {};
+  return enter(
+    block(state, { ...identity(bank), ...why }),
+    { phase: "rolling-back", failed: bank, to: fallback, ...lost },
+    policy,
+  );
 }

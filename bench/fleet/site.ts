@@ -83,6 +83,7 @@ function healthy(): Workload {
     delivery: "restart",
     sinceRestartMs: () => null,
     backOffMs: () => 0,
+    trouble: () => ({ failure: null, reached: true }),
     healthPeriodMs: 10_000,
     healthFailureThreshold: 3,
     restart: () => Promise.resolve(void (starts += 1)),

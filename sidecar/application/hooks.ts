@@ -1,6 +1,8 @@
 /** What the application is asked, and told, on the way of a release. */
 import type { Clock } from "#core/clock.ts";
-import { SILENCE_MS, detailOf, judge } from "#core/hook.ts";
+import type { Failure } from "#core/failure.ts";
+import { failureOf } from "#core/failure.ts";
+import { SILENCE_MS, detailOf, hookTarget, judge, resultOfReply } from "#core/hook.ts";
 import type { HookAnswer, HookName, HookRelease, HookReply, HookTarget } from "#core/hook.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
@@ -11,26 +13,37 @@ export interface Hooks {
   /** Whether there is somebody to ask: without, the answer is always `go`. */
   has(hook: HookName): boolean;
   /** Asks once. That nobody answers is an answer too; rejects with the signal's reason and with nothing else. */
-  ask(hook: HookName, release: HookRelease, signal: AbortSignal): Promise<HookAnswer>;
+  ask(hook: HookName, release: HookRelease, signal: AbortSignal): Promise<Asked>;
+  /** Which of the hooks that a trial will need cannot be asked, as far as that can be told beforehand: those that are programs. */
+  broken(): Promise<Failure | undefined>;
   /** What came of the last call of each hook that was called. */
   view(): readonly HookView[];
 }
+
+export type Asked = HookAnswer & {
+  /** What to tell people of an answer that is no yes. */
+  readonly failure?: Failure;
+};
 
 /** A hook as `/status` shows it. */
 export interface HookView {
   readonly hook: HookName;
   readonly version: string;
-  readonly answer: HookAnswer["answer"] | "silent";
+  /** `asking` while it is asked for the first time. */
+  readonly answer: HookAnswer["answer"] | "silent" | "asking";
   /** What it said, or why the sidecar did not wait for it any longer. */
   readonly detail: string | null;
-  /** ISO 8601, by the node's clock. */
+  /** ISO 8601, by the node's clock, as the next. */
   readonly at: string;
+  /** Since when it is being asked; null when it is not. */
+  readonly asking: string | null;
 }
 
 /** A pod without hooks. */
 export const noHooks: Hooks = {
   has: () => false,
   ask: () => Promise.resolve({ answer: "go" }),
+  broken: () => Promise.resolve(undefined),
   view: () => [],
 };
 
@@ -79,6 +92,8 @@ export function openHooks(deps: HookDeps): Hooks {
   };
   const silences = new Map<HookName, Silence>();
   const views = new Map<HookName, HookView>();
+  const iso = (): string => new Date(clock.now()).toISOString();
+  const formatTarget = (target: HookTarget): string => hookTarget.format(target);
 
   /** Milliseconds for which a hook has been silent about a release; 0 when it has answered. */
   function silentMs(
@@ -110,18 +125,17 @@ export function openHooks(deps: HookDeps): Hooks {
     if (target.kind === "http")
       return await postJson(target, { hook, ...release }, timeoutMs, signal);
     if (deps.programs === undefined)
-      return { kind: "exit", status: null, text: "a pod's hooks are calls, not programs" };
+      return { kind: "broken", text: "a pod's hooks are calls, not programs" };
     return await deps.programs.run([target.path], environmentOf(hook, release), timeoutMs, signal);
   }
 
   function record(
     hook: HookName,
-    release: HookRelease,
+    { version }: Pick<HookRelease, "version">,
     view: Pick<HookView, "answer" | "detail">,
+    before: HookView | undefined,
   ): void {
-    const before = views.get(hook);
-    const { version } = release;
-    views.set(hook, { hook, version, ...view, at: new Date(clock.now()).toISOString() });
+    views.set(hook, { hook, version, ...view, at: iso(), asking: null });
     metrics.add("edgesync_sidecar_hook_calls_total", { hook, answer: view.answer });
     // Once, and not at each of the questions of a night.
     const isNews = before?.answer !== view.answer || before.version !== version;
@@ -133,6 +147,7 @@ export function openHooks(deps: HookDeps): Hooks {
     };
     if (!isNews || hook === "health") log.debug(fields, "hook called");
     else if (view.answer === "go") log.info(fields, "hook called");
+    else if (view.answer === "broken") log.error(fields, "a hook cannot be asked");
     else log.warn(fields, "hook called");
   }
 
@@ -142,23 +157,47 @@ export function openHooks(deps: HookDeps): Hooks {
       const target = targets[hook];
       if (target === undefined) return { answer: "go" };
       const begun = clock.monotonic();
-      const reply = await call(hook, target, release, signal);
+      const before = views.get(hook);
+      const { version } = release;
+      const at = iso();
+      const first = { hook, version, answer: "asking", detail: null, at } as const;
+      views.set(hook, { ...(before ?? first), asking: at });
+      let reply: HookReply;
+      try {
+        reply = await call(hook, target, release, signal);
+      } finally {
+        const now = views.get(hook);
+        if (now !== undefined) views.set(hook, { ...now, asking: null });
+      }
       const isSilent = reply.kind === "silent";
       const ms = silentMs(hook, release, isSilent, begun);
       const answer = judge(hook, reply, clock.now(), ms);
       const detail =
-        answer.answer === "no"
+        "detail" in answer
           ? answer.detail
           : isSilent && answer.answer === "go"
             ? `nobody has answered for ${Math.round(SILENCE_MS / 60_000)} minutes`
             : reply.kind === "silent"
-              ? null
+              ? reply.text
               : detailOf(reply.text) || null;
-      record(hook, release, {
-        answer: isSilent && answer.answer === "later" ? "silent" : answer.answer,
-        detail,
-      });
-      return answer;
+      const shown = isSilent && answer.answer === "later" ? "silent" : answer.answer;
+      record(hook, release, { answer: shown, detail }, before);
+      if (answer.answer === "go") return answer;
+      const result = resultOfReply(reply);
+      return { ...answer, failure: failureOf(hook, formatTarget(target), result, clock.now()) };
+    },
+    async broken() {
+      for (const hook of ["pre-swap", "post-swap", "health"] as const) {
+        const target = targets[hook];
+        const problem =
+          target?.kind === "exec" ? await deps.programs?.problem(target.path) : undefined;
+        if (target === undefined || problem === undefined) continue;
+        const before = views.get(hook);
+        const { version = "" } = before ?? {};
+        record(hook, { version }, { answer: "broken", detail: problem }, before);
+        return failureOf(hook, formatTarget(target), problem, clock.now());
+      }
+      return undefined;
     },
     view: () => [...views.values()],
   };

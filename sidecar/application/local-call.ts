@@ -1,5 +1,6 @@
 /** A POST to the application: the containers of a pod share their network, so it is at 127.0.0.1. */
 import { request } from "node:http";
+import { resultOf } from "#core/failure.ts";
 import type { HookReply } from "#core/hook.ts";
 import type { HttpTarget } from "#core/http-target.ts";
 
@@ -9,6 +10,9 @@ const HOST = "127.0.0.1";
 const BODY_LIMIT = 4 * 1024;
 const HEADER_LIMIT = 8 * 1024;
 
+/** Errors of a connection that never was: nothing of the request can have been read. */
+const UNREACHED = new Set(["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL"]);
+
 /** `silent` when there is no answer in time, or none that is HTTP. Rejects with the signal's reason and with nothing else. */
 export async function postJson(
   { port, path }: Omit<HttpTarget, "kind">,
@@ -16,13 +20,15 @@ export async function postJson(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<HookReply> {
-  const bounded = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+  const late = AbortSignal.timeout(timeoutMs);
+  const bounded = AbortSignal.any([signal, late]);
   try {
     return await post(port, path, Buffer.from(`${JSON.stringify(body)}\n`), bounded);
-  } catch {
+  } catch (error) {
     signal.throwIfAborted();
     // Refused, reset, too late: whatever it was, nobody has answered.
-    return { kind: "silent" };
+    const text = late.aborted ? "timeout" : resultOf(error);
+    return { kind: "silent", text, reached: !UNREACHED.has(text) };
   }
 }
 

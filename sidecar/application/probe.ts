@@ -6,6 +6,7 @@ import { request as plainRequest } from "node:http";
 import { request as tlsRequest } from "node:https";
 import { connect } from "node:net";
 import { unreachable } from "#core/errors.ts";
+import { resultOf } from "#core/failure.ts";
 import type { ProbeHandler } from "#core/probe.ts";
 
 /** `refused`: nobody listens on the port, so nothing of the application runs there. */
@@ -25,12 +26,23 @@ export async function carryOut(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<ProbeResult> {
-  const bounded = AbortSignal.any([signal, AbortSignal.timeout(Math.max(1, timeoutMs))]);
+  return (await examine(handler, timeoutMs, signal)).result;
+}
+
+/** The same, with what came of it for people: a status, `timeout`, or the code of an error, and nothing that was answered. */
+export async function examine(
+  handler: ProbeHandler,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<{ readonly result: ProbeResult; readonly detail: string }> {
+  const late = AbortSignal.timeout(Math.max(1, timeoutMs));
   try {
-    return (await attempt(handler, bounded)) ? "passed" : "failed";
+    const problem = await attempt(handler, AbortSignal.any([signal, late]));
+    return { result: problem === null ? "passed" : "failed", detail: problem ?? "passed" };
   } catch (error) {
     signal.throwIfAborted();
-    return isRefusal(error) ? "refused" : "failed";
+    const detail = late.aborted ? "timeout" : resultOf(error);
+    return { result: isRefusal(error) ? "refused" : "failed", detail };
   }
 }
 
@@ -40,7 +52,10 @@ function isRefusal(error: unknown): boolean {
   return ("code" in error && error.code === "ECONNREFUSED") || isRefusal(error.cause);
 }
 
-function attempt(handler: ProbeHandler, signal: AbortSignal): Promise<boolean> {
+/** What is wrong; null when nothing is. */
+type Problem = string | null;
+
+function attempt(handler: ProbeHandler, signal: AbortSignal): Promise<Problem> {
   switch (handler.kind) {
     case "http":
       return http(handler, signal);
@@ -57,7 +72,7 @@ function attempt(handler: ProbeHandler, signal: AbortSignal): Promise<boolean> {
 function http(
   { scheme, port, path, headers }: Extract<ProbeHandler, { kind: "http" }>,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<Problem> {
   // Escapes what a request may not hold and leaves what is escaped already.
   const url = new URL(`${scheme}://${HOST}:${port}${path.startsWith("/") ? "" : "/"}${path}`);
   const init = {
@@ -73,11 +88,12 @@ function http(
           tlsRequest(url, { ...init, rejectUnauthorized: false })
         : plainRequest(url, init);
     // An answer 101 is neither a response nor an error to Node: only the end of its connection is told.
-    const unanswered = (): void => resolve(false);
+    const unanswered = (): void => resolve("no answer");
     request.once("response", (response) => {
       request.off("close", unanswered);
       const status = response.statusCode ?? 0;
-      const settle = (): void => resolve(status >= 200 && status < 400);
+      const settle = (): void =>
+        resolve(status >= 200 && status < 400 ? null : `HTTP status ${status}`);
       let size = 0;
       response.on("data", (chunk: Buffer) => {
         size += chunk.byteLength;
@@ -100,12 +116,12 @@ function lowerCased(
   return Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value]));
 }
 
-function tcp(port: number, signal: AbortSignal): Promise<boolean> {
+function tcp(port: number, signal: AbortSignal): Promise<Problem> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: HOST, port, signal });
     socket.once("connect", () => {
       socket.destroy();
-      resolve(true);
+      resolve(null);
     });
     socket.once("error", reject);
   });
@@ -118,12 +134,12 @@ const SERVING = 1;
 async function grpc(
   { port, service }: Extract<ProbeHandler, { kind: "grpc" }>,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<Problem> {
   // Few pods have such a probe; the others do not pay for HTTP/2.
   const { connect: open } = await import("node:http2");
   const session = open(`http://${HOST}:${port}`);
   try {
-    return await new Promise<boolean>((resolve, reject) => {
+    return await new Promise<Problem>((resolve, reject) => {
       session.on("error", reject);
       const stream = session.request(
         {
@@ -144,9 +160,12 @@ async function grpc(
         if (chunks.length < 16) chunks.push(chunk);
       });
       stream.on("error", reject);
-      stream.once("end", () =>
-        resolve(status === "0" && statusIn(Buffer.concat(chunks)) === SERVING),
-      );
+      stream.once("end", () => {
+        const serving = statusIn(Buffer.concat(chunks));
+        const code = typeof status === "string" && /^\d{1,3}$/.test(status) ? status : "none";
+        if (code !== "0") resolve(`gRPC status ${code}`);
+        else resolve(serving === SERVING ? null : `gRPC health ${serving}`);
+      });
       stream.end(healthRequest(service));
     });
   } finally {

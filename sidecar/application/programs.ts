@@ -3,6 +3,7 @@
  * user may write, and never of a payload nor named by one; a pod's sidecar runs none.
  */
 import { spawn } from "node:child_process";
+import { access, constants } from "node:fs/promises";
 import type { ChildProcessByStdio } from "node:child_process";
 import type { Readable } from "node:stream";
 import type { HookReply } from "#core/hook.ts";
@@ -10,6 +11,8 @@ import { trustedPath } from "../disk/trusted-path.ts";
 import type { TrustedPath } from "../disk/trusted-path.ts";
 
 export interface Programs {
+  /** Why a program cannot be run, as far as that can be told beforehand; undefined when it can. */
+  problem(program: string): Promise<string | undefined>;
   /**
    * Runs a program with its arguments, without a shell. One that others than root and the daemon's user could have put there is not run: the reply says so. Rejects with the signal's
    * reason and with nothing else; the program is then ended with all that it has started, as it is when its time is over.
@@ -39,12 +42,26 @@ export interface ProgramsDeps {
 }
 
 export function openPrograms({ owner, never, kill }: ProgramsDeps): Programs {
+  const usable = async (program: string): Promise<TrustedPath> => {
+    const found = await findProgram(program, owner, never);
+    if ("problem" in found) return found;
+    try {
+      await access(found.path, constants.X_OK);
+      return found;
+    } catch {
+      return { problem: `${program} may not be executed` };
+    }
+  };
   return {
+    async problem(program) {
+      const found = await usable(program);
+      return "problem" in found ? found.problem : undefined;
+    },
     async run([program = "", ...args], environment, timeoutMs, signal) {
       signal.throwIfAborted();
-      const found = await findProgram(program, owner, never);
+      const found = await usable(program);
       signal.throwIfAborted();
-      if ("problem" in found) return { kind: "exit", status: null, text: found.problem };
+      if ("problem" in found) return { kind: "broken", text: found.problem };
       const options = {
         // Several programs in one file tell by it which of them is meant.
         argv0: program,
@@ -101,10 +118,10 @@ function runOnce(
         // All of it has ended in this moment.
       }
       // Too late is silence, as it is for a call; a program that cannot be run is a mistake that somebody must see.
-      finish({ kind: "silent" });
+      finish({ kind: "silent", text: "timeout", reached: true });
     };
     over.addEventListener("abort", end, { once: true });
-    child.once("error", (error) => finish({ kind: "exit", status: null, text: error.message }));
+    child.once("error", (error) => finish({ kind: "broken", text: error.message }));
     child.once("exit", (status) => {
       // By now its number may be another's.
       over.removeEventListener("abort", end);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { unreachable } from "#core/errors.ts";
-import { judge } from "#core/hook.ts";
+import { isReached, judge, resultOfReply } from "#core/hook.ts";
 import type { HookReply } from "#core/hook.ts";
 import type { OnUpdate, ReloadSignal } from "#core/on-update.ts";
 import type { ChannelRef } from "#core/values.ts";
@@ -36,7 +36,16 @@ export interface ReloadDeps {
   /** Of the processes that can be seen; `/proc`, but for tests. */
   readonly processes?: string;
   /** Told what stands in the way, at each attempt. */
-  refused(detail: string): void;
+  refused(refusal: Refusal): void;
+}
+
+export interface Refusal {
+  /** What was answered. */
+  readonly detail: string;
+  /** What came of the attempt. */
+  readonly result: string;
+  /** Whether anything of it can have reached the application. */
+  readonly reached: boolean;
 }
 
 /** Milliseconds for one answer, and for one command. */
@@ -49,10 +58,13 @@ const RETRY_CAP_MS = 30_000;
 /** Resolves when the application has been told, or has said that it has the release. Rejects with the signal's reason and with nothing else. */
 export async function reload(way: ReloadWay, deps: ReloadDeps, signal: AbortSignal): Promise<void> {
   for (let attempt = 0; ; attempt++) {
-    const answer = judge("post-swap", await tell(way, deps, signal), deps.clock.now(), 0);
+    const reply = await tell(way, deps, signal);
+    const answer = judge("post-swap", reply, deps.clock.now(), 0);
     signal.throwIfAborted();
     if (answer.answer === "go") return;
-    deps.refused(answer.answer === "no" ? answer.detail : "not now");
+    const result = resultOfReply(reply);
+    const detail = "detail" in answer ? answer.detail : "silent" in answer ? result : "not now";
+    deps.refused({ detail, result, reached: isReached(reply) });
     const pause = backoffMs(attempt, deps.random, RETRY_CAP_MS);
     const ms = answer.answer === "later" ? Math.min(RETRY_CAP_MS, answer.afterMs) : 1_000 + pause;
     await deps.clock.sleep(ms, signal);
@@ -67,7 +79,7 @@ async function tell(way: ReloadWay, deps: ReloadDeps, signal: AbortSignal): Prom
     case "signal":
       return await sendSignal(way, deps);
     case "command": {
-      if (deps.programs === undefined) return no("a command is for a daemon only");
+      if (deps.programs === undefined) return broken("a command is for a daemon only");
       const facts = { EDGESYNC_HOOK: "reload", EDGESYNC_APP: app, EDGESYNC_CHANNEL: channel };
       return await deps.programs.run(way.argv, facts, COMMAND_TIMEOUT_MS, signal);
     }
@@ -76,17 +88,17 @@ async function tell(way: ReloadWay, deps: ReloadDeps, signal: AbortSignal): Prom
   }
 }
 
-function no(text: string): HookReply {
-  return { kind: "exit", status: null, text };
+function broken(text: string): HookReply {
+  return { kind: "broken", text };
 }
 
 async function sendSignal(
   { signal, process: name }: { readonly signal: ReloadSignal; readonly process: string },
   { own, processes = "/proc" }: ReloadDeps,
 ): Promise<HookReply> {
-  if (own === undefined) return no("no process can be signalled here");
+  if (own === undefined) return broken("no process can be signalled here");
   const found = await findProcesses(name, own.pid, processes);
-  if (found.length === 0) return no(`no process is named ${name}`);
+  if (found.length === 0) return broken(`no process is named ${name}`);
   let sent = 0;
   let problem = "";
   for (const pid of found)
@@ -98,7 +110,7 @@ async function sendSignal(
       problem =
         errnoOf(error) === "EPERM" ? `process ${pid} is another user's` : `process ${pid} is gone`;
     }
-  return sent > 0 ? { kind: "exit", status: 0, text: "" } : no(problem);
+  return sent > 0 ? { kind: "exit", status: 0, text: "" } : broken(problem);
 }
 
 interface Found {

@@ -3,6 +3,7 @@ import type { Clock } from "#core/clock.ts";
 import { unreachable } from "#core/errors.ts";
 import { nextFollow } from "#core/follow.ts";
 import type { Follow, FollowEvent, FollowStep, Outcome } from "#core/follow.ts";
+import type { HookAnswer } from "#core/hook.ts";
 import type { Policy } from "#core/policy.ts";
 import type { Verdict } from "#core/update.ts";
 import type { Target } from "#core/update-state.ts";
@@ -106,7 +107,7 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
         const facts = { app, channel, version, sequence, from: null };
         const asked =
           own === "healthy" && hooks.has("health") ? await hooks.ask("health", facts, late) : null;
-        verdict = asked === null || asked.answer === "go" ? own : "unhealthy";
+        verdict = asked === null || asked.answer === "go" ? own : saidBy(asked.answer);
       });
     } catch {
       signal.throwIfAborted();
@@ -192,6 +193,11 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
       await settle(signal);
     },
   };
+}
+
+/** Who says later, or nothing, has not said that anything is wrong. */
+function saidBy(answer: HookAnswer["answer"]): Verdict {
+  return answer === "no" ? "unhealthy" : "unknown";
 }
 
 /** Milliseconds; as long as a lease, in which each of the others has looked. */

@@ -123,13 +123,15 @@ export async function openClaimVolume(deps: ClaimVolumeDeps): Promise<ClaimVolum
   };
 }
 
-/** What is committed is not for one workload to refuse: its no is a "later", which `hold-limit` ends. */
+/** What is committed is not for one workload to refuse, nor for a hook that cannot be asked: that is a "later", which `hold-limit` ends. */
 function patient(hooks: Hooks): Hooks {
   return {
     ...hooks,
+    broken: () => Promise.resolve(undefined),
     async ask(hook, facts, signal) {
       const answer = await hooks.ask(hook, facts, signal);
-      return answer.answer === "no" ? { answer: "later", afterMs: REFUSED_MS } : answer;
+      const isMine = answer.answer === "go" || answer.answer === "later";
+      return isMine ? answer : { answer: "later", afterMs: REFUSED_MS };
     },
   };
 }

@@ -264,6 +264,12 @@ export async function bringBankManifest(
   signal: AbortSignal,
 ): Promise<Release> {
   const { store } = deps.volume;
+  // Not of the first importance, and its bytes count like any.
+  if (deps.mayFetch?.() === false)
+    throw new EdgeSyncError(
+      "DOWNLOAD_WAITS",
+      "the list of files is missing, and no download-window is open or the budget is spent",
+    );
   const trusted = deps.trusted();
   if (trusted === undefined)
     throw new EdgeSyncError("ORIGIN_UNAVAILABLE", "the channel has not been looked at yet");

@@ -40,7 +40,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Monotonic milliseconds at which the channel is to be looked at again. */
   let lookAt = -Infinity;
   const parts = openParts(deps, () => lookAt - clock.monotonic());
-  const { machine, follower, builder, repository, report, pause, usage, scrub } = parts;
+  const { machine, follower, builder, repository, report, pause, usage, scrub, permits } = parts;
   const state = (): UpdateState => machine.state() ?? INITIAL;
   let failures = 0;
   /** What an error came up in. */
@@ -141,6 +141,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   async function forgive(signal: AbortSignal): Promise<void> {
     forgiving = false;
     builder.forgive();
+    permits.forgive();
     await machine.feed({ event: "retry" }, signal);
   }
 
@@ -163,10 +164,14 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
       // Sites that come up together after a power cut do not all ask at once; one that has nothing yet does not wait.
       if (machine.current() !== undefined && machine.pending() === undefined)
         await pause.wait((random() * settings.pollInterval) / 10, signal);
-      for (;;) {
-        const delayMs = await cycle(signal);
-        lookAt = clock.monotonic() + delayMs;
-        await rest(delayMs, signal);
+      try {
+        for (;;) {
+          const delayMs = await cycle(signal);
+          lookAt = clock.monotonic() + delayMs;
+          await rest(delayMs, signal);
+        }
+      } finally {
+        await machine.volume()?.stepper.close();
       }
     },
     installed: () => machine.current() !== undefined,

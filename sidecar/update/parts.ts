@@ -24,6 +24,7 @@ import { withBundles } from "../repository/offline.ts";
 import { openPause } from "./pause.ts";
 import type { Pause } from "./pause.ts";
 import { openPermits } from "./permits.ts";
+import type { Permits } from "./permits.ts";
 import { single } from "../claim/replica.ts";
 import type { Replica } from "../claim/replica.ts";
 import type { Repository } from "../repository/repository.ts";
@@ -79,6 +80,7 @@ export interface UpdateParts {
   readonly pause: Pause;
   readonly usage: UsageBook;
   readonly scrub: Scrub;
+  readonly permits: Permits;
 }
 
 /**
@@ -158,5 +160,5 @@ export function openParts(deps: UpdateDeps, patienceMs: () => number): UpdatePar
       mayFetch: () => permits.mayMend(),
       volume: () => machine.volume(),
     });
-  return { machine, follower, builder, repository, report, pause, usage, scrub };
+  return { machine, follower, builder, repository, report, pause, usage, scrub, permits };
 }

@@ -3,12 +3,14 @@
  * it as well: other payloads, other replicas, and last the application. The first that says no is the reason that is told.
  */
 import type { Clock } from "#core/clock.ts";
+import { unreachable } from "#core/errors.ts";
+import type { Failure } from "#core/failure.ts";
 import { permission } from "#core/permission.ts";
 import type { Facts, Moment, Permission, Rules } from "#core/permission.ts";
 import type { Veto } from "#core/hook.ts";
 import type { WaitReason } from "#core/reasons.ts";
 import type { Log } from "#core/telemetry.ts";
-import { served } from "#core/update-state.ts";
+import { isSwapping, served } from "#core/update-state.ts";
 import type { Target, UpdateState } from "#core/update-state.ts";
 import type { Holds } from "../application/hold.ts";
 import type { Hooks } from "../application/hooks.ts";
@@ -29,8 +31,17 @@ export type Permit =
       readonly until: number | null;
       /** Milliseconds after which it is worth asking again. */
       readonly againMs: number;
+      /** What has to be mended. */
+      readonly failure?: Failure | undefined;
     }
-  | { readonly answer: "no"; readonly hook: Veto; readonly detail: string };
+  | {
+      readonly answer: "no";
+      readonly hook: Veto;
+      readonly detail: string;
+      readonly failure?: Failure | undefined;
+    };
+
+type Waiting = Extract<Permit, { answer: "wait" }>;
 
 export interface Permits {
   /**
@@ -45,6 +56,8 @@ export interface Permits {
   readonly mayMend: () => boolean;
   /** Something has changed that a download may lapse for. */
   readonly changed: () => void;
+  /** A hook that has said when it wants to be asked again is asked at once. */
+  readonly forgive: () => void;
 }
 
 export interface PermitDeps {
@@ -79,6 +92,8 @@ export function openPermits(deps: PermitDeps): Permits {
   const bell = openPause(clock);
   const patience = { download: openPatience(clock, now), swap: openPatience(clock, now) };
   let overruled: string | undefined;
+  /** What hooks have said that want to be asked again later, each about one release; in monotonic milliseconds. */
+  const postponed = new Map<Veto, { readonly release: string; readonly until: number }>();
 
   function facts(first: boolean, leasedUntil: number | null, heldMs: number): Facts {
     const current = state();
@@ -97,7 +112,7 @@ export function openPermits(deps: PermitDeps): Permits {
 
   const isFirst = (): boolean => served(state()) === null;
 
-  function wait(reason: WaitReason, againMs = AGAIN_MS): Permit {
+  function wait(reason: WaitReason, againMs = AGAIN_MS): Waiting {
     return { answer: "wait", reason, until: null, againMs };
   }
 
@@ -115,11 +130,34 @@ export function openPermits(deps: PermitDeps): Permits {
     { version, sequence }: Target,
     signal: AbortSignal,
   ): Promise<Permit> {
+    const release = nameOf({ version, sequence });
+    const later = postponed.get(hook);
+    const leftMs = later?.release === release ? later.until - clock.monotonic() : 0;
+    // It has been asked, and has said when: also to a look at the channel between the two.
+    if (leftMs > 0) return waitFor(leftMs);
     const from = served(state())?.version ?? null;
     const answer = await hooks.ask(hook, { app, channel, version, sequence, from }, signal);
-    if (answer.answer === "go") return GO;
-    if (answer.answer === "later") return wait("hook_later", answer.afterMs);
-    return { answer: "no", hook, detail: answer.detail };
+    const { failure } = answer;
+    switch (answer.answer) {
+      case "go":
+        return GO;
+      case "no":
+        return { answer: "no", hook, detail: answer.detail, failure };
+      case "broken":
+        return { ...wait("hook_broken", answer.afterMs), failure };
+      case "later": {
+        const { afterMs, silent = false } = answer;
+        if (silent) return { ...wait("hook_later", afterMs), failure };
+        postponed.set(hook, { release, until: clock.monotonic() + afterMs });
+        return waitFor(afterMs);
+      }
+      default:
+        return unreachable(answer);
+    }
+  }
+
+  function waitFor(againMs: number): Waiting {
+    return { ...wait("hook_later", againMs), until: now() + againMs };
   }
 
   async function askForDownload(target: Target, signal: AbortSignal): Promise<Permit> {
@@ -138,7 +176,7 @@ export function openPermits(deps: PermitDeps): Permits {
   ): Promise<Permit> {
     const answer = await decideSwap(target, heldSince, signal);
     const queues = answer.answer === "wait" && answer.reason === "replica";
-    if (answer.answer !== "go" && !queues) await replica.release();
+    if (answer.answer !== "go" && !queues && !isSwapping(state())) await replica.release();
     return answer;
   }
 
@@ -155,13 +193,16 @@ export function openPermits(deps: PermitDeps): Permits {
     if (decided.answer === "wait" && decided.reason === "app_lease") patience.swap.begin(target);
     if (decided.answer !== "go") return decided;
     if (leases.length > 0) overrule(target, leases.map(({ owner }) => owner).join(", "));
+    // Where nobody could say afterwards whether the release is right, it is not begun with.
+    const broken = await hooks.broken();
+    if (broken !== undefined) return { ...wait("hook_broken", CLOCK_MS), failure: broken };
     if (!turn.ask()) return wait("payload");
     replica.want?.(target);
     const busy = await replica.take(signal);
     const consulted = busy === null ? await consult("pre-swap", target, signal) : wait(busy);
     const answer = bounded("swap", target, heldSince, consulted);
     // What others wait for is not kept for an application, or a site, that is busy.
-    if (answer.answer !== "go") turn.follow(false);
+    if (answer.answer !== "go") turn.follow(isSwapping(state()));
     return answer;
   }
 
@@ -175,7 +216,9 @@ export function openPermits(deps: PermitDeps): Permits {
     if (permit.answer !== "wait" || permit.reason !== "hook_later") return permit;
     patience[moment].begin(target);
     const left = settings.holdLimit - patience[moment].spentMs(target, heldSince);
-    return left > 0 ? { ...permit, againMs: Math.min(permit.againMs, left) } : GO;
+    if (left <= 0) return GO;
+    const until = permit.until && Math.min(permit.until, now() + left);
+    return { ...permit, until, againMs: Math.min(permit.againMs, left) };
   }
 
   function overrule({ version, sequence }: Target, owner: string): void {
@@ -208,12 +251,17 @@ export function openPermits(deps: PermitDeps): Permits {
     },
     mayMend: () => permission("download", { ...settings, hold: false }, facts(false, null, 0)).go,
     changed: bell.end,
+    forgive: () => postponed.clear(),
   };
 }
 
 /** Whether it is the application that wants a release to wait. */
 export function isOfApplication(reason: WaitReason): boolean {
   return reason === "app_lease" || reason === "hook_later";
+}
+
+function nameOf({ sequence, version }: Pick<Target, "sequence" | "version">): string {
+  return `${sequence} ${version}`;
 }
 
 interface Patience {
@@ -225,8 +273,6 @@ interface Patience {
 /** A clock that is set while a release waits changes nothing about how long it has. */
 function openPatience(clock: Clock, now: () => number): Patience {
   let held: { readonly release: string; readonly before: number; readonly at: number } | undefined;
-  const nameOf = ({ sequence, version }: Target): string => `${sequence} ${version}`;
-
   function begin(release: string, before: number): void {
     if (held?.release !== release) held = { release, before, at: clock.monotonic() };
   }

@@ -3,22 +3,28 @@ import { DAY_MS } from "#core/budget.ts";
 import type { Usage } from "#core/budget.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
-import type { ErrorCode } from "#core/errors.ts";
 import type { Plan } from "#core/plan.ts";
-import type { WaitReason } from "#core/reasons.ts";
 import type { Place } from "#core/rollout.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { banksOf, served } from "#core/update-state.ts";
-import type { Blocked, ChannelMemory, Phase, UpdateState } from "#core/update-state.ts";
-import type { ReplicaStatus } from "../claim/follower.ts";
+import { astray, banksOf, served } from "#core/update-state.ts";
+import type { ChannelMemory, UpdateState } from "#core/update-state.ts";
 import { planStatus } from "./plan-status.ts";
 import type { PlanStatus } from "./plan-status.ts";
 import type { Moment, Permit } from "./permits.ts";
-import type { ScrubStatus } from "../payload/scrub.ts";
-import type { TimeStatus, TrustTime } from "../channel/trust-time.ts";
+import type { TrustTime } from "../channel/trust-time.ts";
+import type {
+  BudgetStatus,
+  ErrorStatus,
+  PhaseName,
+  RolloutStatus,
+  TrialStatus,
+  UpdateStatus,
+  WaitingStatus,
+} from "./update-status.ts";
 import type { UsageBook } from "./usage.ts";
 
-type PhaseName = Phase["phase"];
+export type { UpdateStatus } from "./update-status.ts";
+
 const PHASES: readonly PhaseName[] = [
   "idle",
   "downloading",
@@ -27,84 +33,6 @@ const PHASES: readonly PhaseName[] = [
   "rolling-back",
   "committed",
 ];
-
-/** The part of `/status` that concerns updates. Times are in ISO 8601, by the node's clock. */
-export interface UpdateStatus {
-  /** `unknown` while the journal cannot be read. */
-  readonly phase: PhaseName | "unknown";
-  readonly channel: string;
-  /** What `current` names. */
-  readonly release: { readonly version: string; readonly sequence: number } | null;
-  /** What is fetched, staged or on trial. */
-  readonly target: { readonly version: string; readonly sequence: number } | null;
-  /** The highest sequence number seen in the channel; nothing below it is taken. */
-  readonly sequence: number;
-  /** Null before the first look. */
-  readonly site: string | null;
-  /** Null without a roll-out. */
-  readonly rollout: RolloutStatus | null;
-  readonly plan: PlanStatus | null;
-  readonly trial: TrialStatus | null;
-  /** What the next step waits for; null when it waits for nothing. */
-  readonly waiting: WaitingStatus | null;
-  /** Null where there is no limit. */
-  readonly budget: BudgetStatus | null;
-  /** Not tried again before the channel is set anew. */
-  readonly blocked: Blocked | null;
-  /** When the channel was last read and verified. */
-  readonly lastLook: string | null;
-  readonly time: TimeStatus;
-  /** The verification of what is installed; null where there is none. */
-  readonly scrub: ScrubStatus | null;
-  /** What stands in the way; null when the last look went well. */
-  readonly error: ErrorStatus | null;
-  /** Absent where the payload volume is the pod's own. */
-  readonly replica?: ReplicaStatus;
-}
-
-export interface ErrorStatus {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly since: string;
-}
-
-/** Where the site is in the roll-out of a release. */
-export interface RolloutStatus {
-  /** What the channel points to. */
-  readonly version: string;
-  /** In [0,1): the site's turn comes when the share of sites passes it. */
-  readonly number: number;
-  /** When it comes, or came, by the schedule as it stands; null when it does not come, or while the roll-out is paused. */
-  readonly turn: string | null;
-  /** Why the site does not install it; null when it does, or has it. */
-  readonly waiting: WaitReason | null;
-}
-
-export interface BudgetStatus {
-  /** In UTC, by trusted time. */
-  readonly day: string;
-  /** Fetched on it. */
-  readonly bytes: number;
-  readonly limit: number;
-}
-
-export interface WaitingStatus {
-  /** What is not done meanwhile: a release is not fetched, or the application is not given it. */
-  readonly moment: Moment;
-  readonly reason: WaitReason;
-  readonly since: string;
-  /** Null when nobody knows. */
-  readonly until: string | null;
-}
-
-export interface TrialStatus {
-  readonly stage: "restarting" | "watching";
-  readonly fallback: string;
-  readonly starts: number;
-  readonly resumed: number;
-  readonly spentMs: number;
-  readonly healthyMs: number | null;
-}
 
 export interface Report {
   /** @param current the bank that `current` names */
@@ -162,16 +90,24 @@ export function openReport(deps: ReportDeps): Report {
       case "downloading":
         log.info({ app, channel, ...labelsOf(after.target), from }, "release offered");
         break;
-      case "staged":
-        log.info({ app, channel, ...labelsOf(after.bank), from }, "release staged");
+      case "staged": {
+        const labels = { app, channel, ...labelsOf(after.bank), from };
+        // It has not been fetched now, and has not been tried either.
+        if (before.phase === "rolling-back") log.info(labels, "release waits for another trial");
+        else log.info(labels, "release staged");
         break;
+      }
       case "trial":
         log.info({ app, channel, ...labelsOf(after.bank), from }, "trial begun");
         break;
       case "rolling-back": {
-        const reason = memoryOf(after).blocked?.reason ?? "interrupted";
+        // A newer release that was begun meanwhile did not come about.
+        if (before.phase !== "trial") break;
+        const { blocked } = memoryOf(after);
+        const reason = blocked?.reason ?? "interrupted";
         metrics.add("edgesync_sidecar_rollbacks_total", { reason });
-        log.warn({ app, channel, ...labelsOf(after.to), from, reason }, "trial failed, going back");
+        const fields = { app, channel, ...labelsOf(after.to), from, reason, ...blocked?.failure };
+        log.warn(fields, "trial failed, going back");
         break;
       }
       case "committed":
@@ -181,6 +117,16 @@ export function openReport(deps: ReportDeps): Report {
       case "idle":
         break;
     }
+  }
+
+  function announceTrial(
+    { resumed }: Extract<UpdateState, { phase: "trial" }>,
+    after: Extract<UpdateState, { phase: "trial" }>,
+  ): void {
+    if (after.resumed === resumed) return;
+    const { bank, stage, starts } = after;
+    const fields = { app, channel, ...labelsOf(bank), stage, starts, resumed: after.resumed };
+    log.info(fields, "trial resumed");
   }
 
   function announceCommit(
@@ -207,7 +153,8 @@ export function openReport(deps: ReportDeps): Report {
     const blocked = memoryOf(after).blocked;
     if (blocked?.reason !== "hook_refused" || memoryOf(before).blocked === blocked) return;
     const { version, sequence, reason, detail = "" } = blocked;
-    log.warn({ app, channel, version, sequence, reason, detail }, "release refused");
+    const fields = { app, channel, version, sequence, reason, detail, ...blocked.failure };
+    log.warn(fields, "release refused");
   }
 
   function measure(state: UpdateState): void {
@@ -244,6 +191,10 @@ export function openReport(deps: ReportDeps): Report {
     },
     changed(before, after) {
       if (before.phase !== after.phase) announce(before, after);
+      else if (before.phase === "trial" && after.phase === "trial") announceTrial(before, after);
+      const heard = astray(before).length > 0 && astray(after).length === 0;
+      if (heard && after.phase !== "rolling-back" && after.phase !== "committed")
+        log.info({ app, channel }, "the application has been told at last");
       if (
         waiting !== null &&
         after.phase !== (waiting.moment === "swap" ? "staged" : "downloading")
@@ -261,11 +212,14 @@ export function openReport(deps: ReportDeps): Report {
         waiting = null;
         if (before !== null) log.info({ app, channel, moment }, "waiting is over");
       } else {
-        const { reason } = permit;
+        const { reason, failure = null } = permit;
         const until = permit.until === null ? null : iso(permit.until);
         const same = before?.reason === reason;
-        waiting = { moment, reason, until, since: same ? before.since : iso(clock.now()) };
-        if (!same) log.info({ app, channel, moment, reason, until: until ?? "" }, "waiting");
+        const since = same ? before.since : iso(clock.now());
+        waiting = { moment, reason, until, since, failure };
+        const fields = { app, channel, moment, reason, until: until ?? "", ...failure };
+        if (!same && reason === "hook_broken") log.error(fields, "waiting until that is mended");
+        else if (!same) log.info(fields, "waiting");
       }
       measureWaiting();
     },
@@ -361,8 +315,8 @@ function targetOf(state: UpdateState): UpdateStatus["target"] {
 
 function trialOf(trial: Extract<UpdateState, { phase: "trial" }>): TrialStatus {
   const { stage, fallback, starts, resumed, watch } = trial;
-  const { spentMs, healthyMs } = watch;
-  return { stage, fallback: fallback.version, starts, resumed, spentMs, healthyMs };
+  const { spentMs, healthyMs, failure = null } = watch;
+  return { stage, fallback: fallback.version, starts, resumed, spentMs, healthyMs, failure };
 }
 
 function targetReached(

@@ -1,14 +1,17 @@
 /** Performs the steps of the update machine, one at a time. Each may be repeated after a crash: done twice is done once. */
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, unreachable } from "#core/errors.ts";
+import type { Failure } from "#core/failure.ts";
+import { spacingMs } from "#core/retry.ts";
 import type { HookAnswer, HookName } from "#core/hook.ts";
 import type { Event, Step, Verdict } from "#core/update.ts";
 import type { Bank, Target } from "#core/update-state.ts";
 import { CALL_TIMEOUT_MS } from "../application/hooks.ts";
-import type { Hooks } from "../application/hooks.ts";
+import { openDelivery } from "./delivery.ts";
+import type { Asked, Hooks } from "../application/hooks.ts";
 import type { Pause } from "./pause.ts";
 import { isOfApplication } from "./permits.ts";
-import type { Moment, Permits } from "./permits.ts";
+import type { Moment, Permit, Permits } from "./permits.ts";
 import type { Store } from "../payload/store.ts";
 import type { Report } from "./report.ts";
 import { within } from "../within.ts";
@@ -20,6 +23,8 @@ export interface StepDeps {
   readonly store: Store;
   readonly workload: Workload;
   readonly clock: Clock;
+  /** A number in [0,1). */
+  readonly random: () => number;
   /** Trusted time, in milliseconds since the epoch. */
   readonly now: () => number;
   readonly permits: Permits;
@@ -45,6 +50,8 @@ export interface Stepper {
   perform(step: Step, signal: AbortSignal): Promise<StepOutcome>;
   /** Monotonic milliseconds since the last event: what the machine counts a trial in. */
   passedMs(): number;
+  /** Ends what goes on beside the steps. */
+  close(): Promise<void>;
 }
 
 /** Milliseconds between two looks at whether the main container may start. */
@@ -57,13 +64,27 @@ const CONSENT_MS = CALL_TIMEOUT_MS + 5_000;
 /** A notice is given up after so many looks at the channel: it must not keep the site busy for ever. */
 const NOTICE_ATTEMPTS = 10;
 
-const GO: HookAnswer = { answer: "go" };
+const GO: Asked = { answer: "go" };
+
+interface Checked {
+  readonly verdict: Verdict;
+  readonly failure?: Failure | undefined;
+}
+
+function verdictOf(answer: HookAnswer["answer"]): Verdict {
+  return answer === "go" ? "healthy" : answer === "no" ? "unhealthy" : "unknown";
+}
 
 export function openStepper(deps: StepDeps): Stepper {
   const { store, workload, clock, permits, hooks, pause, report, patienceMs, build } = deps;
   const { app, channel, held, judged } = deps;
   /** The bank on trial that the application has agreed to run with. */
   let approved: string | undefined;
+  const delivery = openDelivery(workload, pause);
+  /** A release that has not reached the application; until is in monotonic milliseconds. */
+  let resting: { readonly key: string; readonly until: number } | undefined;
+  /** What `current` names. */
+  let activated = "";
   /** How often in a row nobody had time for a notice. */
   let unheard = 0;
   let eventAt = clock.monotonic();
@@ -77,15 +98,17 @@ export function openStepper(deps: StepDeps): Stepper {
 
   async function awaitPermit(
     moment: Moment,
-    target: Target,
     heldSince: number | null,
+    ask: () => Promise<Permit>,
     signal: AbortSignal,
   ): Promise<StepOutcome> {
     for (;;) {
-      const permit = await permits.ask(moment, target, heldSince, signal);
+      const permit = await ask();
       report.waits(moment, permit);
-      if (permit.answer === "no")
-        return { event: "vetoed", hook: permit.hook, detail: permit.detail };
+      if (permit.answer === "no") {
+        const { hook, detail, failure } = permit;
+        return { event: "vetoed", hook, detail, failure };
+      }
       if (permit.answer === "go") break;
       if (moment === "swap" && heldSince === null && isOfApplication(permit.reason))
         return { event: "held", at: deps.now() };
@@ -99,12 +122,28 @@ export function openStepper(deps: StepDeps): Stepper {
     return { event: "permitted" };
   }
 
+  /** What did not reach the application the last time is left alone for a while before anybody is asked about it again. */
+  async function askForSwap(
+    { bank, heldSince, undelivered }: Extract<Step, { step: "await-swap" }>,
+    signal: AbortSignal,
+  ): Promise<Permit> {
+    const key = `${bank.id} ${undelivered}`;
+    if (undelivered > 0 && resting?.key !== key)
+      resting = { key, until: clock.monotonic() + spacingMs(undelivered, deps.random) };
+    const leftMs = undelivered > 0 && resting ? resting.until - clock.monotonic() : 0;
+    if (leftMs <= 0) return await permits.ask("swap", bank, heldSince, signal);
+    const until = deps.now() + leftMs;
+    return { answer: "wait", reason: "not_delivered", until, againMs: leftMs };
+  }
+
   /** Nothing can be tried while nothing may run, as after a power cut on a link that is down: that time is not the release's. */
   async function awaitStart(signal: AbortSignal): Promise<void> {
     while (held()) await clock.sleep(Math.min(HELD_PERIOD_MS, workload.healthPeriodMs), signal);
   }
 
-  async function restart(withinMs: number | null, signal: AbortSignal): Promise<Event> {
+  async function restart(withinMs: number | null, signal: AbortSignal): Promise<StepOutcome> {
+    delivery.begin(activated, signal);
+    if (withinMs === null) return await outlast(signal);
     const begun = clock.monotonic();
     let heldMs = 0;
     const notItsFaultMs = (): number => {
@@ -119,15 +158,30 @@ export function openStepper(deps: StepDeps): Stepper {
         await awaitStart(bounded);
         heldMs = clock.monotonic() - begun;
       };
-      await Promise.all([workload.restart(bounded), free()]);
+      await Promise.all([delivery.wait(bounded), free()]);
     };
-    const restarted =
-      withinMs === null
-        ? await workload.restart(signal).then(() => true)
-        : await within(clock, withinMs, signal, start, notItsFaultMs);
-    startsSeen = workload.starts();
+    const restarted = await within(clock, withinMs, signal, start, notItsFaultMs);
     const passed = Math.max(0, passedMs() - notItsFaultMs());
-    return { event: restarted ? "restarted" : "tick", passedMs: passed };
+    if (restarted) return delivered(passed);
+    startsSeen = workload.starts();
+    const { failure, reached } = workload.trouble();
+    return {
+      event: "tick",
+      passedMs: passed,
+      ...(failure !== null && { failure }),
+      ...(!reached && { unreached: true }),
+    };
+  }
+
+  /** Until the application has what it had before, or the channel is to be looked at: then the delivery goes on by itself. */
+  async function outlast(signal: AbortSignal): Promise<StepOutcome> {
+    const ms = Math.max(0, patienceMs());
+    return (await delivery.waitFor(ms, signal)) ? delivered(passedMs()) : "later";
+  }
+
+  function delivered(ms: number): Event {
+    startsSeen = delivery.starts();
+    return { event: "restarted", passedMs: ms };
   }
 
   function ask(
@@ -135,7 +189,7 @@ export function openStepper(deps: StepDeps): Stepper {
     { version, sequence }: Target,
     from: string | null,
     signal: AbortSignal,
-  ): Promise<HookAnswer> {
+  ): Promise<Asked> {
     return hooks.ask(hook, { app, channel, version, sequence, from }, signal);
   }
 
@@ -148,28 +202,31 @@ export function openStepper(deps: StepDeps): Stepper {
       passedMs();
     }
     await clock.sleep(Math.min(withinMs, workload.healthPeriodMs), signal);
-    let verdict: Verdict = "unknown";
+    let checked: Checked = { verdict: "unknown" };
     // Until it agrees to run with the release, the application is not well; how long it may take is for trial-timeout to say.
-    const consent = (late: AbortSignal): Promise<HookAnswer> => ask("post-swap", bank, from, late);
+    const consent = (late: AbortSignal): Promise<Asked> => ask("post-swap", bank, from, late);
     const answer = approved === bank.id ? GO : await bounded(consent, CONSENT_MS, signal);
-    if (answer?.answer === "no")
-      return { event: "vetoed", hook: "post-swap", detail: answer.detail };
+    if (answer?.answer === "no") {
+      const { detail, failure } = answer;
+      return { event: "vetoed", hook: "post-swap", detail, failure };
+    }
     if (answer?.answer === "go") {
       approved = bank.id;
-      verdict = (await bounded((late) => check(bank, from, late), CHECK_MS, signal)) ?? "unknown";
-    }
+      checked = (await bounded((late) => check(bank, from, late), CHECK_MS, signal)) ?? checked;
+    } else checked = { ...checked, failure: answer?.failure };
     const before = startsSeen;
     startsSeen = workload.starts();
     const starts = Math.max(0, startsSeen - before);
-    return { event: "health", verdict, starts, passedMs: passedMs() };
+    return { event: "health", ...checked, starts, passedMs: passedMs() };
   }
 
   /** One that fails is enough. */
-  async function check(bank: Bank, from: string, signal: AbortSignal): Promise<Verdict> {
+  async function check(bank: Bank, from: string, signal: AbortSignal): Promise<Checked> {
     const verdict = judged ? await workload.check(signal) : "healthy";
-    if (verdict !== "healthy" || !hooks.has("health")) return verdict;
-    const { answer } = await ask("health", bank, from, signal);
-    return answer === "go" ? "healthy" : answer === "no" ? "unhealthy" : "unknown";
+    if (verdict !== "healthy") return { verdict, failure: workload.trouble().failure ?? undefined };
+    if (!hooks.has("health")) return { verdict };
+    const { answer, failure } = await ask("health", bank, from, signal);
+    return { verdict: verdictOf(answer), failure };
   }
 
   /** At least once, and not for ever. What it answers changes nothing. */
@@ -180,7 +237,7 @@ export function openStepper(deps: StepDeps): Stepper {
     // Nobody can listen yet, and who will has to be told.
     if (held()) return "later";
     const { answer } = await ask(notice.hook, bank, notice.from, signal);
-    unheard = answer === "later" ? unheard + 1 : 0;
+    unheard = answer === "later" || answer === "broken" ? unheard + 1 : 0;
     if (unheard > 0 && unheard < NOTICE_ATTEMPTS) return "later";
     unheard = 0;
     return { event: "notified" };
@@ -206,22 +263,33 @@ export function openStepper(deps: StepDeps): Stepper {
 
   return {
     passedMs,
+    close: () => delivery.leave(),
     async perform(step, signal) {
       switch (step.step) {
         case "activate":
-          await store.activate(step.bank.id);
+          activated = step.bank.id;
+          await delivery.leave(activated);
+          await store.activate(activated);
           return "done";
         case "sweep":
           await store.sweep(step.keep);
           return "done";
         case "await-download":
-          return await awaitPermit("download", step.target, null, signal);
+          return await awaitPermit(
+            "download",
+            null,
+            () => permits.ask("download", step.target, null, signal),
+            signal,
+          );
         case "build":
           return { event: "staged", bank: await build(step.target, step.from, signal) };
         case "await-swap":
-          return await awaitPermit("swap", step.bank, step.heldSince, signal);
+          return await awaitPermit("swap", step.heldSince, () => askForSwap(step, signal), signal);
         case "restart":
           return await restart(step.withinMs, signal);
+        case "deliver":
+          delivery.begin(activated, signal);
+          return delivery.done() ? delivered(passedMs()) : "done";
         case "watch":
           return await watch(step, signal);
         case "notify":

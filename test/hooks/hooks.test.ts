@@ -97,10 +97,40 @@ describe("a hook of a pod", () => {
     });
     const target = { kind: "http", port: app.port, path: "/" } as const;
     const { hooks } = open({ hookPreDownload: target });
-    const ask = () => hooks.ask("pre-download", release, forever);
+    const ask = async (): Promise<unknown> => {
+      const { failure, ...answer } = await hooks.ask("pre-download", release, forever);
+      assert.deepEqual([failure?.check, failure?.target], ["pre-download", `http:${app.port}/`]);
+      assert.ok((failure?.result.length ?? 0) <= 200);
+      return answer;
+    };
     assert.deepEqual(await ask(), { answer: "later", afterMs: 7_000 });
     assert.deepEqual(await ask(), { answer: "no", detail: "a batch runs" });
     assert.deepEqual(await ask(), { answer: "no", detail: "x".repeat(200) });
+  });
+
+  test("shows since when it is being asked, and what it said before", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let calls = 0;
+    await using app = await httpServer((_, response) => {
+      calls += 1;
+      if (calls > 1) void promise.then(() => reply(response, 204));
+      else reply(response, 409, "a batch runs");
+    });
+    const clock = manualClock();
+    const target = { kind: "http", port: app.port, path: "/" } as const;
+    const { hooks } = open({ hookPreSwap: target }, { clock });
+    await hooks.ask("pre-swap", release, forever);
+    const [before] = hooks.view();
+    await clock.advance(5_000);
+    const asked = hooks.ask("pre-swap", release, forever);
+    const since = new Date(clock.now()).toISOString();
+    assert.deepEqual(hooks.view(), [{ ...before, answer: "no", asking: since }]);
+    resolve();
+    await asked;
+    assert.deepEqual(
+      hooks.view().map(({ answer, asking }) => [answer, asking]),
+      [["go", null]],
+    );
   });
 
   test("of an application that is dead does not keep its cure away for ever", async () => {
@@ -155,8 +185,14 @@ describe("a hook of a pod", () => {
   test("is silent when what answers is not HTTP, or nothing comes in time", async () => {
     await using noise = await byteServer((socket) => socket.end("hello\r\n\r\n"));
     await using mute = await byteServer(() => undefined);
-    for (const { port } of [noise, mute])
-      assert.deepEqual(await postJson({ port, path: "/" }, {}, 200, forever), { kind: "silent" });
+    for (const [port, text, reached] of [
+      [noise.port, "HPE_INVALID_CONSTANT", true],
+      [mute.port, "timeout", true],
+      [await closedPort(), "ECONNREFUSED", false],
+    ] as const) {
+      const answer = await postJson({ port, path: "/" }, {}, 200, forever);
+      assert.deepEqual(answer, { kind: "silent", text, reached });
+    }
   });
 
   test("is given up with the signal's reason", async () => {
@@ -171,7 +207,7 @@ describe("a hook of a pod", () => {
 
   test("never runs a program", async () => {
     const { hooks } = open({ hookPreSwap: { kind: "exec", path: "/bin/true" } });
-    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "broken");
   });
 });
 
@@ -198,19 +234,32 @@ describe("a hook of a daemon", () => {
       ["1", { answer: "no", detail: "pre-swap web stable 1.1.0 7 1.0.0" }],
     ] as const) {
       await writeFile(join(folder.path, "status"), status);
-      assert.deepEqual(await hooks.ask("pre-swap", release, forever), answer);
+      const { failure: _, ...said } = await hooks.ask("pre-swap", release, forever);
+      assert.deepEqual(said, answer);
     }
+  });
+
+  test("is known not to be one that can be run before anything hangs on it", async () => {
+    await using folder = await temporaryFolder();
+    const path = await script(folder.path, "exit 0", 0o644);
+    const { hooks } = open({ hookPostSwap: { kind: "exec", path } }, { programs });
+    const broken = await hooks.broken();
+    assert.deepEqual([broken?.check, broken?.target], ["post-swap", `exec:${path}`]);
+    assert.equal((await hooks.ask("post-swap", release, forever)).answer, "broken");
+    await chmod(path, 0o755);
+    assert.equal(await hooks.broken(), undefined);
+    assert.equal((await hooks.ask("post-swap", release, forever)).answer, "go");
   });
 
   test("is not run when somebody else could have written it", async () => {
     await using folder = await temporaryFolder();
     const path = await script(folder.path, "exit 0", 0o777);
     const { hooks } = open({ hookPreSwap: { kind: "exec", path } }, { programs });
-    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "broken");
     await chmod(path, 0o755);
     assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "go");
     await chmod(folder.path, 0o777);
-    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "no");
+    assert.equal((await hooks.ask("pre-swap", release, forever)).answer, "broken");
   });
 
   test("is what was looked at: a link that anybody could change is not followed", async () => {
@@ -228,19 +277,19 @@ describe("a hook of a daemon", () => {
     await symlink(`${open}/hook`, link ?? "");
     const statusOf = async (program: string | undefined): Promise<unknown> => {
       const reply = await programs.run([program ?? ""], {}, 5_000, forever);
-      return reply.kind === "exit" ? reply.status : reply;
+      return reply.kind === "exit" ? reply.status : reply.kind;
     };
     assert.equal(await statusOf(`${shut}/hook`), 0);
     assert.equal(await statusOf(`${shut}/../shut/hook`), 0);
     // What it names would do, and so would the file at its end.
-    assert.equal(await statusOf(`${open}/hook`), null);
-    assert.equal(await statusOf(link), null);
-    assert.equal(await statusOf(`${path}/..`), null);
+    assert.equal(await statusOf(`${open}/hook`), "broken");
+    assert.equal(await statusOf(link), "broken");
+    assert.equal(await statusOf(`${path}/..`), "broken");
     // In a sticky folder nobody can replace what is another's; a file is as open as its other bits say.
     await chmod(open ?? "", 0o1777);
     assert.equal(await statusOf(link), 0);
     await chmod(path, 0o1777);
-    assert.equal(await statusOf(path), null);
+    assert.equal(await statusOf(path), "broken");
   });
 
   test("may not be a stranger's, nor lie in a stranger's folder", async (context) => {
@@ -253,12 +302,12 @@ describe("a hook of a daemon", () => {
     await symlink(path, join(bob, "hook"));
     await chown(bob, 1000, 1000);
     const reply = await programs.run([join(bob, "hook")], {}, 5_000, forever);
-    assert.equal(reply.kind === "exit" && reply.status === null, true);
+    assert.equal(reply.kind, "broken");
     // What a stranger can swap for another program while it is looked at is never run.
     await lchown(join(bob, "hook"), 1000, 1000);
     await chown(bob, 0, 0);
     const again = await programs.run([join(bob, "hook")], {}, 5_000, forever);
-    assert.equal(again.kind === "exit" && again.status === null, true);
+    assert.equal(again.kind, "broken");
   });
 
   test("does not lie in a payload, whatever path leads there or through there", async () => {
@@ -287,7 +336,7 @@ describe("a hook of a daemon", () => {
       join(folder.path, "alias/current/hook"),
     ]) {
       const reply = await guarded.run([program], {}, 5_000, forever);
-      assert.equal(reply.kind === "exit" && reply.status === null, true, program);
+      assert.equal(reply.kind, "broken", program);
     }
   });
 
@@ -311,7 +360,11 @@ describe("a hook of a daemon", () => {
         },
         () => `${pid} is still there`,
       );
-    assert.deepEqual(await programs.run([path], {}, 1_000, forever), { kind: "silent" });
+    assert.deepEqual(await programs.run([path], {}, 1_000, forever), {
+      kind: "silent",
+      text: "timeout",
+      reached: true,
+    });
     await gone(await childOf());
     await rm(join(folder.path, "pid"));
     const stop = new AbortController();
@@ -326,7 +379,11 @@ describe("a hook of a daemon", () => {
   test("ends when its time is over, and with the daemon", async () => {
     await using folder = await temporaryFolder();
     const path = await script(folder.path, "exec sleep 60");
-    assert.deepEqual(await programs.run([path], {}, 50, forever), { kind: "silent" });
+    assert.deepEqual(await programs.run([path], {}, 50, forever), {
+      kind: "silent",
+      text: "timeout",
+      reached: true,
+    });
     const stop = new AbortController();
     const reason = new Error("the daemon stops");
     const running = programs.run([path], {}, 60_000, stop.signal);
@@ -334,10 +391,10 @@ describe("a hook of a daemon", () => {
     await assert.rejects(running, reason);
   });
 
-  test("that cannot be run is a no that says why", async () => {
+  test("that cannot be run is no answer, and says why", async () => {
     const reply = await programs.run(["/nowhere/hook"], {}, 1_000, forever);
-    assert.equal(reply.kind === "exit" && reply.status === null, true);
+    assert.equal(reply.kind, "broken");
     const unknown = await programs.run(["edgesync-no-such-program"], {}, 1_000, forever);
-    assert.equal(unknown.kind === "exit" && unknown.status === null, true);
+    assert.equal(unknown.kind, "broken");
   });
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { HOOKS, SILENCE_MS, SILENT_RETRY_MS, detailOf, judge } from "#core/hook.ts";
+import { HOOKS, SILENCE_MS, SILENT_RETRY_MS, detailOf, isReached, judge } from "#core/hook.ts";
 import type { HookName, HookReply } from "#core/hook.ts";
 
 const NOW = Date.parse("2026-11-22T12:00:00Z");
@@ -46,7 +46,6 @@ describe("the answer of a hook", () => {
       detail: "a batch runs",
     });
     for (const [reply, detail] of [
-      [http(404), "HTTP status 404"],
       [http(302), "HTTP status 302"],
       [http(500, "10"), "HTTP status 500"],
       [{ kind: "exit", status: 1, text: "" }, "exit status 1"],
@@ -55,13 +54,30 @@ describe("the answer of a hook", () => {
       assert.deepEqual(judge("pre-swap", reply, NOW, 0), { answer: "no", detail });
   });
 
+  test("is no answer where the address says that it is none, but for what the release itself has to answer", () => {
+    for (const hook of Object.keys(HOOKS) as HookName[])
+      for (const status of [404, 405, 501]) {
+        const { answer, ...rest } = judge(hook, http(status, undefined, "not found"), NOW, 0);
+        const own = hook === "post-swap" || hook === "health";
+        assert.equal(answer, own ? "no" : "broken");
+        assert.ok("detail" in rest && rest.detail.includes(`HTTP status ${status}: nothing`));
+        assert.equal(isReached(http(status)), false);
+      }
+    const absent = { kind: "broken", text: "/nowhere is not a file" } as const;
+    assert.equal(judge("post-swap", absent, NOW, 0).answer, "broken");
+    assert.equal(isReached(absent), false);
+  });
+
   test("is later while nobody answers, and go after ten minutes of that before a swap only", () => {
-    const later = { answer: "later", afterMs: SILENT_RETRY_MS } as const;
+    const later = { answer: "later", afterMs: SILENT_RETRY_MS, silent: true } as const;
     for (const hook of Object.keys(HOOKS) as HookName[]) {
-      assert.deepEqual(judge(hook, { kind: "silent" }, NOW, SILENCE_MS - 1), later);
+      assert.deepEqual(
+        judge(hook, { kind: "silent", text: "timeout", reached: true }, NOW, SILENCE_MS - 1),
+        later,
+      );
       const patient = hook === "pre-download" || hook === "pre-swap";
       assert.deepEqual(
-        judge(hook, { kind: "silent" }, NOW, SILENCE_MS),
+        judge(hook, { kind: "silent", text: "timeout", reached: true }, NOW, SILENCE_MS),
         patient ? { answer: "go" } : later,
       );
     }

@@ -26,7 +26,7 @@ function deps(more: Partial<ReloadDeps> = {}): ReloadDeps & { readonly said: str
     random: () => 0,
     channel: { app: "web", channel: "stable" },
     said,
-    refused: (detail) => void said.push(detail),
+    refused: ({ detail }) => void said.push(detail),
     ...more,
   };
 }
@@ -115,7 +115,7 @@ describe("on-update: signal", () => {
           throw Object.assign(new Error("kill EPERM"), { code: "EPERM" });
         },
       },
-      refused: (detail) => stop.abort(new Error(detail)),
+      refused: ({ detail }) => stop.abort(new Error(detail)),
     });
     const way: ReloadWay = { kind: "signal", signal: "HUP", process: "web" };
     await assert.rejects(reload(way, with_, stop.signal), /process 12 is another user's/);
@@ -208,7 +208,7 @@ describe("on-update: command", () => {
 
   test("is nothing for a pod", async () => {
     const stop = new AbortController();
-    const with_ = deps({ refused: (detail) => stop.abort(new Error(detail)) });
+    const with_ = deps({ refused: ({ detail }) => stop.abort(new Error(detail)) });
     const way: ReloadWay = { kind: "command", argv: ["true"] };
     await assert.rejects(reload(way, with_, stop.signal), /daemon/);
   });

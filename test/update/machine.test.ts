@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { formatJournal, parseJournal } from "#core/journal.ts";
 import { RESUMPTIONS, next, stepsOf } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
-import { INITIAL, banksOf, served } from "#core/update-state.ts";
+import { ASTRAY_LIMIT, INITIAL, astray, banksOf, served } from "#core/update-state.ts";
 import type { Target, UpdateState } from "#core/update-state.ts";
 import {
   CHANNEL,
@@ -25,6 +25,7 @@ import {
   staged,
   started,
   target,
+  unreached,
   withheld,
 } from "./support/histories.ts";
 
@@ -36,7 +37,7 @@ function after(start: UpdateState, ...events: readonly Event[]): [UpdateState, r
   return [state, steps];
 }
 
-const awaitSwap: Step = { step: "await-swap", bank: bank(2), heldSince: null };
+const awaitSwap: Step = { step: "await-swap", bank: bank(2), heldSince: null, undelivered: 0 };
 
 const [installed] = after(INITIAL, seen(1), staged(1));
 const [trial] = after(installed, seen(2), staged(2), permitted);
@@ -215,6 +216,124 @@ describe("a trial", () => {
     assert.deepEqual(steps.at(-1), { step: "sweep", keep: [bank(2).id, bank(1).id] });
     const [, then] = next(state, seen(3), lenient);
     assert.deepEqual(then[1], { step: "sweep", keep: [bank(2).id] });
+  });
+});
+
+describe("a rollback that the application is not told of", () => {
+  const [rolling, begin] = after(watching, vetoed("post-swap"));
+
+  test("goes on being told, whatever the channel says of the release that failed", () => {
+    assert.deepEqual(after(rolling, { event: "tick", passedMs: 1 })[1], begin);
+    for (const event of [seen(2), withheld(2), withheld(3), health("unhealthy"), permitted])
+      assert.equal(after(rolling, event)[0].phase, "rolling-back");
+  });
+
+  test("gives way to a newer release, built from what is in place again, and keeps what may run", () => {
+    const [state, steps] = after(rolling, seen(3));
+    assert.deepEqual(served(state), bank(1));
+    assert.deepEqual(steps, [
+      { step: "activate", bank: bank(1) },
+      { step: "deliver" },
+      { step: "sweep", keep: [bank(1).id, bank(2).id] },
+      { step: "await-download", target: target(3), first: false },
+      { step: "build", target: target(3), from: bank(1) },
+    ]);
+    const [, then] = after(state, staged(3));
+    assert.deepEqual(then.slice(0, 2), [{ step: "activate", bank: bank(1) }, { step: "deliver" }]);
+  });
+
+  test("is over when the application hears of it at last, while the newer one is fetched or waits", () => {
+    const plain = after(installed, seen(3));
+    assert.deepEqual(after(rolling, seen(3), restarted)[1], plain[1]);
+    const [ready, steps] = after(rolling, seen(3), staged(3), restarted);
+    assert.deepEqual(astray(ready), []);
+    assert.equal(
+      steps.some(({ step }) => step === "deliver"),
+      false,
+    );
+  });
+
+  test("is over when the application hears of the newer one", () => {
+    const [state] = after(rolling, seen(3), staged(3), permitted, restarted);
+    assert.deepEqual([state.phase, served(state), astray(state)], ["trial", bank(3), []]);
+    assert.deepEqual(banksOf(after(state, vetoed("post-swap"))[0]), [bank(1), bank(3)]);
+  });
+
+  test("is gone back to when the newer one cannot be had, is withheld, or is refused", () => {
+    const failed: Event = { event: "failed", code: "DISK_FULL" };
+    for (const events of [
+      [failed],
+      [withheld(3)],
+      [vetoed("pre-download")],
+      [staged(3), vetoed("pre-swap")],
+      [staged(3), withheld(4)],
+      [started(1, 2)],
+    ]) {
+      const [state] = after(rolling, seen(3), ...events);
+      assert.deepEqual([state.phase, banksOf(state)], ["rolling-back", [bank(1), bank(2)]]);
+    }
+  });
+
+  test("is not followed by more and more releases that do not reach the application either", () => {
+    let state = rolling;
+    for (let number = 3; number < 20; number++)
+      [state] = after(state, seen(number), staged(number), permitted, unreached(600_000));
+    assert.equal(state.phase, "rolling-back");
+    assert.deepEqual(
+      banksOf(state).map(({ sequence }) => sequence),
+      [1, 5, 4, 3, 2],
+    );
+    assert.equal(state.channels[CHANNEL]?.sequence, 19);
+  });
+
+  test("is forgotten by a person's word: the release that failed is tried again", () => {
+    const [state, steps] = after(rolling, { event: "retry" }, seen(2));
+    assert.equal(state.phase, "downloading");
+    assert.deepEqual(steps.at(-1), { step: "build", target: target(2), from: bank(1) });
+    const [ready] = after(state, staged(2));
+    assert.deepEqual([ready.phase, astray(ready)], ["staged", []]);
+  });
+});
+
+describe("a release that did not reach the application", () => {
+  const [rolling] = after(trial, unreached(600_000));
+  const reasonOf = (state: UpdateState): unknown => {
+    const { blocked } = state.channels[CHANNEL] ?? {};
+    return blocked && [blocked.reason, blocked.tries, blocked.failure?.result];
+  };
+
+  test("was not tried: it waits for another trial once the application has what it had", () => {
+    assert.deepEqual(
+      [rolling.phase, reasonOf(rolling)],
+      ["rolling-back", ["not_delivered", 1, "ECONNREFUSED"]],
+    );
+    const [state, steps] = after(rolling, restarted);
+    assert.equal(state.phase, "staged");
+    assert.deepEqual(steps.at(-1), { ...awaitSwap, undelivered: 1 });
+    assert.deepEqual(after(state, started(1, 2))[1], steps);
+    const [again] = after(state, permitted, unreached(600_000), restarted);
+    assert.deepEqual(
+      [again.phase, reasonOf(again)],
+      ["staged", ["not_delivered", 2, "ECONNREFUSED"]],
+    );
+    const [delivered] = after(again, permitted, restarted);
+    assert.deepEqual([delivered.phase, reasonOf(delivered)], ["trial", null]);
+  });
+
+  test("is tried at once when a person says so, and gives way to what is newer", () => {
+    const [state] = after(rolling, restarted);
+    const [forgiven] = after(state, { event: "retry" });
+    assert.deepEqual(after(forgiven, { event: "tick", passedMs: 1 })[1].at(-1), awaitSwap);
+    assert.equal(after(state, seen(3))[0].phase, "downloading");
+  });
+
+  test("may have when the sidecar was restarted meanwhile, or anything was answered", () => {
+    const [resumed] = after(trial, started(1, 2), unreached(600_000));
+    assert.equal(resumed.channels[CHANNEL]?.blocked?.reason, "trial_timeout");
+    const [answered] = after(trial, { event: "tick", passedMs: 600_000 });
+    assert.equal(answered.channels[CHANNEL]?.blocked?.reason, "trial_timeout");
+    const [late] = after(watching, unreached(600_000));
+    assert.equal(late.channels[CHANNEL]?.blocked?.reason, "trial_timeout");
   });
 });
 
@@ -618,6 +737,33 @@ describe("in any history", () => {
     );
   });
 
+  test("what the application may run is never swept away", () => {
+    fc.assert(
+      fc.property(history, (events) => {
+        let running = new Set<string>();
+        follow(events, (before, event, state, steps) => {
+          const now = served(state)?.id;
+          // Whatever `current` names it may start from by itself; what it is told of it runs, and nothing else.
+          if (now !== undefined) running.add(now);
+          const heard = before.phase === "trial" && before.stage === "restarting";
+          // The swap itself failed, so nothing was tried.
+          if (heard && event.event === "failed") running.delete(before.bank.id);
+          if (
+            event.event === "restarted" &&
+            (heard || before.phase === "rolling-back" || astray(before).length > 0)
+          )
+            running = new Set([served(before)?.id ?? ""]);
+          if (state.phase === "committed" && before.phase === "downloading" && before.from === null)
+            running = new Set([state.bank.id]);
+          for (const step of steps)
+            if (step.step === "sweep")
+              for (const id of running) assert.ok(step.keep.includes(id), `${id} may run`);
+        });
+      }),
+      RUNS,
+    );
+  });
+
   test("bytes are fetched only after it was asked whether they may be", () => {
     fc.assert(
       fc.property(history, (events) =>
@@ -654,7 +800,7 @@ describe("in any history", () => {
         follow(events, (_before, _event, state) => {
           phases.add(state.phase);
           reasons.add(state.channels[CHANNEL]?.blocked?.reason ?? "none");
-          assert.ok(banksOf(state).length <= 2);
+          assert.ok(banksOf(state).length <= 3 + ASTRAY_LIMIT);
         }),
       ),
       { numRuns: 2_000, seed: 1 },
@@ -672,6 +818,7 @@ describe("in any history", () => {
       "hook_refused",
       "interrupted",
       "none",
+      "not_delivered",
       "too_many_starts",
       "trial_timeout",
     ]);

@@ -69,6 +69,7 @@ export const workloadOf = (more: Partial<Workload> = {}): Workload => ({
   delivery: "restart",
   restart: () => Promise.resolve(),
   backOffMs: () => 0,
+  trouble: () => ({ failure: null, reached: true }),
   sinceRestartMs: () => null,
   healthPeriodMs: 20,
   healthFailureThreshold: 3,

@@ -60,6 +60,7 @@ function workload(): Workload {
     delivery: "restart",
     sinceRestartMs: () => null,
     backOffMs: () => 0,
+    trouble: () => ({ failure: null, reached: true }),
     healthPeriodMs: 40,
     healthFailureThreshold: 3,
     async restart(signal) {

@@ -54,6 +54,18 @@ export const staged = (sequence: number): Event => ({
   bank: bank(sequence),
 });
 export const permitted: Event = { event: "permitted" };
+/** Time of a trial in which nothing of the release reached the application. */
+export const unreached = (ms: number): Event => ({
+  event: "tick",
+  passedMs: ms,
+  failure: {
+    check: "on-update",
+    target: "http:8080/reload",
+    result: "ECONNREFUSED",
+    at: "2026-03-01T06:00:00.000Z",
+  },
+  unreached: true,
+});
 export const restarted: Event = { event: "restarted", passedMs: 1_000 };
 export const health = (
   verdict: "healthy" | "unhealthy" | "unknown",
@@ -80,6 +92,7 @@ export const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   fc.constant<Event>({ event: "failed", code: "DISK_FAILED" }),
   fc.constant(permitted),
   passedMs.map((ms): Event => ({ event: "tick", passedMs: ms })),
+  passedMs.map((ms) => unreached(ms)),
   passedMs.map((ms): Event => ({ event: "restarted", passedMs: ms })),
   fc
     .record({
@@ -107,6 +120,8 @@ export function obey(steps: readonly Step[], turn: number): Event {
   if (last?.step === "build") return staged(last.target.sequence);
   if (last?.step === "await-swap") return turn % 11 === 0 ? vetoed("pre-swap") : permitted;
   if (last?.step === "notify") return { event: "notified" };
+  if (last?.step === "restart" && turn % 4 === 3)
+    return last.withinMs === null ? seen(1 + Math.floor(turn / 4)) : unreached(last.withinMs);
   if (last?.step === "restart") return restarted;
   if (last?.step === "watch") return health(turn % 7 === 0 ? "unhealthy" : "healthy", 30_000);
   const number = 1 + Math.floor(turn / 6);

@@ -52,6 +52,7 @@ export function application(payload: string, reading: Reading = onDisk): Applica
     delivery: "restart",
     sinceRestartMs: () => null,
     backOffMs: () => 0,
+    trouble: () => ({ failure: null, reached: true }),
     healthPeriodMs: 5,
     healthFailureThreshold: 3,
     async restart(signal) {
