@@ -66,7 +66,7 @@ describe("an application that cannot be told of a release", () => {
       settings: {
         pollInterval: 30_000,
         trialDuration: 5_000,
-        trialTimeout: 60_000,
+        trialTimeout: 400_000,
         health: { kind: "none" },
         ...settings(asked),
       },
@@ -170,7 +170,7 @@ describe("an application that cannot be told of a release", () => {
   });
 
   test("that nothing of it reached is tried again by itself after a while", async () => {
-    await using setup = await settled(() => ({ pollInterval: 600_000 }), fastClock(2_000));
+    await using setup = await settled(() => ({ pollInterval: 600_000 }), fastClock(400));
     const { asked, site } = setup;
     asked.answer = () => ({ status: 404 });
     const version = await publish();
