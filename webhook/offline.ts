@@ -1,24 +1,20 @@
 /** `edgesync inject` and `edgesync explain`: the webhook's decision without a cluster, on files. */
 import { parseArgs } from "node:util";
-import { PREFIX } from "#core/annotations.ts";
+import { NAMESPACE_LABEL, POD_LABEL, PREFIX } from "#core/annotations.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import { OFFLINE_COMMANDS, OFFLINE_OPTIONS } from "#core/inject/commands.ts";
 import type { OfflineCommand } from "#core/inject/commands.ts";
-import { DEFAULTS_NAME } from "#core/inject/defaults.ts";
-import type { Defaults } from "#core/inject/defaults.ts";
 import { explanationLines } from "#core/inject/explain-text.ts";
 import { explain } from "#core/inject/explain.ts";
 import { runsNativeSidecars } from "#core/inject/facts.ts";
 import type { Facts } from "#core/inject/facts.ts";
 import { inject } from "#core/inject/inject.ts";
 import type { Pod } from "#core/inject/pod.ts";
-import { isObject } from "#core/json.ts";
 import { hasAnnotations } from "#core/pod-options.ts";
 import { SKIP_REASONS } from "#core/reasons.ts";
-import { imageReference } from "#core/values.ts";
-import { clusterOptions, webhookConfig } from "./config.ts";
 import { readObjects } from "./objects.ts";
+import { readCluster } from "./offline-cluster.ts";
 import type { Objects, PodPlace } from "./objects.ts";
 
 export interface OfflineShell {
@@ -32,8 +28,6 @@ export interface OfflineShell {
   /** Image of the sidecar where nothing says it. */
   readonly image: string;
 }
-
-const SETTINGS_NAME = "edgesync-webhook";
 
 /** Of data that is not valid: the exit status of a denial (BSD's EX_DATAERR). */
 const EXIT_DENIED = 65;
@@ -52,7 +46,7 @@ export async function runOffline(
     shell.out(helpOf(command));
     return 0;
   }
-  const files = values.filename ?? [];
+  const files = [...(values.filename ?? []), ...values.positionals];
   if (files.length === 0)
     throw new EdgeSyncError(
       "USAGE",
@@ -76,9 +70,14 @@ export async function runOffline(
   });
   const title = (place: PodPlace): string =>
     `${place.kind} ${place.namespace ?? namespace}/${place.name}`;
-  return command === "explain"
-    ? explainAll(objects, cluster.options, factsOf, title, values.json === true, shell)
-    : injectAll(objects, cluster.options, factsOf, title, shell);
+  const json = values.json === true;
+  const exit =
+    command === "explain"
+      ? explainAll(objects, cluster.options, factsOf, title, json, shell)
+      : injectAll(objects, cluster.options, factsOf, title, shell);
+  if (!json)
+    hints(objects, (place) => cluster.isEnabled(place.namespace ?? namespace), title, shell);
+  return exit;
 }
 
 type FactsOf = (place: PodPlace) => Facts;
@@ -107,7 +106,6 @@ function explainAll(
     shell.out(
       told.map((one) => `${explanationLines(title(one.place), one).join("\n")}\n`).join("\n"),
     );
-    hints(objects, title, shell);
   }
   return told.some(({ outcome }) => outcome === "denied") ? EXIT_DENIED : 0;
 }
@@ -141,7 +139,6 @@ function injectAll(
     }
     return one.withPods(changed);
   });
-  hints(objects, title, shell);
   // Half of what was asked for might be applied by a pipe that does not look.
   if (denied) return EXIT_DENIED;
   shell.out(joined(texts));
@@ -160,84 +157,27 @@ function joined(texts: readonly string[]): string {
 }
 
 /** The mistakes that look as if nothing had happened. */
-function hints(objects: readonly Objects[], title: Title, shell: OfflineShell): void {
+function hints(
+  objects: readonly Objects[],
+  isEnabled: (place: PodPlace) => boolean | undefined,
+  title: Title,
+  shell: OfflineShell,
+): void {
   const pods = objects.flatMap((one) => one.pods);
   if (pods.length === 0) shell.note("no pod and no template of pods in what was given\n");
   for (const place of pods) {
+    const labelled = place.pod.metadata?.labels?.[POD_LABEL] !== undefined;
+    const asks = hasAnnotations(place.pod.metadata?.annotations ?? {});
+    if (asks && !labelled && isEnabled(place) === false)
+      shell.note(
+        `${title(place)}: its namespace is not labelled ${NAMESPACE_LABEL}=enabled, so the webhook is not asked\n`,
+      );
     const key = Object.keys(place.outer).find((name) => name.startsWith(PREFIX));
-    if (key !== undefined && !hasAnnotations(place.pod.metadata?.annotations ?? {}))
+    if (key !== undefined && !asks)
       shell.note(
         `${title(place)}: ${key} is an annotation of the ${place.kind}; the webhook sees pods, so put it into ${[...place.path, "metadata", "annotations"].join(".")}\n`,
       );
   }
-}
-
-interface Cluster {
-  readonly options: ClusterOptions;
-  defaultsOf(namespace: string): readonly Defaults[];
-}
-
-interface ConfigMap {
-  readonly name: string;
-  readonly namespace: string;
-  readonly data: Readonly<Record<string, string>>;
-}
-
-/** What the ConfigMaps among the objects say of the cluster; without the webhook's, everything is allowed and there are no defaults. */
-function readCluster(
-  objects: readonly Objects[],
-  namespace: string,
-  image: string | undefined,
-  shell: OfflineShell,
-): Cluster {
-  const maps = objects.flatMap(({ values }) =>
-    values.flatMap((value) => configMaps(value, namespace)),
-  );
-  const webhook = maps.find(({ name }) => name === SETTINGS_NAME);
-  if (image !== undefined && imageReference.parse(image) === undefined)
-    throw new EdgeSyncError("USAGE", `--image must be ${imageReference.allowed}`);
-  if (webhook === undefined)
-    shell.note(
-      `no ConfigMap ${SETTINGS_NAME} was given (--config), so every image and address counts as allowed${image === undefined ? `, and the image is ${shell.image}` : ""}\n`,
-    );
-  const options =
-    webhook === undefined
-      ? {
-          ...clusterOptions(webhookConfig({ EDGESYNC_IMAGE: image ?? shell.image })),
-          images: ["*"],
-          repositories: ["*"],
-          vaultAddresses: ["*"],
-        }
-      : clusterOptions(webhookConfig(webhook.data));
-  return {
-    options,
-    defaultsOf: (wanted) =>
-      [...new Set([wanted, webhook?.namespace])].flatMap((owner) =>
-        maps
-          .filter((map) => map.name === DEFAULTS_NAME && map.namespace === owner)
-          .slice(0, 1)
-          .map(({ data }) => ({ source: `ConfigMap ${owner}/${DEFAULTS_NAME}`, values: data })),
-      ),
-  };
-}
-
-function configMaps(value: unknown, otherwise: string): readonly ConfigMap[] {
-  if (!isObject(value)) return [];
-  if (Array.isArray(value["items"]))
-    return value["items"].flatMap((item: unknown) => configMaps(item, otherwise));
-  const { kind, metadata, data } = value;
-  if (kind !== "ConfigMap" || !isObject(metadata) || typeof metadata["name"] !== "string")
-    return [];
-  const namespace = metadata["namespace"];
-  return [
-    {
-      name: metadata["name"],
-      namespace: typeof namespace === "string" ? namespace : otherwise,
-      data: Object.fromEntries(
-        Object.entries(isObject(data) ? data : {}).map(([key, text]) => [key, String(text)]),
-      ),
-    },
-  ];
 }
 
 interface Values {
@@ -248,13 +188,16 @@ interface Values {
   readonly kubelet?: string;
   readonly json?: boolean;
   readonly help?: boolean;
+  /** Files too: nothing else could be meant. */
+  readonly positionals: readonly string[];
 }
 
 /** @throws EdgeSyncError USAGE */
 function readOptions(command: OfflineCommand, args: readonly string[]): Values {
   try {
-    const { values } = parseArgs({
+    const { values, positionals } = parseArgs({
       args: [...args],
+      allowPositionals: true,
       options: {
         filename: { type: "string", short: "f", multiple: true },
         config: { type: "string", multiple: true },
@@ -267,7 +210,7 @@ function readOptions(command: OfflineCommand, args: readonly string[]): Values {
     });
     if (values.json === true && command === "inject")
       throw new Error("--json is explain's; inject prints the objects themselves");
-    return values;
+    return { ...values, positionals };
   } catch (cause) {
     const text = cause instanceof Error ? cause.message.replace(/\.$/, "") : String(cause);
     throw new EdgeSyncError("USAGE", `${command}: ${text}`, { cause });

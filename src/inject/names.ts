@@ -45,7 +45,12 @@ export const FILES = { root: "root.json", ca: "ca.crt", token: "token" } as cons
 export const MAIN_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container";
 
 /** Service meshes' proxies: never the main container, and native ones start before the sidecar, whose network they are. */
-export const MESH_PROXIES: readonly string[] = ["istio-proxy", "linkerd-proxy"];
+export const MESH_PROXIES: readonly string[] = [
+  "istio-proxy",
+  "linkerd-proxy",
+  "kuma-sidecar",
+  "consul-dataplane",
+];
 
 /** The route at which the sidecar answers a probe of an application container. */
 export function leverPath(container: string, probe: "startup" | "live"): string {

@@ -4,7 +4,8 @@ import { describe, test } from "node:test";
 import { PLAIN_FACTS } from "#core/inject/facts.ts";
 import { inject } from "#core/inject/inject.ts";
 import type { PodSpec } from "#core/inject/pod.ts";
-import { CLUSTER, WEB, denied, injected, podWith, sidecarOf } from "../support/inject.ts";
+import { fromEnv } from "#core/settings.ts";
+import { CLUSTER, WEB, denied, envOf, injected, podWith, sidecarOf } from "../support/inject.ts";
 import type { Annotations } from "../support/inject.ts";
 
 const CHANNEL = { channel: "web/stable" };
@@ -146,6 +147,18 @@ describe("swap-spread", () => {
     assert.match(warned({ ...spread, "payload-storage": "claim/models" }), /swap-spread has no/);
     assert.doesNotMatch(warned(spread), /swap-spread/);
     assert.doesNotMatch(warned({ "payload-storage": "claim/models" }), /swap-spread/);
+  });
+});
+
+describe("payload-size", () => {
+  test("always has room in the pod's ephemeral-storage limits, which the sidecar's adds to", () => {
+    const resources = { limits: { "ephemeral-storage": "100Mi" } };
+    const { pod } = injected(
+      podWith({ ...CHANNEL, "payload-size": "3Gi" }, { containers: [{ ...WEB, resources }] }),
+    );
+    assert.equal(sidecarOf(pod).resources?.limits?.["ephemeral-storage"], "3520Mi");
+    const { ephemeralStorage } = fromEnv(envOf(sidecarOf(pod)));
+    assert.equal(ephemeralStorage, (3520 + 100) * 2 ** 20);
   });
 });
 

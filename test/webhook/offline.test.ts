@@ -202,6 +202,18 @@ spec: {template: {spec: {containers: [{name: web}]}}}
     assert.match(notes, /annotation of the Deployment.*spec\.template\.metadata\.annotations/);
   });
 
+  test("warns that the webhook is not asked about a namespace that is not labelled", async () => {
+    const namespace = (label: string): string =>
+      `---\nkind: Namespace\nmetadata: {name: shop, labels: {${label}}}\n`;
+    const notes = async (label: string): Promise<string> => {
+      const given = { ...files, "-": namespace(label) + DEPLOYMENT };
+      return (await run("inject", ["-", ...configured], given)).notes;
+    };
+    assert.match(await notes("a: b"), /shop\/detector: its namespace is not labelled/);
+    assert.doesNotMatch(await notes("edgesync.dev/injection: enabled"), /not labelled/);
+    assert.doesNotMatch((await run("inject", ["app.yaml"], files)).notes, /not labelled/);
+  });
+
   test("says when there is no pod at all", async () => {
     const { exit, out, notes } = await run("inject", ["-f", "others.yaml"], files);
     assert.deepEqual([exit, out], [0, OTHERS]);
