@@ -109,7 +109,8 @@ async function run(args: readonly string[], deps: CommandDeps, signal: AbortSign
       const reason = text("reason");
       const asked = { seconds: Math.ceil(forMs / 1000), ...(reason !== undefined && { reason }) };
       const answer = await agent.hold(owner, asked, signal);
-      tell(answer, holdLines([answer]));
+      // A trial that has begun goes on: who holds because of it sees that it does.
+      tell(answer, [...holdLines([answer]), ...updateLines(await agent.status(signal))]);
       return warnUnsaved(answer, "forgets the hold", deps);
     }
     case "update release":
