@@ -57,6 +57,12 @@ export interface Command {
   run(args: Arguments, shell: Shell, signal: AbortSignal): Promise<Result | undefined>;
 }
 
+/** A command as far as it is told of. */
+export type Described = Pick<
+  Command,
+  "name" | "summary" | "positionals" | "options" | "lists" | "flags"
+>;
+
 export interface Parsed {
   readonly arguments: Arguments;
   readonly json: boolean;
@@ -144,7 +150,7 @@ export interface OptionRow {
 }
 
 /** What a command takes besides its positionals; every command takes `--json` and `--help`. */
-export function optionRows({ options, lists = {}, flags = {} }: Command): readonly OptionRow[] {
+export function optionRows({ options, lists = {}, flags = {} }: Described): readonly OptionRow[] {
   const rows = (
     table: Readonly<Record<string, string>>,
     takesValue: boolean,

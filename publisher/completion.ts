@@ -3,17 +3,17 @@
  * positional are completed as file names, but for a positional that lists its words, such as `<bash|zsh|fish>`.
  */
 import { optionRows } from "./command.ts";
-import type { Command } from "./command.ts";
+import type { Described } from "./command.ts";
 
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type ShellName = (typeof SHELLS)[number];
 
 /** @returns a script that the shell loads */
-export function completionFor(shell: ShellName, commands: readonly Command[]): string {
+export function completionFor(shell: ShellName, commands: readonly Described[]): string {
   return SCRIPTS[shell](commands);
 }
 
-const SCRIPTS: Readonly<Record<ShellName, (commands: readonly Command[]) => string>> = {
+const SCRIPTS: Readonly<Record<ShellName, (commands: readonly Described[]) => string>> = {
   bash,
   zsh,
   fish,
@@ -25,7 +25,7 @@ interface Word {
 }
 
 /** First words, in the order of the table; a group is told by the commands in it. */
-function firstWords(commands: readonly Command[]): readonly Word[] {
+function firstWords(commands: readonly Described[]): readonly Word[] {
   const groups = Map.groupBy(commands, ({ name }) => name.split(" ")[0] ?? "");
   return [...groups].map(([word, members]) => ({
     word,
@@ -38,37 +38,37 @@ function firstWords(commands: readonly Command[]): readonly Word[] {
 }
 
 function groupsOf(
-  commands: readonly Command[],
-): readonly { readonly word: string; readonly members: readonly Command[] }[] {
+  commands: readonly Described[],
+): readonly { readonly word: string; readonly members: readonly Described[] }[] {
   const groups = Map.groupBy(commands, ({ name }) => name.split(" ")[0] ?? "");
   return [...groups]
     .filter(([, members]) => isGroup(members))
     .map(([word, members]) => ({ word, members }));
 }
 
-function isGroup(members: readonly Command[]): boolean {
+function isGroup(members: readonly Described[]): boolean {
   return members.some(({ name }) => name.includes(" "));
 }
 
-function secondWords(members: readonly Command[]): readonly Word[] {
+function secondWords(members: readonly Described[]): readonly Word[] {
   return members.map(({ name, summary }) => ({ word: name.split(" ")[1] ?? "", help: summary }));
 }
 
 /** The words that the first positional of a command may be; none when it is free. */
-function choicesOf({ positionals }: Command): readonly string[] {
+function choicesOf({ positionals }: Described): readonly string[] {
   const inner = positionals[0]?.replaceAll(/[[\]<>]/g, "") ?? "";
   return inner.includes("|") ? inner.split("|") : [];
 }
 
-function valued(command: Command): readonly string[] {
+function valued(command: Described): readonly string[] {
   return optionRows(command).flatMap((row) => (row.takesValue ? [`--${row.name}`] : []));
 }
 
-function options(command: Command): readonly string[] {
+function options(command: Described): readonly string[] {
   return optionRows(command).map((row) => `--${row.name}`);
 }
 
-function bash(commands: readonly Command[]): string {
+function bash(commands: readonly Described[]): string {
   const groups = groupsOf(commands);
   const list = (words: readonly Word[]): string => words.map(({ word }) => word).join(" ");
   return `# edgesync completion for bash; load it with: source <(edgesync completion bash)
@@ -119,10 +119,10 @@ function zshText(text: string): string {
   return text.replaceAll(/[:[\]]/g, "\\$&");
 }
 
-function zsh(commands: readonly Command[]): string {
+function zsh(commands: readonly Described[]): string {
   const describe = (what: string, words: readonly Word[]): string =>
     `offered=(${words.map(({ word, help }) => quote(`${zshText(word)}:${help}`)).join(" ")}); _describe ${quote(what)} offered`;
-  const specs = (command: Command): string =>
+  const specs = (command: Described): string =>
     [
       ...optionRows(command).map(({ name, help, takesValue, repeated }) =>
         quote(
@@ -166,7 +166,7 @@ compdef _edgesync edgesync
 `;
 }
 
-function fish(commands: readonly Command[]): string {
+function fish(commands: readonly Described[]): string {
   const lines = [
     "# edgesync completion for fish; load it with: edgesync completion fish | source",
     "# Whether the words given so far begin with these, and whether there are no others yet.",

@@ -1,8 +1,21 @@
 /** Completion for shells. */
 import { oneOf } from "#core/values.ts";
-import type { Command } from "../command.ts";
+import { CONTROL_COMMANDS } from "#core/control.ts";
+import type { Command, Described } from "../command.ts";
 import { SHELLS, completionFor } from "../completion.ts";
 import { usage } from "./shared.ts";
+
+/** What asks an agent, by the options of its synopsis: those that take a value, and those that take none. */
+const CONTROLS: readonly Described[] = CONTROL_COMMANDS.map(({ name, summary, synopsis }) => {
+  const found = [...synopsis.matchAll(/--([a-z]+)( <([a-z]+)>)?/g)];
+  const those = (isValued: boolean): Readonly<Record<string, string>> =>
+    Object.fromEntries(
+      found
+        .filter(([, option, value]) => option !== "json" && (value !== undefined) === isValued)
+        .map(([, option = "", , value = ""]) => [option, value]),
+    );
+  return { name, summary, positionals: [], options: those(true), flags: those(false) };
+});
 
 /** @param commands every command, this one too; asked for when it runs, since the table holds this command itself */
 export function completionCommand(commands: () => readonly Command[]): Command {
@@ -21,7 +34,7 @@ export function completionCommand(commands: () => readonly Command[]): Command {
       const shell = known.parse(input);
       if (shell === undefined)
         throw usage(`${JSON.stringify(input)} is not a shell; expected ${known.allowed}`);
-      const script = completionFor(shell, commands());
+      const script = completionFor(shell, [...commands(), ...CONTROLS]);
       return Promise.resolve({ lines: script.trimEnd().split("\n"), json: { shell, script } });
     },
   };
