@@ -104,6 +104,16 @@ function errorIn(update: unknown): readonly string[] {
     : [`${textAt(error, "code") ?? ""}: ${textAt(error, "message") ?? ""}`];
 }
 
+/** The check that failed, if one did. */
+function failureIn(value: unknown): string {
+  const failure = at(value, "failure");
+  if (failure === undefined) return "";
+  const [check = "", target = "", result = ""] = ["check", "target", "result"].map((key) =>
+    textAt(failure, key),
+  );
+  return `; ${check} at ${target}: ${result}`;
+}
+
 /** What is blocked, and why. */
 function blockedLine(blocked: unknown): string {
   return `${textAt(blocked, "version") ?? ""} is blocked: ${blockedWhy(blocked)}`;
@@ -118,7 +128,7 @@ function blockedWhy(blocked: unknown): string {
   const why = meaning(ROLLBACK_REASONS, textAt(blocked, "reason") ?? "");
   const detail = textAt(blocked, "detail");
   const said = detail === undefined || detail === "" ? "" : ` (${detail})`;
-  return `${why}${said}`;
+  return `${why}${said}${failureIn(blocked)}`;
 }
 
 function doing(update: unknown): readonly string[] {
@@ -127,16 +137,18 @@ function doing(update: unknown): readonly string[] {
   const waits = (version: string, reason: string, until: string | undefined): string =>
     `${version} waits: ${meaning(WAIT_REASONS, reason)}${until === undefined ? "" : `, until ${until}`}`;
   if (waiting !== undefined)
-    return [waits(target, textAt(waiting, "reason") ?? "", textAt(waiting, "until"))];
+    return [
+      waits(target, textAt(waiting, "reason") ?? "", textAt(waiting, "until")) + failureIn(waiting),
+    ];
   switch (textAt(update, "phase") ?? "") {
     case "downloading":
       return [`${target} is being fetched${amountOf(update)}`];
     case "staged":
       return [`${target} is about to be swapped in`];
-    case "trial":
-      return [
-        `on trial, and back to ${textAt(update, "trial", "fallback") ?? "before"} if it fails`,
-      ];
+    case "trial": {
+      const fallback = textAt(update, "trial", "fallback") ?? "before";
+      return [`on trial, and back to ${fallback} if it fails${failureIn(at(update, "trial"))}`];
+    }
     case "rolling-back":
       return ["going back to the release before"];
     default:

@@ -311,7 +311,9 @@ describe("edgesync status and update", () => {
   });
 
   test("retry what is blocked, and say so when nothing is", async () => {
-    const blocked = { sequence: 3, version: "1.3.0", tree: null, reason: "health_failed" } as const;
+    const failure = { check: "health", target: "http:80/ready", result: "HTTP status 503", at: "" };
+    const release = { sequence: 3, version: "1.3.0", tree: null };
+    const blocked = { ...release, reason: "health_failed", failure } as const;
     const orders: UpdateOrder[] = [];
     const order = (what: UpdateOrder) => {
       orders.push(what);
@@ -323,6 +325,7 @@ describe("edgesync status and update", () => {
     const first = await run(setup.port, words("update retry"));
     assert.equal(first.status, 0);
     assert.match(first.out, /^1\.3\.0 is tried again; it was blocked: health_failed \(/);
+    assert.match(first.out, /; health at http:80\/ready: HTTP status 503\n$/);
     await clock.advance(5_000);
     const second = await run(setup.port, words("update retry"));
     assert.equal(second.status, 66);
