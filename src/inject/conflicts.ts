@@ -1,7 +1,7 @@
 /** Names, mount paths and ports that the pod already uses; each sentence begins with the field. */
 import { PREFIX } from "#core/annotations.ts";
 import { SIDECAR, VOLUMES } from "./names.ts";
-import { fieldOf, places } from "./pod.ts";
+import { fieldOf, given, places } from "./pod.ts";
 import type { Place, PodSpec, Volume, VolumeMount } from "./pod.ts";
 import { isWithin } from "./requirements.ts";
 import { isOurs } from "./sidecar.ts";
@@ -15,14 +15,27 @@ export function conflicts(
   return [...takenNames(spec), ...takenVolumes(spec, wanted, injected)];
 }
 
+/** A native sidecar that has come back from the first call without the field that makes it one: all else follows from that. */
+export function droppedNative(spec: PodSpec): readonly string[] {
+  return places(spec, "initContainers")
+    .filter(({ list, index, container }) => {
+      const native = { list, index, container: { ...container, restartPolicy: "Always" } };
+      return container.name === SIDECAR && !given(container.restartPolicy) && isOurs(native);
+    })
+    .map(
+      (place) =>
+        `${fieldOf(place)}.restartPolicy is not kept by the API server, so it does not know native sidecars; set ${PREFIX}sidecar-mode: container, or EDGESYNC_NATIVE_SIDECARS: never for the whole cluster`,
+    );
+}
+
 function takenNames(spec: PodSpec): readonly string[] {
   const ephemeral = (spec.ephemeralContainers ?? []).flatMap(({ name }, index) =>
     name === SIDECAR ? [`spec.ephemeralContainers[${index}].name`] : [],
   );
-  const others = [...places(spec, "initContainers"), ...places(spec, "containers")]
-    .filter((place) => place.container.name === SIDECAR && !isOurs(place))
-    .map((place) => `${fieldOf(place)}.name`);
-  return [...others, ...ephemeral].map(
+  const others = [...places(spec, "initContainers"), ...places(spec, "containers")].filter(
+    (place) => place.container.name === SIDECAR && !isOurs(place),
+  );
+  return [...others.map((place) => `${fieldOf(place)}.name`), ...ephemeral].map(
     (field) => `${field} is ${SIDECAR}, the name of the sidecar that is injected`,
   );
 }

@@ -14,7 +14,7 @@ import type { SkipReason } from "#core/reasons.ts";
 import { SETTINGS, variableOf } from "#core/settings.ts";
 import { adoptList, adoptSidecar } from "./adopt.ts";
 import type { ClusterOptions } from "./cluster.ts";
-import { conflicts, mountConflicts, portConflicts } from "./conflicts.ts";
+import { conflicts, droppedNative, mountConflicts, portConflicts } from "./conflicts.ts";
 import type { PortKey } from "./conflicts.ts";
 import { defaultProblems, withDefaults } from "./defaults.ts";
 import { PLAIN_FACTS } from "./facts.ts";
@@ -87,6 +87,8 @@ export function inject(
     ]);
   const wrongDefaults = facts.defaults.flatMap(defaultProblems);
   if (wrongDefaults.length > 0) return deny("ANNOTATION_INVALID", wrongDefaults);
+  const dropped = droppedNative(spec);
+  if (dropped.length > 0) return deny("INJECTION_CONFLICT", dropped);
   const annotations = withDefaults(stated, facts.defaults);
   const { options, problems } = readAnnotations(annotations);
   const { sidecarPort = clusterOptions.sidecarPort }: Partial<PodOptions> = options;
