@@ -160,9 +160,11 @@ describe("sidecar-mode", () => {
 describe("an API server that does not know native sidecars", () => {
   test("drops the field that makes one, which is noticed at the second call and told with the way out", () => {
     const { pod } = injected(podWith(BOTH));
-    const initContainers = (pod.spec?.initContainers ?? []).map(
-      ({ restartPolicy: _, ...one }): Container => one,
-    );
+    const initContainers = (pod.spec?.initContainers ?? []).map((container) => {
+      const { restartPolicy: dropped, ...others } = container;
+      assert.equal(dropped, "Always");
+      return others;
+    });
     const { code, message } = denied({ ...pod, spec: { ...pod.spec, initContainers } });
     assert.equal(code, "INJECTION_CONFLICT");
     assert.match(message, /spec\.initContainers\[0\]\.restartPolicy is not kept.*sidecar-mode/);
