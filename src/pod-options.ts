@@ -70,8 +70,17 @@ export interface SecretOptions {
   readonly mode: number | undefined;
 }
 
+/** Made once for each key of the tables: the webhook asks for hundreds with every pod. */
+const camels = new Map<string, string>();
+
+/** @param key of a table; the answer is kept for ever */
 export function camel<K extends string>(key: K): Camel<K> {
-  return key.replace(/[-.]([a-z])/g, (_, letter: string) => letter.toUpperCase()) as Camel<K>;
+  let name = camels.get(key);
+  if (name === undefined) {
+    name = key.replace(/[-.]([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    camels.set(key, name);
+  }
+  return name as Camel<K>;
 }
 
 function isKey(name: string): name is AnnotationKey {

@@ -77,6 +77,16 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
     return mine;
   };
 
+  /** Nobody may keep the others waiting by sending slowly. */
+  const inTime = async (request: IncomingMessage, limit: number): Promise<Read> => {
+    const over = new AbortController();
+    void clock.sleep(patienceMs, over.signal).then(
+      () => request.destroy(),
+      () => {},
+    );
+    return await receive(request, limit).finally(() => over.abort());
+  };
+
   return {
     async read(request, use) {
       const declared = Number(request.headers["content-length"] ?? BODY_LIMIT_BYTES);
@@ -86,15 +96,7 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
       if (large && !(await turn(bytes))) return await use({ ok: false, problem: "busy" });
       if (!large) take(bytes);
       try {
-        const over = new AbortController();
-        const signal = large ? over.signal : undefined;
-        if (signal !== undefined)
-          void clock.sleep(patienceMs, signal).then(
-            // Nobody may keep the others waiting by sending slowly.
-            () => request.destroy(),
-            () => {},
-          );
-        const body = await receive(request, declared).finally(() => over.abort());
+        const body = large ? await inTime(request, declared) : await receive(request, declared);
         return await use(body);
       } finally {
         take(-bytes);
