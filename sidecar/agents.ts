@@ -118,9 +118,12 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   });
   const order = (what: UpdateOrder): readonly Ordered[] =>
     Array.from(agents.updates, ([payload, agent]) => {
-      const { blocked } = agent.status();
+      const { blocked, phase, replica } = agent.status();
+      // A follower asks nobody: it has nothing to try again, and looks at the volume every few seconds as it is.
+      if (what === "retry" && replica?.role === "follower")
+        return { payload, blocked, phase, leader: replica.leader ?? "nobody yet" };
       agent[what]();
-      return { payload, blocked };
+      return { payload, blocked, phase };
     });
   const { controlPort: port } = settings;
   const document = (): unknown => status.document();

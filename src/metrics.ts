@@ -168,7 +168,7 @@ export const SIDECAR_METRICS = {
   },
   edgesync_sidecar_hook_calls_total: {
     type: "counter",
-    help: "Hooks called, by hook and answer (go, later, no, silent).",
+    help: "Hooks called, by hook and answer (go, later, no, silent, broken).",
     labels: ["hook", "answer"],
   },
   edgesync_sidecar_leads: {

@@ -30,6 +30,10 @@ export interface ControlDeps {
 export interface Ordered {
   readonly payload: string;
   readonly blocked: UpdateStatus["blocked"];
+  /** What it is at: a look, or another try, comes when a download or a trial is over. */
+  readonly phase: UpdateStatus["phase"];
+  /** The pod that leads the shared volume, where only that one can do it. */
+  readonly leader?: string;
 }
 
 const CONNECTIONS = 16;
@@ -143,6 +147,13 @@ function openAnswers({ holds, status, order, clock }: ControlDeps, signal: Abort
     const payloads = order(what);
     if (payloads.length === 0)
       return problem(409, "no_updates", "nothing here follows a channel, or it is not up yet");
+    const [elsewhere] = payloads;
+    if (elsewhere !== undefined && payloads.every(({ leader }) => leader !== undefined))
+      return problem(
+        409,
+        "not_leading",
+        `this pod follows; ask the one that leads the shared volume: ${elsewhere.leader ?? ""}`,
+      );
     ordered.set(what, now);
     return { status: 202, body: { asked: what, payloads } };
   }

@@ -35,6 +35,7 @@ export function openDelivery(workload: Workload, pause: Pause): Delivery {
 
   async function carryOut(started: Task, signal: AbortSignal): Promise<void> {
     try {
+      signal.throwIfAborted();
       await workload.restart(signal);
       started.state = "done";
       started.starts = workload.starts();

@@ -5,6 +5,7 @@ import { after, before, describe, test } from "node:test";
 import type { Settings } from "#core/settings.ts";
 import { openHolds } from "../../sidecar/application/hold.ts";
 import { closedPort } from "../support/server.ts";
+import { journalOf } from "../update/support/invariants.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import type { Site, SiteOptions } from "../update/support/site.ts";
 import { changed, noise, openWorld } from "../update/support/world.ts";
@@ -162,10 +163,13 @@ describe("an application with hooks", () => {
       return busy-- > 0 ? { status: 503, headers: { "retry-after": "1" } } : { status: 204 };
     };
     const version = await publish();
-    await site.until("the wait", ({ phase }) => phase === "staged" && at.length > 0);
+    const { waiting } = await site.until("the wait", (status) => status.waiting !== null);
+    assert.ok(Date.parse(waiting?.until ?? "") > Date.parse(waiting?.since ?? ""));
     assert.equal(site.application.restarts(), 0);
     await site.until("the release", committed(version));
-    assert.equal(at.length, 3);
+    // And not at each look at the channel, of which there were ten meanwhile.
+    const [first = 0, second = 0, third = 0] = at;
+    assert.ok(second - first >= 950 && third - second >= 950 && at.length === 3, at.join());
   });
 
   test("that is dead does not keep its cure away for ever", async () => {
@@ -220,6 +224,30 @@ describe("an application with hooks", () => {
     assert.equal(said.length, 1);
   });
 
+  test("where a hook cannot be asked keeps what it has until that is mended, and says so", async () => {
+    await using setup = await settled(({ target }) => ({ hookPreDownload: target }));
+    const { asked, site, first } = setup;
+    asked.answer = () => ({ status: 404 });
+    const version = await publish();
+    const { waiting } = await site.until("the wait", (status) => status.waiting !== null);
+    assert.deepEqual(
+      [waiting?.reason, waiting?.failure?.check, waiting?.failure?.target],
+      ["hook_broken", "pre-download", `http:${asked.port}/hooks`],
+    );
+    await site.looked();
+    const { blocked, release } = site.agent.status();
+    assert.deepEqual([blocked, release?.version], [null, first]);
+    assert.equal(await site.metric("edgesync_sidecar_waiting", { reason: "hook_broken" }), 1);
+    const said = site.log.filter(({ level }) => level === "error");
+    assert.deepEqual(
+      said.map(({ message }) => message),
+      ["a hook cannot be asked", "waiting until that is mended"],
+    );
+    asked.answer = () => ({ status: 204 });
+    site.agent.retry();
+    await site.until("the release", committed(version));
+  });
+
   test("that never answers after a swap loses the release when the trial is over", async () => {
     const dead = { kind: "http", port: await closedPort(), path: "/" } as const;
     await using setup = await settled(() => ({ hookPostSwap: dead }), {
@@ -229,6 +257,10 @@ describe("an application with hooks", () => {
     await publish();
     const { blocked } = await site.until("the rollback", (status) => status.blocked !== null);
     assert.equal(blocked?.reason, "trial_timeout");
+    const { check, target, result } = blocked?.failure ?? {};
+    assert.deepEqual([check, target, result], ["post-swap", `http:${dead.port}/`, "ECONNREFUSED"]);
+    // It is told also after a restart of the sidecar: the journal holds it.
+    assert.deepEqual(journalOf(site.payload).channels["web/stable"]?.blocked, blocked);
   });
 
   test("has the half a minute that a hook has to say whether a release is right", async () => {

@@ -6,7 +6,7 @@ import { describe, test } from "node:test";
 import type { UpdateOrder } from "#core/control.ts";
 import { runCommand } from "../../sidecar/command/command.ts";
 import { keepControl, openControl } from "../../sidecar/application/control.ts";
-import type { ControlDeps } from "../../sidecar/application/control.ts";
+import type { ControlDeps, Ordered } from "../../sidecar/application/control.ts";
 import { openHolds } from "../../sidecar/application/hold.ts";
 import type { HoldBook } from "../../sidecar/application/hold.ts";
 import { manualClock } from "../support/clock.ts";
@@ -45,7 +45,7 @@ async function open(more: Partial<ControlDeps> = {}): Promise<Setup> {
     status: () => ({ start: { reason: "ok" }, update: { phase: "committed", error: null } }),
     order(order) {
       orders.push(order);
-      return [{ payload: "main", blocked: null }];
+      return [{ payload: "main", blocked: null, phase: "committed" as const }];
     },
     ...more,
   });
@@ -177,6 +177,26 @@ describe("the control port", () => {
   test("says that there are no updates where there are none", async () => {
     await using setup = await open({ order: () => [] });
     assert.equal((await ask(setup.port, "POST", "/v1/update/look")).status, 409);
+  });
+
+  test("says who leads a shared volume where only that pod can try a release again", async () => {
+    const follower = {
+      payload: "main",
+      blocked: null,
+      phase: "committed",
+      leader: "web-1",
+    } as const;
+    const own = { payload: "models", blocked: null, phase: "trial" } as const;
+    let list: readonly Ordered[] = [follower];
+    await using setup = await open({ order: () => list });
+    const refused = await ask(setup.port, "POST", "/v1/update/retry");
+    assert.equal(refused.status, 409);
+    assert.match(refused.text, /"not_leading".*web-1/);
+    // One of two can: nothing of it is kept back.
+    list = [follower, own];
+    const done = await ask(setup.port, "POST", "/v1/update/retry");
+    assert.equal(done.status, 202);
+    assert.deepEqual((JSON.parse(done.text) as { payloads: unknown }).payloads, list);
   });
 
   test("is there when idle connections take up all of its room", async () => {
@@ -317,7 +337,13 @@ describe("edgesync status and update", () => {
     const orders: UpdateOrder[] = [];
     const order = (what: UpdateOrder) => {
       orders.push(what);
-      return [{ payload: "main", blocked: orders.length === 1 ? blocked : null }];
+      return [
+        {
+          payload: "main",
+          blocked: orders.length === 1 ? blocked : null,
+          phase: "committed" as const,
+        },
+      ];
     };
     let error: unknown = null;
     const clock = manualClock();
@@ -357,7 +383,7 @@ describe("edgesync status and update", () => {
     let looks = 0;
     const order = () => {
       looks += 1;
-      return [{ payload: "main", blocked: null }];
+      return [{ payload: "main", blocked: null, phase: "committed" as const }];
     };
     const status = () => {
       if (looks === 0) return statusOf();

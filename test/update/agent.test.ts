@@ -205,6 +205,8 @@ describe("an update agent", () => {
         const app = application(options.payload);
         const stuck = (signal: AbortSignal): Promise<void> =>
           new Promise((_, reject) => {
+            // The site may be closed between the swap and this.
+            if (signal.aborted) reject(signal.reason as Error);
             signal.addEventListener("abort", () => reject(signal.reason as Error));
           });
         const cut = stage === "restarting" ? { ...app, restart: stuck } : app;
