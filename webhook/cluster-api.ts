@@ -101,7 +101,9 @@ function loadConfig(kubeconfig: string | undefined): KubeConfig {
   try {
     if (kubeconfig === undefined) config.loadFromCluster();
     else config.loadFromFile(kubeconfig);
-    if (config.getCurrentCluster()?.server.startsWith("https://") !== true)
+    const { server = "" } = config.getCurrentCluster() ?? {};
+    // Outside of a pod the client makes an address of variables that are not there.
+    if (!server.startsWith("https://") || !URL.canParse(server))
       throw new Error("no cluster at an https:// address");
   } catch (cause) {
     throw new EdgeSyncError(
@@ -133,6 +135,8 @@ async function watchOnce(
       changed(object);
     };
     const begun = watch.watch(path, { ...parameters }, seen, end);
+    // It may fail before it has begun, and nobody awaits it until the end.
+    begun.catch(end);
     await promise;
     (await begun).abort();
     return events === 0;

@@ -22,9 +22,11 @@ import { watchCertificate } from "./certificate-files.ts";
 import { openClusterApi } from "./cluster-api.ts";
 import type { ClusterApi } from "./cluster-api.ts";
 import { openClusterState } from "./cluster-state.ts";
+import type { ClusterState } from "./cluster-state.ts";
 import { clusterOptions, webhookConfig } from "./config.ts";
 import type { WebhookConfig } from "./config.ts";
 import { openEvents } from "./events.ts";
+import type { Events } from "./events.ts";
 import { openKeeper } from "./keep-certificate.ts";
 import { openLeader } from "./leader.ts";
 import { openServer } from "./server.ts";
@@ -115,16 +117,8 @@ async function serve(): Promise<number> {
       stop.abort(new Error(name));
     });
   const { random } = Math;
-  const api =
-    config.certificates === "files"
-      ? undefined
-      : openClusterApi(config.kubeconfig, { clock, random });
-  const state = api && openClusterState({ api, namespace: config.namespace, clock, random, log });
-  const watching = state?.run(stop.signal);
-  // The answer must not be another one only because this replica is new; but one that cannot read must not wait for ever either.
-  if (state !== undefined)
-    await Promise.race([state.tried, clock.sleep(STATE_WAIT_MS, stop.signal).catch(() => {})]);
-  const events = api && openEvents({ api, clock, log }, stop.signal);
+  let state: ClusterState | undefined;
+  let events: Events | undefined;
   const native = { auto: undefined, always: true, never: false }[config.nativeSidecars];
   await using server = await openServer({
     config,
@@ -141,6 +135,19 @@ async function serve(): Promise<number> {
   });
   log.info({ port: server.port }, "admission server listening");
   log.info({ port: server.metricsPort }, "metrics server listening");
+  const api =
+    config.certificates === "files"
+      ? undefined
+      : openClusterApi(config.kubeconfig, { clock, random });
+  if (api !== undefined) {
+    events = openEvents({ api, clock, log }, stop.signal);
+    state = openClusterState({ api, namespace: config.namespace, clock, random, log });
+  }
+  const watching = state?.run(stop.signal);
+  // It is ready with the certificate. An answer must not be another one only because this replica is new; but one that cannot read must
+  // not wait for ever either.
+  if (state !== undefined)
+    await Promise.race([state.tried, clock.sleep(STATE_WAIT_MS, stop.signal).catch(() => {})]);
   await keepCertificate(config, api, server, { log, metrics }, stop.signal);
   // A second signal ends the process by itself; until then nothing may cut the drain short.
   await server.drain(new AbortController().signal);

@@ -1,5 +1,7 @@
 /** What the webhook learns of its cluster, and what it tells it: the real process at an API server over TLS. */
 import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { openClusterApi } from "../../webhook/cluster-api.ts";
 import { openClusterState } from "../../webhook/cluster-state.ts";
@@ -60,7 +62,7 @@ async function eventually(what: string, holds: () => boolean): Promise<void> {
 }
 
 async function watched(
-  { api }: World,
+  { api }: Pick<World, "api">,
   look: (state: ClusterState) => Promise<void>,
 ): Promise<void> {
   const stop = new AbortController();
@@ -110,6 +112,24 @@ describe("native sidecars in a cluster", () => {
       assert.equal(native(state), true);
       allowed = true;
       await eventually("the nodes were not read again", () => !native(state));
+    });
+  });
+});
+
+describe("a token that cannot be read", () => {
+  test("ends nothing: what is known stands, and it is tried again", async () => {
+    await using folder = await temporaryFolder();
+    await using server = await openApiServer();
+    const file = await server.kubeconfig(folder.path);
+    const config = JSON.parse(await readFile(file, "utf8")) as { users: object };
+    const tokenFile = join(folder.path, "nowhere");
+    const user = { "auth-provider": { name: "tokenFile", config: { tokenFile } } };
+    await writeFile(file, JSON.stringify({ ...config, users: [{ name: "test", user }] }));
+    const api = openClusterApi(file, { clock: realClock, random: Math.random });
+    // A rejection that nobody handles would end the process, and the test.
+    await watched({ api }, async (state) => {
+      assert.equal(native(state), true);
+      await new Promise((resolve) => setImmediate(resolve));
     });
   });
 });
