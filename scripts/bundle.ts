@@ -2,11 +2,13 @@
  * `npm run build [-- <folder>]`: one file for each program, as the image holds them, into `dist/` unless told otherwise. What a
  * sidecar must not load, and how large it may become, is checked here, so that the price of a dependency is seen when it comes.
  */
-import { stat } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import process from "node:process";
+import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import type { BuildResult, Metafile, Plugin } from "esbuild";
+import { sbom } from "./sbom.ts";
 
 const ROOT = resolve(import.meta.dirname, "..");
 
@@ -29,6 +31,9 @@ const FORBIDDEN_IN_SIDECAR = ["express", "@kubernetes/client-node", "node-forge"
 /** Bytes, minified: what windows, hooks, leases, shared claims and several payloads need, with a tenth to spare. Raise it with a reason. */
 const SIDECAR_BUDGET = 440_000;
 
+/** Bytes, compressed: what a site fetches of the image when edgesync alone has changed. */
+const LAYER_BUDGET = 1_500_000;
+
 export interface Bundle {
   readonly program: Program;
   readonly path: string;
@@ -38,12 +43,15 @@ export interface Bundle {
 /** @throws Error when a bundle holds what it must not, or is too large */
 export async function bundle(folder: string): Promise<readonly Bundle[]> {
   const bundles: Bundle[] = [];
+  const packages = new Set<string>();
   for (const program of programs()) {
     const path = join(folder, `${program}.mjs`);
     const { metafile } = await bundleOne(PROGRAMS[program], path, [siblings, unused]);
     if (program === "sidecar") checkSidecar(metafile, (await stat(path)).size);
+    for (const name of packagesIn(metafile)) packages.add(name);
     bundles.push({ program, path, bytes: (await stat(path)).size });
   }
+  await writeFile(join(folder, "sbom.cdx.json"), await sbom(ROOT, [...packages]));
   return bundles;
 }
 
@@ -130,6 +138,14 @@ function checkSidecar(metafile: Metafile, bytes: number): void {
 }
 
 if (import.meta.main) {
-  for (const { program, bytes } of await bundle(resolve(process.argv[2] ?? join(ROOT, "dist"))))
+  let layer = 0;
+  for (const { program, path, bytes } of await bundle(
+    resolve(process.argv[2] ?? join(ROOT, "dist")),
+  )) {
+    layer += gzipSync(await readFile(path)).length;
     process.stdout.write(`${program}.mjs ${Math.ceil(bytes / 1000)} kB\n`);
+  }
+  process.stdout.write(`compressed ${Math.ceil(layer / 1000)} kB\n`);
+  if (layer > LAYER_BUDGET)
+    throw new Error(`the image's own layer has ${layer} bytes and may have ${LAYER_BUDGET}`);
 }
