@@ -140,6 +140,7 @@ describe("edgesync webhook", () => {
     const { port } = holder.address() as AddressInfo;
     const env = {
       EDGESYNC_IMAGE: "edgesync:test",
+      EDGESYNC_CERTIFICATES: "files",
       EDGESYNC_LISTEN_ADDRESS: "127.0.0.1",
       EDGESYNC_TLS_PORT: String(port),
     };
@@ -148,6 +149,17 @@ describe("edgesync webhook", () => {
       (error: { code?: number; stderr?: string }) => {
         assert.equal(error.code, 78);
         assert.match(error.stderr ?? "", new RegExp(`CONFIG_INVALID: .*127.0.0.1, port ${port}`));
+        return true;
+      },
+    );
+  });
+
+  test("says that there is no cluster around it", async () => {
+    await assert.rejects(
+      run(process.execPath, [BIN, "webhook"], { env: { EDGESYNC_IMAGE: "edgesync:test" } }),
+      (error: { code?: number; stderr?: string }) => {
+        assert.equal(error.code, 78);
+        assert.match(error.stderr ?? "", /CONFIG_INVALID: .*EDGESYNC_KUBECONFIG/);
         return true;
       },
     );
