@@ -192,7 +192,7 @@ export const SIDECAR_METRICS = {
   },
   edgesync_sidecar_scrub_damage_total: {
     type: "counter",
-    help: "Entries of the installed release that were not as signed, by kind (content, missing, kind, target, mode, extra, manifest).",
+    help: "Entries of the installed release that were not as signed, by kind (content, missing, kind, target, mode, extra, manifest; bank, current and journal for its folder and what is around it).",
     labels: ["kind"],
     perPayload: true,
   },

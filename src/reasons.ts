@@ -25,7 +25,7 @@ export type EventReason = keyof typeof EVENT_REASONS;
 /** Why the main container may not start yet, or the pod is not ready. */
 export const GATE_REASONS = {
   ok: "payload and credentials are in order",
-  payload_missing: "no release is installed yet",
+  payload_missing: "no release is installed yet, or the disk has lost the one that was",
   secrets_missing: "not every declared secret has been published yet",
   secrets_expired: "credentials have expired and could not be renewed within ready-grace",
   starting: "the sidecar has not finished its recovery",

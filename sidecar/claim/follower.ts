@@ -53,7 +53,7 @@ export interface ClaimFollowerDeps {
   readonly podTurn: Turn;
   /** Whether the workload may be swapped now; the turn comes with it. */
   readonly permits: Permits;
-  readonly report: Pick<Report, "waits">;
+  readonly report: Pick<Report, "waits" | "lost">;
   readonly targetOf: (bank: string) => Promise<Target>;
   readonly ended: (outcome: Outcome) => void;
 }
@@ -185,6 +185,9 @@ export function openClaimFollower(deps: ClaimFollowerDeps): ClaimFollower {
       if ((await perform(first, NEVER)) === undefined) pending = others;
     },
     async round(signal) {
+      // Before it counts as missing: an application that has its files needs no restart.
+      const path = await own.mend();
+      if (path !== undefined) deps.report.lost({ kind: "current", path }, "mended");
       const bank = await store.current();
       if (bank !== undefined) {
         const missing = (await own.current()) === undefined && state.phase !== "idle";

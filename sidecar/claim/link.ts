@@ -21,6 +21,8 @@ export interface OwnLink {
    * @param still asked when the bank is registered and can no longer be swept from under the link; false leaves the link as it is
    */
   link(bank: string, still?: () => Promise<boolean>): Promise<boolean>;
+  /** Makes the link name again what it named, where it names nothing any more and that bank is there. @returns the path, if that was needed */
+  mend(): Promise<string | undefined>;
   /** The workload has started from the bank that the link names. */
   started(): Promise<void>;
   /** Shows that this pod is there still. */
@@ -96,6 +98,14 @@ export async function openOwnLink(deps: OwnLinkDeps): Promise<OwnLink> {
       await swapLink(disk, path, `${banks}${bank}`);
       known = bank;
       return true;
+    },
+    async mend() {
+      const [bank] = said.banks;
+      if (bank === undefined || (await current()) !== undefined) return undefined;
+      if (!(await store.banks()).includes(bank)) return undefined;
+      await swapLink(disk, path, `${banks}${bank}`);
+      known = bank;
+      return path;
     },
     async started() {
       said = { name: podName, banks: said.banks.slice(0, keepsOld ? 2 : 1), settled: true };

@@ -72,6 +72,11 @@ export function leaderStore(store: Store, { own, pods, catchesUp }: StoreDeps): 
       if (!catchesUp()) await own.link(id);
       await publish();
     },
+    async keep(id) {
+      const lost = await store.keep(id);
+      const path = await own.mend();
+      return path === undefined ? lost : [...lost, { kind: "current", path }];
+    },
     async sweep(keep) {
       // Read after `current` has moved: a pod says what it uses before it reads `current`, so one of the two sees the other.
       await store.sweep([...keep, ...(await pods.used())]);

@@ -69,7 +69,7 @@ export interface ClaimVolumeDeps
   readonly hooks: Hooks;
   /** Among the payloads of the pod. */
   readonly podTurn: Turn;
-  readonly report: Pick<Report, "waits">;
+  readonly report: Pick<Report, "waits" | "lost">;
   readonly ended: (outcome: Outcome) => void;
 }
 

@@ -43,6 +43,7 @@ export interface Disk {
   /** False where the file system or the kernel does not allow a link between the two. */
   link(existing: string, path: string): Promise<boolean>;
   symlink(target: string, path: string): Promise<void>;
+  /** Undefined for what is no link, too. */
   readLink(path: string): Promise<string | undefined>;
   /** Absent is fine. */
   remove(path: string): Promise<void>;
@@ -138,7 +139,7 @@ export const nodeDisk: Disk = {
       }
     }),
   symlink: (target, path) => guard(path, () => symlink(target, path)),
-  readLink: (path) => guard(path, () => unlessAbsent(readlink(path))),
+  readLink: (path) => guard(path, () => unless(readlink(path), "ENOENT", "ENOTDIR", "EINVAL")),
   remove: (path) => guard(path, () => rm(path, { force: true })),
   removeTree: (path) => guard(path, () => rm(path, { recursive: true, force: true })),
   list: (path) =>
@@ -248,11 +249,18 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === "string" && error.code.startsWith("E") ? error.code : undefined;
 }
 
-async function unlessAbsent<T>(promise: Promise<T>): Promise<T | undefined> {
+function unlessAbsent<T>(promise: Promise<T>): Promise<T | undefined> {
+  return unless(promise, "ENOENT", "ENOTDIR");
+}
+
+async function unless<T>(
+  promise: Promise<T>,
+  ...errnos: readonly string[]
+): Promise<T | undefined> {
   try {
     return await promise;
   } catch (error) {
-    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return undefined;
+    if (errnos.includes(errnoOf(error) ?? "")) return undefined;
     throw error;
   }
 }

@@ -25,19 +25,22 @@ import { bytesNeeded, requireRoom } from "./space.ts";
 import type { Limits } from "./space.ts";
 import type { Store } from "./store.ts";
 
-export interface InstallDeps {
+export interface BuildDeps {
   readonly store: Store;
   readonly downloads: Downloads;
+  readonly fallback: FullFallback;
+  readonly limits: Limits;
+  /** Told of the plan, and of each that takes its place, before anything is done; what it throws ends the build. */
+  readonly planned: (plan: Plan, from: string | null) => void;
+}
+
+export interface InstallDeps extends BuildDeps {
   readonly trusted: TrustedSet;
   readonly trust: TrustDeps;
   readonly app: string;
   readonly platform: string;
-  readonly fallback: FullFallback;
-  readonly limits: Limits;
   /** Files of another volume that may help. */
   readonly seed: Seed | undefined;
-  /** Told of the plan, and of each that takes its place. */
-  readonly planned: (plan: Plan, from: string | null) => void;
 }
 
 /**
@@ -96,7 +99,8 @@ async function installOnce(
     return { ...target, tree, id: name };
   // A bank of this name that is not what it says may still be in use: it is left to the sweep.
   const id = freeName(name, taken);
-  const installed = base === undefined ? undefined : await store.manifest(base, signal);
+  const hasBase = base !== undefined && taken.has(base);
+  const installed = hasBase ? await store.manifest(base, signal) : undefined;
   // Also of a bank that nobody vouches for any more: each file is hashed before it is used.
   const usable = from === null || installed?.tree === from.tree ? installed : undefined;
   const files = await seedFor(release, usable, deps, signal);
@@ -151,11 +155,12 @@ interface Start {
   readonly digest: string;
 }
 
-async function build(
+/** @throws EdgeSyncError as `install` */
+export async function build(
   id: string,
   { release, path }: BroughtManifest,
   { first, installed, here, digest }: Start,
-  deps: InstallDeps,
+  deps: BuildDeps,
   signal: AbortSignal,
 ): Promise<void> {
   const { store, downloads } = deps;

@@ -17,6 +17,7 @@ import type { Downloads } from "../repository/download.ts";
 import type { Disk } from "../disk/durable.ts";
 import { DOUBTFUL, fetchDocument, namesOf } from "./install.ts";
 import { EXECUTABLE_MODE, FILE_MODE, makeFile } from "./make-file.ts";
+import type { Here } from "./here.ts";
 import type { OldFile, Trouble } from "./make-file.ts";
 import { bringManifest } from "./manifest.ts";
 import type { Seed } from "./seed.ts";
@@ -47,12 +48,16 @@ export const DIRECTORY_MODE = 0o755;
 /** Ends the names of what is made in `partial/` for a bank. By `.new` a shared volume knows what is not finished, and another leader's. */
 const SCRAP = ".scrub.new";
 
-interface Damaged {
+interface Bare {
   /** Of the bank. */
   readonly id: string;
   readonly release: Release;
   readonly folder: string;
   /** Numbers of its entries. */
+  readonly broken: Pick<ReadonlySet<number>, "has">;
+}
+
+interface Damaged extends Bare {
   readonly broken: ReadonlySet<number>;
   /** Names in `partial/` of what has been fetched, to be thrown away when all is mended. */
   readonly fetched: Set<string>;
@@ -133,7 +138,7 @@ function sourceOf(
   number: number,
   plan: Plan,
   { release }: Damaged,
-  here: Remains,
+  here: Here,
 ): Source | undefined {
   const content = release.contentOf(number);
   if (content === undefined) return undefined;
@@ -145,7 +150,7 @@ async function remake(
   number: number,
   source: Source,
   { release, folder }: Damaged,
-  old: Remains,
+  old: Here,
   { store, downloads }: Volume,
   signal: AbortSignal,
 ): Promise<Trouble> {
@@ -183,24 +188,13 @@ export async function replaceLink(
   await disk.rename(scrap, path);
 }
 
-interface Digests {
-  has(sha256: string): boolean;
-}
-
 /** What may still be good: the rest of the bank, other banks, the seed. */
-interface Remains extends Digests {
-  get(sha256: string): OldFile | undefined;
-  readonly foreign: Digests;
-  readonly damaged: Digests;
-  remove(sha256: string): void;
-}
-
-async function openRemains(
-  { id, release, folder, broken }: Damaged,
+export async function openRemains(
+  { id, release, folder, broken }: Bare,
   store: Store,
   seed: Seed | undefined,
   signal: AbortSignal,
-): Promise<Remains> {
+): Promise<Here> {
   const others: { readonly release: Release; readonly folder: string }[] = [];
   for (const other of await store.banks()) {
     const found = other === id ? undefined : await store.manifest(other, signal);
@@ -245,6 +239,12 @@ async function openRemains(
     has: (sha256) => get(sha256) !== undefined,
     foreign: { has: (sha256) => get(sha256)?.foreign === true },
     damaged: { has: (sha256) => lost.has(sha256) && get(sha256) === undefined },
+    some() {
+      const [other] = others;
+      if (other === undefined || other.release.contents.length === 0) return undefined;
+      const { path } = other.release.entries.at(other.release.firstEntryOf(0));
+      return { path: join(other.folder, path), foreign: false };
+    },
     remove(sha256) {
       const file = get(sha256);
       if (file !== undefined) spent.add(file.path);

@@ -336,6 +336,8 @@ export function openScrub(deps: ScrubDeps): Scrub {
       const volume = deps.volume();
       if (volume === undefined) return;
       try {
+        // Built anew as a whole, by `rebuild.ts`.
+        if ((await disk.stat(volume.store.bankPath(bank.id)))?.kind !== "directory") return;
         await run(bank, volume, signal);
       } catch (cause) {
         signal.throwIfAborted();

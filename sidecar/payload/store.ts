@@ -11,7 +11,7 @@
  *     trust/                     verified TUF metadata
  */
 import { join } from "node:path";
-import { codeOf } from "#core/errors.ts";
+import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { JOURNAL_LIMIT, formatJournal, parseJournal } from "#core/journal.ts";
 import type { Release } from "#core/release.ts";
 import type { MetadataStore } from "#core/trust/refresh.ts";
@@ -34,7 +34,13 @@ export interface Store {
   saveState(state: UpdateState): Promise<void>;
   /** The bank that `current` names; undefined when there is no such link or no such bank. */
   current(): Promise<string | undefined>;
+  /** @throws EdgeSyncError DISK_FAILED when the bank is gone, and `current` names another that is not */
   activate(id: string): Promise<void>;
+  /**
+   * Makes again what the disk has lost of all that is around a bank: the folders, the journal, and `current`, which is left alone while
+   * there is no such bank.
+   */
+  keep(id: string): Promise<readonly Lost[]>;
   /** Every complete bank. */
   banks(): Promise<readonly string[]>;
   bankPath(id: string): string;
@@ -57,6 +63,11 @@ export interface Store {
   usedBytes(): Promise<number>;
 }
 
+export interface Lost {
+  readonly kind: "bank" | "current" | "journal";
+  readonly path: string;
+}
+
 const LEFTOVER = /\.(?:building|removing)-\d{1,6}$/;
 
 /** @throws EdgeSyncError DISK_FULL or DISK_FAILED when the volume cannot be prepared */
@@ -66,17 +77,25 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
   const trust = join(root, "trust");
   const link = join(root, "current");
   const journal = join(root, "state.json");
-  await disk.makeDirectory(banks, 0o755);
-  await disk.makeDirectory(partial, 0o700);
+  await makeFolders();
   const metadata = await openTrustStore(trust, disk);
   await disk.syncDirectory(root);
   let saved: string | undefined;
+
+  async function makeFolders(): Promise<void> {
+    await disk.makeDirectory(banks, 0o755);
+    await disk.makeDirectory(partial, 0o700);
+  }
+
+  async function isBank(id: string): Promise<boolean> {
+    return (await disk.stat(join(banks, id)))?.kind === "directory";
+  }
 
   async function current(): Promise<string | undefined> {
     const target = await disk.readLink(link);
     const id = /^banks\/([^/]+)$/.exec(target ?? "")?.[1];
     if (id === undefined || LEFTOVER.test(id)) return undefined;
-    return (await disk.stat(join(banks, id)))?.kind === "directory" ? id : undefined;
+    return (await isBank(id)) ? id : undefined;
   }
 
   /** A name that is not there yet: leftovers are removed at leisure and must not be in the way. */
@@ -107,7 +126,35 @@ export async function openStore(root: string, disk: Disk): Promise<Store> {
       await replaceFile(disk, journal, Buffer.from(text));
       saved = text;
     },
-    activate: (id) => swapLink(disk, link, `banks/${id}`),
+    async activate(id) {
+      if (!(await isBank(id)) && ((await current()) ?? id) !== id)
+        throw new EdgeSyncError("DISK_FAILED", `${join(banks, id)} is gone`);
+      await swapLink(disk, link, `banks/${id}`);
+    },
+    async keep(id) {
+      const lost: Lost[] = [];
+      const there = new Map((await disk.list(root)).map(({ name, kind }) => [name, kind]));
+      if (!["banks", "partial", "trust"].every((name) => there.get(name) === "directory")) {
+        await makeFolders();
+        await openTrustStore(trust, disk);
+        await disk.syncDirectory(root);
+      }
+      if (saved !== undefined && there.get("state.json") !== "file") {
+        lost.push({ kind: "journal", path: journal });
+        if (there.get("state.json") === "directory")
+          await disk.rename(journal, await freshName("state", "removing"));
+        await replaceFile(disk, journal, Buffer.from(saved));
+      }
+      if (!(await isBank(id))) lost.push({ kind: "bank", path: join(banks, id) });
+      else if ((await current()) !== id) {
+        lost.push({ kind: "current", path: link });
+        // By a folder a link cannot be replaced in one step.
+        if (there.get("current") === "directory")
+          await disk.rename(link, await freshName("current", "removing"));
+        await swapLink(disk, link, `banks/${id}`);
+      }
+      return lost;
+    },
     async banks() {
       const items = await disk.list(banks);
       return items

@@ -29,6 +29,9 @@ export interface UpdateAgent {
   retry(): void;
 }
 
+/** Milliseconds between two looks at whether what the application sees is there. */
+const KEEP_MS = 60_000;
+
 /**
  * Opens the payload volume and brings `current` to where the journal wants it. What goes wrong with the volume is not thrown: the
  * agent comes up all the same, and `run` tries again.
@@ -40,7 +43,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Monotonic milliseconds at which the channel is to be looked at again. */
   let lookAt = -Infinity;
   const parts = openParts(deps, () => lookAt - clock.monotonic());
-  const { machine, follower, builder, repository, report, pause, usage, scrub, permits } = parts;
+  const { machine, follower, builder, repository, report, pause, usage, scrub, rebuild, permits } = parts;
   const state = (): UpdateState => machine.state() ?? INITIAL;
   let failures = 0;
   /** What an error came up in. */
@@ -112,6 +115,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     try {
       activity = "open";
       if (machine.state() === undefined) await machine.recover(signal);
+      await machine.salvage(signal);
       await machine.resume(signal);
       await settle(signal);
       pause.begin();
@@ -149,9 +153,44 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   async function rest(ms: number, signal: AbortSignal): Promise<void> {
     if (machine.waits()) return;
     const now = state();
-    if (now.phase === "committed" && !machine.unfinished())
-      await pause.fill(ms, (forMs, bounded) => scrub.work(now.bank, forMs, bounded), signal);
-    else await pause.wait(ms, signal);
+    if (now.phase !== "committed") return await pause.wait(ms, signal);
+    if (!machine.whole()) {
+      // As long as it takes: there is nothing that could be done meanwhile.
+      await rebuild.work(now.bank, signal);
+      if (!(await keep())) return await pause.wait(Math.min(ms, rebuild.againMs()), signal);
+    }
+    if (machine.unfinished()) await pause.wait(ms, signal);
+    else await pause.fill(ms, (forMs, bounded) => scrub.work(now.bank, forMs, bounded), signal);
+  }
+
+  /** @returns whether the bank that is served is there */
+  async function keep(): Promise<boolean> {
+    try {
+      return await machine.keep();
+    } catch (error) {
+      report.failed(error, "step", KEEP_MS);
+      return machine.whole();
+    }
+  }
+
+  /** Also while a release is fetched for days, and where nothing is verified. */
+  async function keepForEver(signal: AbortSignal): Promise<never> {
+    for (;;) {
+      await clock.sleep(Math.min(KEEP_MS, settings.pollInterval), signal);
+      const before = machine.whole();
+      if (!(await keep()) && before) pause.end();
+    }
+  }
+
+  async function follow(signal: AbortSignal): Promise<void> {
+    // Sites that come up together after a power cut do not all ask at once; one that has nothing yet does not wait.
+    if (machine.current() !== undefined && machine.pending() === undefined)
+      await pause.wait((random() * settings.pollInterval) / 10, signal);
+    for (;;) {
+      const delayMs = await cycle(signal);
+      lookAt = clock.monotonic() + delayMs;
+      await rest(delayMs, signal);
+    }
   }
 
   try {
@@ -161,16 +200,13 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   }
   return {
     async run(signal) {
-      // Sites that come up together after a power cut do not all ask at once; one that has nothing yet does not wait.
-      if (machine.current() !== undefined && machine.pending() === undefined)
-        await pause.wait((random() * settings.pollInterval) / 10, signal);
+      const over = new AbortController();
+      const kept = keepForEver(AbortSignal.any([signal, over.signal])).catch(() => undefined);
       try {
-        for (;;) {
-          const delayMs = await cycle(signal);
-          lookAt = clock.monotonic() + delayMs;
-          await rest(delayMs, signal);
-        }
+        await follow(signal);
       } finally {
+        over.abort();
+        await kept;
         await machine.volume()?.stepper.close();
       }
     },
@@ -178,7 +214,7 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
     recovered: () => true,
     status: () => ({
       ...report.status(machine.state(), machine.current()),
-      scrub: scrub.status(),
+      scrub: rebuild.status(scrub.status()),
     }),
     look: pause.end,
     retry() {

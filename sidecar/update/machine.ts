@@ -8,14 +8,14 @@ import { codeOf } from "#core/errors.ts";
 import type { Policy } from "#core/policy.ts";
 import { next } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";
-import { isSwapping } from "#core/update-state.ts";
+import { isSwapping, served } from "#core/update-state.ts";
 import type { UpdateState } from "#core/update-state.ts";
 import type { Downloads } from "../repository/download.ts";
 import type { Store } from "../payload/store.ts";
 import type { Replica } from "../claim/replica.ts";
 import type { Turn } from "../claim/turn.ts";
 import type { Report } from "./report.ts";
-import type { Stepper } from "./steps.ts";
+import type { StepOutcome, Stepper } from "./steps.ts";
 
 /** What is there once the payload volume could be opened. */
 export interface Volume {
@@ -45,6 +45,12 @@ export interface UpdateMachine {
   resume(signal: AbortSignal): Promise<void>;
   /** Performs the next step. Throws what it throws: `putOff` or `failed` says what becomes of it. */
   perform(signal: AbortSignal): Promise<void>;
+  /** Makes again what the disk has lost around the bank that is served; not in a swap, which does so itself. @returns whether the bank is there */
+  keep(): Promise<boolean>;
+  /** Whether it was there when that was last looked at. */
+  whole(): boolean;
+  /** What a start would decide, where that bank is gone and another is there to go on with. */
+  salvage(signal: AbortSignal): Promise<void>;
   /** What is pending is left for a while. */
   putOff(): void;
   /** Tells the machine that a step could not be done. @returns whether it stands in the way of anything */
@@ -74,6 +80,16 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
   let unswept = false;
   let waits = false;
   let current: string | undefined;
+  /** The folder of the bank, when it was found to be gone. */
+  let gone: string | undefined;
+  /** Of what changes the journal and `current`: one at a time. */
+  let changing: Promise<unknown> = Promise.resolve();
+
+  function alone<T>(change: () => Promise<T>): Promise<T> {
+    const changed = changing.then(change);
+    changing = changed.catch(() => undefined);
+    return changed;
+  }
 
   async function feed(event: Event, signal: AbortSignal): Promise<boolean> {
     if (state === undefined || volume === undefined) return false;
@@ -105,7 +121,7 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
   async function save(store: Store, after: UpdateState, signal: AbortSignal): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       try {
-        await store.saveState(after);
+        await alone(() => store.saveState(after));
         return;
       } catch (error) {
         signal.throwIfAborted();
@@ -136,6 +152,11 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
       const { store, stepper } = volume;
       current = await store.current();
       const loaded = await store.loadState();
+      const bank = served(loaded);
+      if (bank !== null && !(await store.banks()).includes(bank.id))
+        report.lost({ kind: "bank", path: store.bankPath(bank.id) });
+      else if (current === undefined && bank !== null)
+        report.lost({ kind: "current", path: bank.id });
       const [after, steps] = next(loaded, { event: "started", banks: await store.banks() }, policy);
       state = after;
       turn.follow(isSwapping(after));
@@ -165,13 +186,40 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
       const [first, ...others] = pending;
       if (first === undefined || volume === undefined) return;
       pending = others;
-      const outcome = await volume.stepper.perform(first, signal);
+      const { stepper } = volume;
+      const perform = (): Promise<StepOutcome> => stepper.perform(first, signal);
+      const outcome = await (first.step === "activate" ? alone(perform) : perform());
       if (first.step === "activate") current = first.bank.id;
       if (outcome === "later") {
         putOff();
         // Of a notice nobody waits for the end.
         waits = first.step !== "notify";
       } else if (outcome !== "done") await feed(outcome, signal);
+    },
+    whole: () => gone === undefined,
+    keep: () =>
+      alone(async () => {
+        const bank = state === undefined ? null : served(state);
+        if (state === undefined || volume === undefined || bank === null) return true;
+        // What is on its way to be so has not been lost.
+        if (isSwapping(state) || pending[0]?.step === "activate") return true;
+        const lost = await volume.store.keep(bank.id);
+        current = await volume.store.current();
+        const before = gone;
+        gone = undefined;
+        for (const one of lost)
+          if (one.kind !== "bank") report.lost(one, "mended");
+          else {
+            gone = one.path;
+            if (before !== gone) report.lost(one);
+          }
+        return gone === undefined;
+      }),
+    async salvage(signal) {
+      if (volume === undefined || (state?.phase !== "staged" && state?.phase !== "rolling-back"))
+        return;
+      const banks = await volume.store.banks();
+      if (!banks.includes(served(state)?.id ?? "")) await feed({ event: "started", banks }, signal);
     },
     async failed(step, error, signal) {
       if (step.step === "sweep") {

@@ -28,6 +28,8 @@ import type { Permits } from "./permits.ts";
 import { single } from "../claim/replica.ts";
 import type { Replica } from "../claim/replica.ts";
 import type { Repository } from "../repository/repository.ts";
+import { openRebuild } from "../payload/rebuild.ts";
+import type { Rebuild } from "../payload/rebuild.ts";
 import { openScrub } from "../payload/scrub.ts";
 import type { Scrub } from "../payload/scrub.ts";
 import { openSeed } from "../payload/seed.ts";
@@ -81,6 +83,7 @@ export interface UpdateParts {
   readonly usage: UsageBook;
   readonly scrub: Scrub;
   readonly permits: Permits;
+  readonly rebuild: Rebuild;
 }
 
 /**
@@ -148,17 +151,17 @@ export function openParts(deps: UpdateDeps, patienceMs: () => number): UpdatePar
   }
 
   const machine = openUpdateMachine({ ...base, open, policy, turn, replica });
-  const scrub =
-    deps.scrub ??
-    openScrub({
-      ...base,
-      metrics,
-      fallback: settings.fullFallback,
-      limits: limitsOf(settings),
-      seed,
-      trusted: () => follower.latest()?.trusted,
-      mayFetch: () => permits.mayMend(),
-      volume: () => machine.volume(),
-    });
-  return { machine, follower, builder, repository, report, pause, usage, scrub, permits };
+  const mending = {
+    ...base,
+    metrics,
+    fallback: settings.fullFallback,
+    limits: limitsOf(settings),
+    seed,
+    trusted: () => follower.latest()?.trusted,
+    mayFetch: () => permits.mayMend(),
+    volume: () => machine.volume(),
+  };
+  const scrub = deps.scrub ?? openScrub(mending);
+  const rebuild = openRebuild(mending);
+  return { machine, follower, builder, repository, report, pause, usage, scrub, rebuild, permits };
 }

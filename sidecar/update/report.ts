@@ -11,6 +11,7 @@ import type { ChannelMemory, UpdateState } from "#core/update-state.ts";
 import { planStatus } from "./plan-status.ts";
 import type { PlanStatus } from "./plan-status.ts";
 import type { Moment, Permit } from "./permits.ts";
+import type { Lost } from "../payload/store.ts";
 import type { TrustTime } from "../channel/trust-time.ts";
 import type {
   BudgetStatus,
@@ -52,6 +53,8 @@ export interface Report {
   failed(error: unknown, from: "look" | "build" | "step", retryMs: number): void;
   /** A look beside a download failed. */
   missed(error: unknown): void;
+  /** What the disk has lost of what is installed. */
+  lost(what: Lost, became?: "mended"): void;
   /** Nothing stands in the way any more. */
   cleared(): void;
   /** What is not needed any more could not be removed. */
@@ -280,6 +283,13 @@ export function openReport(deps: ReportDeps): Report {
       if (untidy) log.debug(fields, "still cannot remove what is not needed any more");
       else log.warn(fields, "cannot remove what is not needed any more");
       untidy = true;
+    },
+    lost({ kind, path }, became) {
+      metrics.add("edgesync_sidecar_scrub_damage_total", { kind });
+      log.warn({ app, channel, reason: kind, detail: path }, "installed release is damaged");
+      if (became === undefined) return;
+      metrics.add("edgesync_sidecar_scrub_repairs_total", {});
+      log.info({ app, channel, detail: path }, "installed release repaired");
     },
     cleared() {
       if (error !== null) log.info({ app, channel, code: error.code }, "update works again");

@@ -6,6 +6,7 @@ import { EdgeSyncError } from "#core/errors.ts";
 import type { Follow } from "#core/follow.ts";
 import { formatJournal } from "#core/journal.ts";
 import type { Policy } from "#core/policy.ts";
+import type { Settings } from "#core/settings.ts";
 import { INITIAL } from "#core/update-state.ts";
 import type { Bank } from "#core/update-state.ts";
 import type { Holds } from "../../../sidecar/application/hold.ts";
@@ -30,7 +31,7 @@ const AGENT_LEASE_MS = 3_000;
 export const BANKS = ["one", "two"] as const;
 
 export interface PodOptions {
-  readonly settings?: Partial<ClaimVolumeDeps["settings"]>;
+  readonly settings?: Partial<Settings>;
   readonly holds?: Holds;
   readonly hooks?: Hooks;
   readonly disk?: Disk;
@@ -215,6 +216,7 @@ export async function openClaim(urgent = false): Promise<Claim> {
           waits(_moment, permit) {
             waits = permit;
           },
+          lost: () => undefined,
         },
         ended: () => undefined,
       });
