@@ -43,6 +43,8 @@ export interface Shell {
   readonly platform: string;
   /** Absent in a pod, where the sidecar runs none. */
   readonly programs?: Programs | undefined;
+  /** Absent in a pod, whose volume is its own, or has a leader. */
+  readonly lock?: ((folder: string) => Promise<void>) | undefined;
   /** This process, for on-update signal. */
   readonly own: OwnProcess;
   /** Whether the application comes after this process, and needs what Vault has issued to it. */

@@ -10,7 +10,7 @@ import type { Clock } from "#core/clock.ts";
 import { ANNOTATIONS } from "#core/annotations.ts";
 import { foreignFolders } from "#core/daemon-config.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
-import { SETTINGS, fromEnv, variableOf } from "#core/settings.ts";
+import { SETTINGS, fromEnv, payloadNames, settingsOf, variableOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
@@ -20,6 +20,8 @@ import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
 import { checkFiles, readConfigFile } from "./config-file.ts";
+import { openFolderLocks } from "./disk/folder-lock.ts";
+import type { FolderLocks } from "./disk/folder-lock.ts";
 import { openPrograms } from "./application/programs.ts";
 import { openProxies } from "./network/proxy.ts";
 import { openServer } from "./server.ts";
@@ -36,6 +38,10 @@ edgesync agent --config <file> [--check]
 
 /** Another process may still hold the port, as on a host's network. */
 const LISTEN_RETRY_MS = 1_000;
+
+/** How long an agent that is about to end is waited for; a service manager tries again anyway. */
+const LOCK_ATTEMPTS = 10;
+const LOCK_RETRY_MS = 300;
 
 /** Bytes of log that wait for a reader; what comes after them is dropped. */
 const LOG_BACKLOG = 1 << 20;
@@ -73,6 +79,12 @@ export async function main(args: readonly string[]): Promise<number> {
   // Modes are part of what is published: they must not depend on how the process was started.
   process.umask(0o022);
   const log = openLog(process.env, stated?.logLevel);
+  const locks = openFolderLocks({ pid: process.pid, now: Date.now, log });
+  try {
+    if (stated !== undefined) await takeFolders(locks, stated);
+  } catch (error) {
+    return refuse(error);
+  }
   const stop = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const)
     process.once(name, () => {
@@ -126,6 +138,7 @@ export async function main(args: readonly string[]): Promise<number> {
           never: foreignFolders(config.settings),
           kill: (pid) => void process.kill(pid, "SIGKILL"),
         }),
+        lock: (folder: string) => locks.take(folder),
       }),
       own: {
         pid: process.pid,
@@ -205,6 +218,31 @@ function refuse(error: unknown): number {
   const message = error instanceof Error ? error.message : String(error);
   process.stderr.write(`edgesync: ${code}: ${message}. ${remedy}\n`);
   return exit;
+}
+
+/**
+ * Before anything else is touched. A folder that is not there yet is taken when it is.
+ *
+ * @throws EdgeSyncError AGENT_RUNNING
+ */
+async function takeFolders(locks: FolderLocks, settings: Settings): Promise<void> {
+  let attempts = 0;
+  const isTaken = async (folder: string): Promise<boolean> => {
+    try {
+      await locks.take(folder);
+    } catch (error) {
+      if (codeOf(error) !== "AGENT_RUNNING") return true;
+      attempts += 1;
+      if (attempts > LOCK_ATTEMPTS) throw error;
+      await sleep(LOCK_RETRY_MS);
+      return false;
+    }
+    return true;
+  };
+  for (const name of payloadNames(settings)) {
+    const folder = settingsOf(settings, name).payloadDir;
+    while (folder !== undefined && !(await isTaken(folder)));
+  }
 }
 
 /** `undefined` when the settings are not valid; what is wrong is then in the log. */

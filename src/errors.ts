@@ -143,6 +143,11 @@ export const ERRORS = {
     remedy: "Make the volume larger, or free space on it; it is tried again by itself.",
     exit: 73,
   },
+  AGENT_RUNNING: {
+    means: "Another agent has the payload folder; this one has touched nothing.",
+    remedy: "End one of the two, or give each a payload-dir of its own.",
+    exit: 75,
+  },
   DISK_FAILED: {
     means: "A volume's file system reported an error; the old release, or the old secrets, stay.",
     remedy: "Check the node's disk and the owner of the volume; it is tried again by itself.",

@@ -12,6 +12,7 @@ export type Retry = "soon" | "later" | "rarely";
 
 const SOON: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "ORIGIN_UNAVAILABLE",
+  "AGENT_RUNNING",
   "DISK_FULL",
   "DISK_FAILED",
   "INTERNAL",

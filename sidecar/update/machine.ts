@@ -150,28 +150,32 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
     async recover(signal) {
       volume ??= await deps.open();
       const { store, stepper } = volume;
-      current = await store.current();
-      const loaded = await store.loadState();
-      const bank = served(loaded);
-      if (bank !== null && !(await store.banks()).includes(bank.id))
-        report.lost({ kind: "bank", path: store.bankPath(bank.id) });
-      else if (current === undefined && bank !== null)
-        report.lost({ kind: "current", path: bank.id });
-      const [after, steps] = next(loaded, { event: "started", banks: await store.banks() }, policy);
-      state = after;
-      turn.follow(isSwapping(after));
-      report.changed(loaded, after);
-      // Until all is done; then what is left of the steps takes its place.
-      unfinished = true;
-      // A disk that takes no more must not keep the old release from starting: the next start decides the same again.
-      await store.saveState(after).catch((error: unknown) => report.failed(error, "step", 0));
-      const [first, ...others] = steps;
-      if (first?.step === "activate") {
-        await stepper.perform(first, signal);
-        current = first.bank.id;
-      }
-      pending = first?.step === "activate" ? others : steps;
-      unfinished = false;
+      const after = await alone(async () => {
+        current = await store.current();
+        const loaded = await store.loadState();
+        const banks = await store.banks();
+        const bank = served(loaded);
+        if (bank !== null && !banks.includes(bank.id))
+          report.lost({ kind: "bank", path: store.bankPath(bank.id) });
+        else if (current === undefined && bank !== null)
+          report.lost({ kind: "current", path: bank.id });
+        const [recovered, steps] = next(loaded, { event: "started", banks }, policy);
+        state = recovered;
+        turn.follow(isSwapping(recovered));
+        report.changed(loaded, recovered);
+        // Until all is done; then what is left of the steps takes its place.
+        unfinished = true;
+        // A disk that takes no more must not keep the old release from starting: the next start decides the same again.
+        await store.saveState(recovered).catch((error: unknown) => report.failed(error, "step", 0));
+        const [first, ...others] = steps;
+        if (first?.step === "activate") {
+          await stepper.perform(first, signal);
+          current = first.bank.id;
+        }
+        pending = first?.step === "activate" ? others : steps;
+        unfinished = false;
+        return recovered;
+      });
       // A trial goes on whoever else is in one by now: it cannot wait.
       if (isSwapping(after)) await replica.take(signal);
     },

@@ -67,6 +67,8 @@ export interface UpdateDeps {
   readonly turn?: Turn;
   readonly replica?: Replica;
   readonly scrub?: Scrub;
+  /** Takes a payload folder for this process alone. @throws EdgeSyncError AGENT_RUNNING */
+  readonly lock?: ((folder: string) => Promise<void>) | undefined;
   /** For tests that make it fail, and for the leader of a shared volume. */
   readonly disk?: Disk;
   /** The store as the leader of a shared volume has it. */
@@ -137,6 +139,7 @@ export function openParts(deps: UpdateDeps, patienceMs: () => number): UpdatePar
   const builder = openBuilder({ ...base, seed, follower, permits, machine: () => machine });
 
   async function open(): Promise<Volume> {
+    await deps.lock?.(volume);
     const opened = await openStore(volume, disk);
     const store = deps.shared?.(opened) ?? opened;
     await usage.load();
