@@ -239,10 +239,9 @@ async function takeFolders(locks: FolderLocks, settings: Settings): Promise<void
     }
     return true;
   };
-  for (const name of payloadNames(settings)) {
-    const folder = settingsOf(settings, name).payloadDir;
-    while (folder !== undefined && !(await isTaken(folder)));
-  }
+  const folders = payloadNames(settings).map((name) => settingsOf(settings, name).payloadDir);
+  for (const folder of folders.filter((path) => path !== undefined))
+    while (!(await isTaken(folder)));
 }
 
 /** `undefined` when the settings are not valid; what is wrong is then in the log. */
