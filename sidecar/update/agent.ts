@@ -43,7 +43,8 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
   /** Monotonic milliseconds at which the channel is to be looked at again. */
   let lookAt = -Infinity;
   const parts = openParts(deps, () => lookAt - clock.monotonic());
-  const { machine, follower, builder, repository, report, pause, usage, scrub, rebuild, permits } = parts;
+  const { machine, follower, builder, repository, report, pause, usage, scrub, rebuild, permits } =
+    parts;
   const state = (): UpdateState => machine.state() ?? INITIAL;
   let failures = 0;
   /** What an error came up in. */

@@ -237,6 +237,7 @@ describe("an update agent", () => {
           return held;
         },
       });
+      await site.until("a look at the gate", () => looks > 0);
       for (let round = 0; round < 3; round++) {
         passed += 3_600_000;
         const before = looks;
