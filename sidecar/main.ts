@@ -196,6 +196,7 @@ export async function control(args: readonly string[]): Promise<number> {
   const print = (text: string): void => void process.stdout.write(text);
   const progress = {
     isTerminal: process.stderr.isTTY,
+    columns: process.stderr.columns,
     write: (text: string): void => void process.stderr.write(text),
   };
   return await runCommand(args, { port, clock, print, progress }, new AbortController().signal);

@@ -8,14 +8,13 @@ import { isOpen, summaryOf } from "./words.ts";
 export interface Progress {
   /** Where a line can be written over by the next. */
   readonly isTerminal: boolean;
+  /** Columns of that terminal; a line that is written over must not be broken. */
+  readonly columns?: number;
   readonly write: (text: string) => void;
 }
 
 /** Milliseconds between two looks at the gate. */
 const PERIOD_MS = 500;
-
-/** Characters of a line that is written over: it must not be broken. */
-const WIDTH = 79;
 
 /**
  * The status as soon as the start gate is open, however long that takes: a machine may be cut off for days.
@@ -61,7 +60,7 @@ export async function whenOpen(
 }
 
 /** One line for each change, or the same line anew on a terminal. */
-function openShow({ isTerminal, write }: Progress): {
+function openShow({ isTerminal, columns = 80, write }: Progress): {
   readonly now: (text: string) => void;
   readonly end: () => void;
 } {
@@ -72,7 +71,7 @@ function openShow({ isTerminal, write }: Progress): {
       const state = isTerminal ? text : text.replaceAll(/, [\d.]+ of [\d.]+ MB/g, "");
       if (state === last) return;
       last = state;
-      write(isTerminal ? `\r\u001b[K${state.slice(0, WIDTH)}` : `edgesync: ${state}\n`);
+      write(isTerminal ? `\r\u001b[K${state.slice(0, columns - 1)}` : `edgesync: ${state}\n`);
     },
     end() {
       if (isTerminal && last !== "") write("\r\u001b[K");

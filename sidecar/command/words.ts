@@ -159,7 +159,10 @@ function doing(update: unknown): readonly string[] {
   if (reason !== undefined)
     return [waits(textAt(update, "rollout", "version") ?? "a release", reason, turn)];
   const looked = textAt(update, "lastLook");
-  if (looked === undefined) return ["the channel has not been read since the start"];
+  if (looked === undefined)
+    return at(update, "error") === undefined
+      ? ["the channel has not been read since the start"]
+      : [];
   const sequence = at(update, "sequence");
   const isNewest = sequence !== undefined && sequence === at(update, "release", "sequence");
   return isNewest ? [`the channel offered nothing newer at ${looked}`] : [];
