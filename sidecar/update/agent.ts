@@ -2,6 +2,8 @@
  * The loop around the update machine: it looks at the channel, has the steps performed that follow from it, and pauses. What goes
  * wrong is recorded, logged and tried again; `run` ends only when it is aborted, because a sidecar that exits takes the pod's
  * readiness with it.
+ *
+ * A look follows whatever has just come to an end, a trial or a wait, also when the next one was not due: what came meanwhile was not taken.
  */
 import { codeOf } from "#core/errors.ts";
 import { pauseMs, retryOf } from "#core/retry.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Clock } from "#core/clock.ts";
@@ -363,23 +363,27 @@ describe("an application that always says later", () => {
 });
 
 describe("a repair", () => {
-  test("fetches nothing while windows are closed, and then does", async () => {
-    await using world = await openWorld();
-    await world.publish("1.0.0", files("one", 1_000));
-    const clock = siteClock();
-    const settings = { downloadWindow: windowsOf("0 2 * * * 1h"), scrubInterval: HOUR };
-    await using site = await openSite(siteOf(world, { clock, settings }));
-    await site.until("the first release", committed("1.0.0"));
-    rmSync(join(site.payload, "current/data/model.bin"));
-    world.origin.reset();
-    clock.pass(2 * HOUR);
-    const waits = ({ scrub }: UpdateStatus): boolean => scrub?.error?.code === "DOWNLOAD_WAITS";
-    await site.until("the damage", waits);
-    assert.equal(sent(world), 0);
-    clock.pass(12 * HOUR + MINUTE);
-    await site.until("the repair", ({ scrub }) => scrub?.repaired === 1);
-    assert.ok(existsSync(join(site.payload, "current/data/model.bin")));
-  });
+  for (const [what, nameOf] of [
+    ["a file", () => "current/data/model.bin"],
+    ["the list of files", (payload: string) => `${readlinkSync(join(payload, "current"))}.json`],
+  ] as const)
+    test(`of ${what} fetches nothing while windows are closed, and then does`, async () => {
+      await using world = await openWorld();
+      await world.publish("1.0.0", files("one", 1_000));
+      const clock = siteClock();
+      const settings = { downloadWindow: windowsOf("0 2 * * * 1h"), scrubInterval: HOUR };
+      await using site = await openSite(siteOf(world, { clock, settings }));
+      await site.until("the first release", committed("1.0.0"));
+      const lost = join(site.payload, nameOf(site.payload));
+      rmSync(lost);
+      world.origin.reset();
+      clock.pass(2 * HOUR);
+      const waits = ({ scrub }: UpdateStatus): boolean => scrub?.error?.code === "DOWNLOAD_WAITS";
+      await site.until("the damage", waits);
+      assert.equal(sent(world), 0);
+      clock.pass(12 * HOUR + MINUTE);
+      await site.until("the repair", () => existsSync(lost));
+    });
 });
 
 function urgent(version: string, sequence: number): ChannelDocument {
