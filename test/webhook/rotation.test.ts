@@ -298,12 +298,16 @@ describe("an outage of the API server", () => {
     const webhook = await site.start();
     await untilReady(webhook);
     const ca = bundlesIn(api.get(CONFIGURATION))[0] ?? "";
-    api.setDown(true);
+    // Something is heard of that cannot be read any more.
+    api.refuse = () => ({ status: 503 });
+    api.put(CONFIGURATION, api.get(CONFIGURATION));
     await webhook.logged("certificate not compared with the caBundle");
+    api.setDown(true);
     assert.equal(await readiness(webhook), 200);
     const reply = await call({ port: webhook.port, path: "/mutate", ca, body: REVIEW, host: HOST });
     assert.equal(reply.status, 200);
     api.put(CONFIGURATION, configuration());
+    api.refuse = () => undefined;
     api.setDown(false);
     await eventually(
       () => (bundlesIn(api.get(CONFIGURATION))[0] === "" ? undefined : true),
