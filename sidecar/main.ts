@@ -70,7 +70,9 @@ export async function main(args: readonly string[]): Promise<number> {
       stated = await readConfigFile(file, process.getuid?.() ?? 0);
       // What it names is wrong now or never: whoever has started it hears of that as well.
       openClients(stated, openProxies(process.env)).close();
-      if (check !== undefined) await checkFiles(file, stated);
+      if (check !== undefined)
+        for (const warning of await checkFiles(file, stated))
+          process.stderr.write(`edgesync: warning: ${warning}\n`);
     } catch (error) {
       return refuse(error);
     }

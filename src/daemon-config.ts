@@ -7,6 +7,7 @@ import { normalize } from "node:path";
 import { ANNOTATIONS, SECRET_ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
 import { isObject } from "./json.ts";
+import { callsBack } from "./own-ports.ts";
 import { nearName } from "./near-name.ts";
 import { MAX_PAYLOADS, isInherited, keyFor, payloadName } from "./payloads.ts";
 import { camel, readSecrets, readText } from "./pod-options.ts";
@@ -200,7 +201,12 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
   const folders = [
     ...names.map((name) => [keyFor("payload-dir", name), settingsOf(settings, name).payloadDir]),
     ["secrets-dir", settings.secretsDir],
+    ["hold-dir", settings.holdDir],
   ].flatMap(([key, path]) => (key === undefined || path === undefined ? [] : [{ key, path }]));
+  for (const { key, path } of folders)
+    if (path.split("/").includes(".."))
+      problems.push(`${key} is ${path}; expected a path without ..`);
+  problems.push(...portProblems(settings, names));
   for (const [index, one] of folders.entries())
     for (const other of folders.slice(index + 1))
       if (isWithin(one.path, other.path) || isWithin(other.path, one.path))
@@ -221,6 +227,24 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
   if (settings.vaultAuth === "kubernetes")
     problems.push("vault-auth is kubernetes; allowed outside of Kubernetes: jwt");
   return problems;
+}
+
+/** Ports at which the agent itself answers. */
+function portProblems(settings: Settings, names: readonly string[]): readonly string[] {
+  const { port, controlPort, listenAddress: address } = settings;
+  // Elsewhere than on this machine's own addresses another may have the same port.
+  const isLocal = address === undefined || /^(127\.|0\.0\.0\.0$|::1?$)/.test(address);
+  const owners = new Map<unknown, string>();
+  if (names.length > 0 && controlPort !== undefined) owners.set(controlPort, "control-port");
+  if (isLocal && port !== undefined) owners.set(port, "port");
+  const calls = names.flatMap((name) =>
+    callsBack(settingsOf(settings, name), owners).map(
+      ({ key, owner }) => `${key} names ${owner}, where the agent answers, for payload ${name}`,
+    ),
+  );
+  return names.length > 0 && isLocal && port !== undefined && port === controlPort
+    ? [`port and control-port are both ${port}`, ...calls]
+    : calls;
 }
 
 function payloadDemands(
@@ -257,7 +281,7 @@ function payloadDemands(
 }
 
 function isWithin(path: string, folder: string): boolean {
-  const withSlash = (text: string): string => (text.endsWith("/") ? text : `${text}/`);
+  const withSlash = (text: string): string => normalize(`${text}/`);
   return withSlash(path).startsWith(withSlash(folder));
 }
 

@@ -31,7 +31,7 @@ export function probeConflicts(place: Place, lever: boolean): readonly string[] 
     const where = `${fieldOf(place)}.${field}`;
     if (given(probe.exec) && field !== "readinessProbe" && lever)
       conflicts.push(
-        `${where}.exec cannot go through the sidecar; use an http, tcp or grpc probe, or edgesync.dev/on-update: none`,
+        `${where}.exec cannot go through the sidecar, which restarts the container by these probes; use an http, tcp or grpc probe, or edgesync.dev/on-update with http, signal or none`,
       );
     for (const kind of ["httpGet", "tcpSocket"] as const) {
       const target = probe[kind];

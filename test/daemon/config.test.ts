@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, chown, mkdir, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, copyFile, mkdir, symlink, writeFile } from "node:fs/promises";
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
@@ -9,8 +9,9 @@ import { CONFIG_LIMIT, daemonRows, parseDaemonConfig } from "#core/daemon-config
 import { codeOf } from "#core/errors.ts";
 import { camel } from "#core/pod-options.ts";
 import { payloadNames, settingsOf } from "#core/settings.ts";
-import { readConfigFile } from "../../sidecar/config-file.ts";
-import { temporaryFolder } from "../support/temporary.ts";
+import { checkFiles, readConfigFile } from "../../sidecar/config-file.ts";
+import { MEMORY, temporaryFolder } from "../support/temporary.ts";
+import { openWorld } from "../update/support/world.ts";
 
 type Config = Readonly<Record<string, unknown>>;
 
@@ -183,6 +184,33 @@ describe("the configuration of a daemon", () => {
       ["must not lie in each other"],
     ],
     [
+      "calls the agent itself instead of the application",
+      {
+        ...LEAST,
+        ...MODELS,
+        "control-port": 9903,
+        "on-update": "http:9903/reload",
+        health: "tcp:19465",
+        "hook.pre-swap.models": "http:19465/ask",
+      },
+      ["on-update names control-port", "health names port", "hook.pre-swap names port"],
+    ],
+    [
+      "has two ports that are one",
+      { ...LEAST, port: 9000, "control-port": 9000 },
+      ["port and control-port are both 9000"],
+    ],
+    [
+      "has holds in the folder of a payload, by whatever path",
+      { ...LEAST, "hold-dir": "/var/lib//edgesync/./main/" },
+      ["hold-dir", "must not lie in each other"],
+    ],
+    [
+      "has a path that leads up",
+      { ...LEAST, "payload-dir": "/var/lib/edgesync/../main" },
+      ["payload-dir is /var/lib/edgesync/../main; expected"],
+    ],
+    [
       "names a program of a payload",
       {
         ...LEAST,
@@ -268,6 +296,46 @@ describe("the configuration of a daemon", () => {
       assert.match(camel(key), /^[a-zA-Z]+$/);
       if (row.default !== undefined) assert.notEqual(row.value.parse(row.default), undefined);
     });
+});
+
+describe("the check of a configuration", () => {
+  const settingsOn = (folder: string): ReturnType<typeof parseDaemonConfig> =>
+    parseDaemonConfig(
+      JSON.stringify({
+        ...LEAST,
+        "payload-dir": join(folder, "payload"),
+        "trust-root-file": join(folder, "root.json"),
+        "hook.pre-swap": `exec:${join(folder, "hook")}`,
+        "on-update": "none",
+      }),
+    );
+
+  test("tells at once of each file and folder that is not there, or not as it should be", async () => {
+    await using folder = await temporaryFolder();
+    const settings = settingsOn(folder.path);
+    const named = async (...parts: readonly string[]): Promise<void> =>
+      await assert.rejects(checkFiles("x.json", settings), (error: Error) => {
+        assert.equal(codeOf(error), "CONFIG_INVALID");
+        for (const part of parts) assert.ok(error.message.includes(part), error.message);
+        return true;
+      });
+    await named("trust-root-file is", "hook.pre-swap is", "payload-dir is", "ENOENT");
+    await writeFile(join(folder.path, "root.json"), "{}");
+    await writeFile(join(folder.path, "payload"), "");
+    await named("which holds no root", "hook.pre-swap is", "payload-dir is");
+  });
+
+  test("warns of a payload in memory, and of one that has no room", async () => {
+    await using folder = await temporaryFolder(MEMORY);
+    await using world = await openWorld();
+    await mkdir(join(folder.path, "payload"));
+    await copyFile(world.root, join(folder.path, "root.json"));
+    await writeFile(join(folder.path, "hook"), "");
+    const settings = settingsOn(folder.path);
+    const said = await checkFiles("x.json", { ...settings, payloadReserve: 2 ** 60 });
+    assert.equal(said.length, 2);
+    assert.match(said.join(), /payload-dir is .*in memory.*payload-dir is .*payload-reserve/);
+  });
 });
 
 describe("the file of the configuration", () => {
