@@ -251,6 +251,28 @@ describe("two replicas of a new installation", () => {
   });
 });
 
+describe("a configuration that changes between reading and writing", () => {
+  test("is read again, so that no write is half of it", async () => {
+    await using site = await openSite();
+    const { api } = site;
+    let since = Number.POSITIVE_INFINITY;
+    api.refuse = ({ method, path }) => {
+      if (method === "PATCH" && path === CONFIGURATION && since === Number.POSITIVE_INFINITY) {
+        const before = api.get(CONFIGURATION);
+        const entries = before["webhooks"] as readonly object[];
+        const another = { ...entries[0], name: "another.edgesync.dev" };
+        api.put(CONFIGURATION, { ...before, webhooks: [another, ...entries] });
+        since = api.history(CONFIGURATION).length;
+      }
+      return undefined;
+    };
+    await untilReady(await site.start());
+    const states = api.history(CONFIGURATION).slice(since);
+    assert.ok(states.length > 0);
+    for (const state of states) assert.ok(!bundlesIn(state).includes(""));
+  });
+});
+
 describe("a rotation under load", () => {
   test("fails no admission, whichever replica it goes to, through several rotations, conflicts and an overloaded API server", async () => {
     await using site = await openSite();
