@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { windows } from "#core/window.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";
+import { nodeDisk } from "../../sidecar/disk/durable.ts";
+import { openStore } from "../../sidecar/payload/store.ts";
 import { checkVolume } from "../update/support/invariants.ts";
 import { committed, openSite } from "../update/support/site.ts";
 import type { Site } from "../update/support/site.ts";
@@ -197,6 +199,13 @@ describe("a site whose bank is gone", () => {
     assert.equal(await lost(site, "bank"), 1);
     await site.until("the release", committed("1.0.0"));
   });
+});
+
+test("a link that names a bank is never made to name one that is gone", async () => {
+  const store = await openStore(payload, nodeDisk);
+  const before = await store.current();
+  await assert.rejects(store.activate("9.9.9-000000000000"), { code: "DISK_FAILED" });
+  assert.equal(await store.current(), before);
 });
 
 test("a site whose volume has lost everything has it again, with what it knew", async () => {
