@@ -115,7 +115,9 @@ export function openFileLease(deps: FileLeaseDeps): FileLease {
     } catch (error) {
       // Another was faster: it has the epoch, and may have taken the candidate away.
       await disk.removeTree(candidate);
-      if (Math.max(0, ...(await epochs())) >= epoch) return false;
+      // One listing may miss both an epoch that goes and the next one, which comes, while it is read.
+      for (let attempt = 0; attempt < LOOKS; attempt++)
+        if (Math.max(0, ...(await epochs())) >= epoch) return false;
       throw error;
     }
     await disk.syncDirectory(folder);

@@ -105,7 +105,7 @@ describe("the sidecar as a process", () => {
     for (const path of [join(folder.path, "missing.crt"), empty]) {
       await using sidecar = await start({ EDGESYNC_VAULT_CA_FILE: path });
       await answers(sidecar, "/startup", 503, "config_invalid");
-      assert.ok(sidecar.program.output().includes("EDGESYNC_VAULT_CA_FILE"));
+      assert.ok(sidecar.program.output().includes("vault-ca-file"));
     }
   });
 
