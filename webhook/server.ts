@@ -145,6 +145,11 @@ async function answerScrape(
   { scrape, log }: ServerDeps,
 ): Promise<void> {
   try {
+    // Liveness is asked for here: on the other port nobody is answered before there is a certificate, and a restart brings none.
+    if (request.method === "GET" && request.url === "/healthz") {
+      response.writeHead(200, { "Content-Type": "text/plain" }).end("ok\n");
+      return;
+    }
     if (request.method !== "GET" || request.url !== "/metrics") {
       response.writeHead(404).end();
       return;

@@ -155,6 +155,12 @@ describe("the base", () => {
     );
   });
 
+  test("asks whether the webhook is alive where no certificate is needed", async () => {
+    const probe = at(await one("Deployment"), "spec", "template", "spec", "containers", 0);
+    const { path, port, scheme } = at(probe, "livenessProbe", "httpGet") as Document;
+    assert.deepEqual([path, port, scheme], ["/healthz", "metrics", undefined]);
+  });
+
   test("runs the webhook as the restricted Pod Security Standard asks", async () => {
     const pod = at(await one("Deployment"), "spec", "template", "spec");
     assert.equal(at(pod, "securityContext", "runAsNonRoot"), true);

@@ -62,6 +62,9 @@ describe("the webhook", () => {
       assert.equal(ready.status, 200);
     }
     assert.equal((await get(webhook, "/healthz")).status, 200);
+    // Where no certificate is needed.
+    const alive = await fetch(`http://127.0.0.1:${webhook.metricsPort}/healthz`);
+    assert.equal(alive.status, 200);
   });
 
   test("injects a pod by a patch that anybody can apply", async () => {
