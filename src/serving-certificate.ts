@@ -69,7 +69,7 @@ export function nextStep(seen: Seen): Step {
   const good = (identity: Identity | undefined): identity is Identity =>
     identity !== undefined && problemOf(identity, identity.ca, host, now) === undefined;
   if (serving === undefined || !isWhole(serving)) {
-    // Not an expired one: that is replaced below, in the same order as any other.
+    // Not an expired one: that is replaced below, in the same order as every other one.
     return good(served) ? { step: "restore", identity: served } : { step: "make", as: "serving" };
   }
   const wanted = [serving.ca, next?.ca, previousCa].filter((pem) => pem !== undefined);

@@ -156,7 +156,7 @@ function onSeen(
       if (blocked?.reason === "hook_refused") return stay(known);
       return enter(known, { phase: "downloading", target, from: null }, policy);
     case "committed":
-      // What was never tried is here no more, or it would be staged: to have it again takes as long as any release.
+      // What was never tried is here no more, or it would be staged: to have it again takes as long as with every release.
       if (blocked !== null && blocked.reason !== "not_delivered") return stay(known);
       if (isSame(known.bank, target)) return stay(known);
       return enter(known, { phase: "downloading", target, from: known.bank }, policy);
