@@ -306,7 +306,8 @@ describe("a dead server", () => {
       now: () => realClock.now(),
       monotonic: () => performance.now() * speed,
       sleep(ms, signal) {
-        pauses.push(ms);
+        // Every minute it sees to what it has.
+        if (ms !== 60_000) pauses.push(ms);
         return realClock.sleep(ms / speed, signal);
       },
     };
