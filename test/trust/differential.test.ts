@@ -265,7 +265,7 @@ describe("beside tuf-js, from generated repositories", () => {
       fc.asyncProperty(shapes, steps, async (shape, list) => {
         await compare(shape, list, folder.path);
       }),
-      { numRuns: 150, seed: 20261122 },
+      { numRuns: 60, seed: 20261122 },
     );
   });
 });
