@@ -1,9 +1,10 @@
 /**
- * `npm run build [-- <folder>]`: one file for each program, as the image holds them, into `dist/` unless told otherwise. What a
- * sidecar must not load, and how large it may become, is checked here, so that the price of a dependency is seen when it comes.
+ * `npm run build [-- <folder>]`: one file for each program, as the image holds them, into `dist/` unless told otherwise. A sidecar's
+ * dynamic imports are files of their own, `sidecar-*.mjs`, so that what few pods use costs the others nothing. What a sidecar must
+ * not load, and how large it may become, is checked here, so that the price of a dependency is seen when it comes.
  */
-import { readFile, stat, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
 import process from "node:process";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
@@ -16,8 +17,6 @@ const ROOT = resolve(import.meta.dirname, "..");
 const PROGRAMS = {
   edgesync: "bin/edgesync.ts",
   sidecar: "sidecar/main.ts",
-  // What asks a sidecar, which loads it by this name.
-  command: "sidecar/command/command.ts",
   webhook: "webhook/main.ts",
   publisher: "publisher/main.ts",
   // A thread of the publisher, which starts it by this name.
@@ -28,6 +27,9 @@ type Program = keyof typeof PROGRAMS;
 /** On thousands of small machines: an admission library in a sidecar costs each of them tens of megabytes. */
 const FORBIDDEN_IN_SIDECAR = ["express", "@kubernetes/client-node", "node-forge", "yaml"];
 
+/** Of use to few pods: in files that are loaded on demand. */
+const FORBIDDEN_AT_START = ["pkijs", "asn1js", "jose"];
+
 /** Bytes, minified: what windows, hooks, leases, shared claims, several payloads and the mending of what a disk lost need. Raise it with a reason. */
 const SIDECAR_BUDGET = 450_000;
 
@@ -35,64 +37,87 @@ const SIDECAR_BUDGET = 450_000;
 const LAYER_BUDGET = 1_500_000;
 
 export interface Bundle {
-  readonly program: Program;
   readonly path: string;
   readonly bytes: number;
 }
 
 /** @throws Error when a bundle holds what it must not, or is too large */
 export async function bundle(folder: string): Promise<readonly Bundle[]> {
-  const bundles: Bundle[] = [];
+  const paths: string[] = [];
   const packages = new Set<string>();
+  for (const file of await readdir(folder).catch(() => []))
+    if (PART.test(file)) await rm(join(folder, file));
   for (const program of programs()) {
     const path = join(folder, `${program}.mjs`);
-    const { metafile } = await bundleOne(PROGRAMS[program], path, [siblings, unused]);
-    if (program === "sidecar") checkSidecar(metafile, (await stat(path)).size);
-    for (const name of packagesIn(metafile)) packages.add(name);
-    bundles.push({ program, path, bytes: (await stat(path)).size });
+    const { metafile } =
+      program === "sidecar"
+        ? await bundleInParts(PROGRAMS[program], path)
+        : await bundleOne(PROGRAMS[program], path, [siblings, unused]);
+    if (program === "sidecar") checkSidecar(metafile);
+    for (const name of packagesIn(Object.keys(metafile.inputs))) packages.add(name);
+    const files = Object.keys(metafile.outputs).filter((file) => file.endsWith(".mjs"));
+    paths.push(...files.map((file) => join(folder, basename(file))));
   }
   await writeFile(join(folder, "sbom.cdx.json"), await sbom(ROOT, [...packages]));
-  return bundles;
+  return Promise.all(paths.map(async (path) => ({ path, bytes: (await stat(path)).size })));
 }
 
 function programs(): readonly Program[] {
   return Object.keys(PROGRAMS) as Program[];
 }
 
+/** Of an earlier build: their names hold a hash of their contents. */
+const PART = /^sidecar-.*\.mjs(\.map|\.LEGAL\.txt)?$/;
+
 /** One program with everything that it imports, in one file. */
 export function bundleOne(
   entry: string,
   outfile: string,
   plugins: Plugin[] = [],
-): Promise<BuildResult<{ metafile: true }>> {
+): Promise<Bundled> {
+  return build({ ...OPTIONS, entryPoints: [entry], outfile, plugins });
+}
+
+type Bundled = BuildResult<{ metafile: true }>;
+
+/** One program, and beside it a file for each of its dynamic imports and for what these share with it: no class exists twice. */
+function bundleInParts(entry: string, outfile: string): Promise<Bundled> {
+  const name = basename(outfile, ".mjs");
   return build({
-    absWorkingDir: ROOT,
-    entryPoints: [entry],
-    outfile,
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    target: "node26",
-    minify: true,
-    sourcemap: "linked",
-    sourcesContent: false,
-    metafile: true,
-    legalComments: "linked",
-    logLevel: "warning",
-    plugins,
-    // pino and prom-client are CommonJS: their require() of Node's own modules needs one in an ES module.
-    banner: {
-      js: 'import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);',
-    },
+    ...OPTIONS,
+    entryPoints: [{ in: entry, out: name }],
+    outdir: resolve(outfile, ".."),
+    outExtension: { ".js": ".mjs" },
+    chunkNames: `${name}-[name]-[hash]`,
+    splitting: true,
+    plugins: [unused],
   });
 }
+
+const OPTIONS = {
+  absWorkingDir: ROOT,
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  target: "node26",
+  minify: true,
+  sourcemap: "linked",
+  sourcesContent: false,
+  metafile: true,
+  legalComments: "linked",
+  logLevel: "warning",
+  // pino and prom-client are CommonJS: their require() of Node's own modules needs one in an ES module.
+  banner: {
+    js: 'import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);',
+  },
+} as const;
 
 /** Keeps lazy imports of programs lazy, and points them at the bundles beside the one that has them. */
 const siblings: Plugin = {
   name: "siblings",
   setup(build) {
     build.onResolve(
-      { filter: /^\.\.\/(sidecar|webhook|publisher)\/main\.ts$|^\.\/command\/command\.ts$/ },
+      { filter: /^\.\.\/(sidecar|webhook|publisher)\/main\.ts$/ },
       ({ path, kind }) =>
         kind === "dynamic-import"
           ? { path: `./${path.split("/")[1] ?? ""}.mjs`, external: true }
@@ -116,9 +141,9 @@ const unused: Plugin = {
   },
 };
 
-/** Names of the packages whose code is in a bundle. */
-export function packagesIn({ inputs }: Metafile): readonly string[] {
-  const names = Object.keys(inputs).flatMap((path) => {
+/** Names of the packages that hold these files. */
+function packagesIn(inputs: readonly string[]): readonly string[] {
+  const names = inputs.flatMap((path) => {
     const inside = path.split("node_modules/").at(-1);
     if (inside === undefined || inside === path) return [];
     const [scope = "", name = ""] = inside.split("/");
@@ -127,23 +152,39 @@ export function packagesIn({ inputs }: Metafile): readonly string[] {
   return [...new Set(names)].toSorted();
 }
 
-function checkSidecar(metafile: Metafile, bytes: number): void {
-  const found = packagesIn(metafile).filter((name) => FORBIDDEN_IN_SIDECAR.includes(name));
+function checkSidecar({ inputs, outputs }: Metafile): void {
+  const found = packagesIn(Object.keys(inputs)).filter((name) =>
+    FORBIDDEN_IN_SIDECAR.includes(name),
+  );
   if (found.length > 0)
     throw new Error(`the sidecar's bundle holds ${found.join(", ")}, which it must not load`);
+  const loaded = [...atStart(outputs)];
+  const early = packagesIn(
+    loaded.flatMap((file) => Object.keys(outputs[file]?.inputs ?? {})),
+  ).filter((name) => FORBIDDEN_AT_START.includes(name));
+  if (early.length > 0)
+    throw new Error(`every sidecar would load ${early.join(", ")}; import it where it is needed`);
+  const bytes = loaded.reduce((sum, file) => sum + (outputs[file]?.bytes ?? 0), 0);
   if (bytes > SIDECAR_BUDGET)
     throw new Error(
-      `the sidecar's bundle has ${bytes} bytes and may have ${SIDECAR_BUDGET}; find what grew before raising it`,
+      `a sidecar loads ${bytes} bytes at its start and may load ${SIDECAR_BUDGET}; find what grew before raising it`,
     );
+}
+
+/** The program's own file, and those that it imports other than on demand. */
+function atStart(outputs: Metafile["outputs"]): ReadonlySet<string> {
+  const files = new Set(Object.keys(outputs).filter((file) => basename(file) === "sidecar.mjs"));
+  for (const file of files)
+    for (const { path, kind, external } of outputs[file]?.imports ?? [])
+      if (kind === "import-statement" && external !== true) files.add(path);
+  return files;
 }
 
 if (import.meta.main) {
   let layer = 0;
-  for (const { program, path, bytes } of await bundle(
-    resolve(process.argv[2] ?? join(ROOT, "dist")),
-  )) {
+  for (const { path, bytes } of await bundle(resolve(process.argv[2] ?? join(ROOT, "dist")))) {
     layer += gzipSync(await readFile(path)).length;
-    process.stdout.write(`${program}.mjs ${Math.ceil(bytes / 1000)} kB\n`);
+    process.stdout.write(`${basename(path)} ${Math.ceil(bytes / 1000)} kB\n`);
   }
   process.stdout.write(`compressed ${Math.ceil(layer / 1000)} kB\n`);
   if (layer > LAYER_BUDGET)
