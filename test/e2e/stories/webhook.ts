@@ -1,0 +1,190 @@
+/** The webhook itself: its certificate is replaced under load, it is away and comes back, and it is uninstalled. */
+import { X509Certificate } from "node:crypto";
+import type { V1Pod, V1Secret } from "@kubernetes/client-node";
+import { DEPLOYMENT, leftovers, NAMESPACE, SECRET, untilReady, WEBHOOK_PODS } from "../install.ts";
+import { applicationPod, containerOf, describePod, isInjected } from "../pods.ts";
+import {
+  application,
+  claim,
+  create,
+  metricsOf,
+  pathOf,
+  refusal,
+  untilGone,
+  untilPod,
+  updates,
+  versionOf,
+} from "../stage.ts";
+import type { PodName, Stage } from "../stage.ts";
+import type { KubeObject } from "../api.ts";
+
+const METRICS_PORT = 9464;
+const WORKERS = 4;
+/** Between two admissions of a worker. */
+const PAUSE_MS = 100;
+
+function askingPod(stage: Stage, name: string, asks: boolean = true): KubeObject {
+  return applicationPod({
+    ...application(stage),
+    name,
+    namespace: stage.namespaces.enabled,
+    annotations: asks ? updates("web/stable") : {},
+  });
+}
+
+interface Load {
+  /** Milliseconds of each admission. */
+  readonly durations: number[];
+  readonly failures: string[];
+}
+
+/** Dry-run creations, which the webhook answers like others, until `done`. */
+async function load(stage: Stage, done: AbortSignal): Promise<Load> {
+  const { api, waits } = stage;
+  const result: Load = { durations: [], failures: [] };
+  const worker = async (index: number): Promise<void> => {
+    const pod = askingPod(stage, `load-${index}`);
+    while (!done.aborted && !waits.signal.aborted) {
+      const begin = performance.now();
+      try {
+        const admitted = await create(api, pod, true);
+        if (!isInjected(admitted)) result.failures.push("admitted without a sidecar");
+      } catch (error) {
+        result.failures.push(String(error));
+      }
+      result.durations.push(performance.now() - begin);
+      await waits.pause(PAUSE_MS);
+    }
+  };
+  await Promise.all(Array.from({ length: WORKERS }, (_, index) => worker(index)));
+  return result;
+}
+
+export async function showCertificate(stage: Stage): Promise<void> {
+  const { api, waits } = stage;
+  await claim(stage, "certificate", [], async () => {
+    const leafOf = async (): Promise<X509Certificate> => {
+      const { data = {} } = await api.json<V1Secret>(SECRET);
+      const pem = Buffer.from(data["tls.crt"] ?? "", "base64");
+      return new X509Certificate(pem);
+    };
+    const before = await leafOf();
+    const done = new AbortController();
+    const loading = load(stage, done.signal);
+    try {
+      await api.json(SECRET, {
+        method: "PATCH",
+        type: "application/merge-patch+json",
+        body: { metadata: { annotations: { "edgesync.dev/rotate": "now" } } },
+      });
+      const begin = performance.now();
+      const expiry = "edgesync_webhook_certificate_expiry_timestamp_seconds";
+      await waits.until("every replica serves a new certificate", 300, async (seen) => {
+        const leaf = await leafOf();
+        const { items } = await api.json<{ items: readonly V1Pod[] }>(WEBHOOK_PODS);
+        const served = await Promise.all(
+          items.map(async ({ metadata }) => {
+            const at = { namespace: NAMESPACE, name: metadata?.name ?? "" };
+            return (await metricsOf(stage, at, METRICS_PORT))(expiry);
+          }),
+        );
+        seen(`${leaf.serialNumber === before.serialNumber ? "no new one" : "a new one"} made`);
+        const isNew = (seconds: number): boolean =>
+          Math.abs(seconds * 1_000 - Date.parse(leaf.validTo)) < 1_500;
+        return (leaf.serialNumber !== before.serialNumber && served.every(isNew)) || undefined;
+      });
+      const seconds = ((performance.now() - begin) / 1_000).toFixed(0);
+      await waits.pause(5_000);
+      done.abort();
+      const { durations, failures } = await loading;
+      if (failures.length > 0)
+        throw new Error(`${failures.length} of ${durations.length} failed: ${failures[0]}`);
+      const sorted = durations.toSorted((a, b) => a - b);
+      const p99 = sorted[Math.floor(sorted.length * 0.99)] ?? 0;
+      return `${durations.length} admissions, 0 failed, p99 ${p99.toFixed(0)} ms with the API server; served by both replicas after ${seconds} s`;
+    } finally {
+      done.abort();
+      await loading;
+    }
+  });
+}
+
+async function scale({ api }: Stage, replicas: number): Promise<void> {
+  await api.json(DEPLOYMENT, {
+    method: "PATCH",
+    type: "application/merge-patch+json",
+    body: { spec: { replicas } },
+  });
+}
+
+export async function showOutage(stage: Stage): Promise<void> {
+  const { api, waits, namespaces } = stage;
+  const at = { namespace: namespaces.enabled, name: "late" };
+  const isDown = await claim(stage, "down", [], async () => {
+    await scale(stage, 0);
+    await waits.until("no replica runs", 180, async (seen) => {
+      const { items } = await api.json<{ items: readonly V1Pod[] }>(WEBHOOK_PODS);
+      seen(items.map(describePod).join("; "));
+      return items.length === 0 || undefined;
+    });
+    const said = await refusal(api, askingPod(stage, at.name), false);
+    if (said === undefined) throw new Error("a pod that asks was created without the webhook");
+    if ((await api.find(pathOf(at))) !== undefined) throw new Error("the refused pod is there");
+    const plain = await refusal(api, askingPod(stage, "plain", false));
+    if (plain !== undefined) throw new Error(`a pod that asks for nothing is refused: ${plain}`);
+    return said.slice(0, 140);
+  });
+  if (!isDown) {
+    await scale(stage, 2);
+    return;
+  }
+  await claim(stage, "recovery", [at], async () => {
+    const begin = performance.now();
+    await scale(stage, 2);
+    const pod = await waits.until("a pod that asks is created", 240, () =>
+      create(api, askingPod(stage, at.name)),
+    );
+    if (!isInjected(pod)) throw new Error("it was created without a sidecar");
+    const seconds = ((performance.now() - begin) / 1_000).toFixed(1);
+    await untilReady(api, waits, 180);
+    await api.remove(pathOf(at));
+    return `a pod is admitted and injected ${seconds} s after the replicas are wanted again`;
+  });
+}
+
+/** @param survivor a pod that was injected and runs */
+export async function showUninstall(stage: Stage, survivor: PodName): Promise<void> {
+  const { api, waits, installation } = stage;
+  const before = await api.find<V1Pod>(pathOf(survivor));
+  const isGone = await claim(stage, "uninstall", [], async () => {
+    await installation.delete();
+    for (const object of installation.objects)
+      await untilGone(stage, await api.pathOf(object), 180);
+    const left = await leftovers(api);
+    if (left.length > 0) throw new Error(`left: ${left.join(", ")}`);
+    const kinds = (await api.kinds()).length;
+    return `${installation.objects.length} objects deleted, none found among ${kinds} kinds`;
+  });
+  if (!isGone) return;
+  await claim(stage, "after", [survivor], async () => {
+    if (before === undefined) throw new Error("there is no injected pod");
+    await waits.pause(10_000);
+    const now = await untilPod(
+      stage,
+      survivor,
+      "is there and runs",
+      30,
+      (pod) => containerOf(pod, "main").running,
+    );
+    const restarts = (pod: V1Pod): string =>
+      ["edgesync", "main"].map((name) => containerOf(pod, name).restarts).join();
+    if (now.metadata?.uid !== before.metadata?.uid || restarts(now) !== restarts(before))
+      throw new Error(`it was another pod, or restarted: ${describePod(now)}`);
+    const version = await versionOf(stage, survivor);
+    const plain = await create(api, askingPod(stage, "unmanaged"), true);
+    if (isInjected(plain)) throw new Error("a new pod is still injected");
+    await api.remove(pathOf(survivor));
+    await untilGone(stage, pathOf(survivor), 120);
+    return `release ${version} answers, no restart; new pods are created without a sidecar; deleted, it goes`;
+  });
+}
