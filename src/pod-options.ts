@@ -54,7 +54,8 @@ export interface Payload {
 
 /** Every payload of a pod, `main` first if there is one. */
 export function payloadsOf(options: PodOptions): readonly Payload[] {
-  const main = { name: MAIN_PAYLOAD, options: { ...options, payloads: [] } };
+  const alone = options.payloads.length === 0 ? options : { ...options, payloads: [] };
+  const main = { name: MAIN_PAYLOAD, options: alone };
   const others = options.payloads.map(({ name, own }) => ({
     name,
     options: { ...main.options, ...own },
@@ -92,6 +93,19 @@ export function hasAnnotations(annotations: Readonly<Record<string, string>>): b
   return Object.keys(annotations).some((key) => key.startsWith(PREFIX));
 }
 
+/** The table once more, with what a pod's annotations do not change. */
+const ROWS = Object.entries<Row<unknown>>(ANNOTATIONS).map(([key, row]) => ({
+  key,
+  annotation: PREFIX + key,
+  option: camel(key),
+  row,
+  perPayload: isPerPayload(row),
+  fallback: row.default === undefined ? undefined : row.value.parse(row.default),
+}));
+
+/** The options of a pod without annotations. Its fields are those of all: to change one costs less than to add it. */
+const FALLBACKS = Object.fromEntries(ROWS.map(({ option, fallback }) => [option, fallback]));
+
 /** A sentence for each thing that is wrong; the order is that of the annotations' names. */
 export type Problems = readonly string[];
 
@@ -112,11 +126,10 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
   readonly problems: Problems;
 } {
   const problems: string[] = [];
-  const options: Record<string, unknown> = {};
-  const rows: readonly (readonly [string, Row<unknown>])[] = Object.entries(ANNOTATIONS);
-  for (const [key, row] of rows) {
-    const text = annotations[PREFIX + key] ?? row.default;
-    options[camel(key)] = text === undefined ? undefined : read(key, row, text, problems);
+  const options: Record<string, unknown> = { ...FALLBACKS };
+  for (const { annotation, option, row } of ROWS) {
+    const text = annotations[annotation];
+    if (text !== undefined) options[option] = readText(annotation, row, text, problems);
   }
   const secrets = readSecrets(annotations, PREFIX, problems);
   const payloads = readPayloads(annotations, options, problems);
@@ -129,10 +142,6 @@ export function readAnnotations(annotations: Readonly<Record<string, string>>): 
   }
   // Every member of the mapped type is assigned by the loop over the same table.
   return { options: { ...options, secrets, payloads } as unknown as PodOptions, problems };
-}
-
-function read<T>(key: string, row: Row<T>, text: string, problems: string[]): T | undefined {
-  return readText(PREFIX + key, row, text, problems);
 }
 
 /** A value, or a problem that names the key and says what is allowed. */
@@ -241,15 +250,13 @@ function readPayload(
   const textOf = (key: string): string | undefined => annotations[PREFIX + keyFor(key, name)];
   const sameRepository = textOf("repository") === undefined;
   const own: Record<string, unknown> = {};
-  const rows: readonly (readonly [string, Row<unknown>])[] = Object.entries(ANNOTATIONS);
-  for (const [key, row] of rows.filter(([, row]) => isPerPayload(row))) {
+  for (const { key, option, row, perPayload, fallback } of ROWS) {
+    if (!perPayload) continue;
     const text = textOf(key);
-    if (text !== undefined) own[camel(key)] = read(keyFor(key, name), row, text, problems);
-    else if (isInherited(row, sameRepository)) own[camel(key)] = main[camel(key)];
+    if (text !== undefined) own[option] = readText(PREFIX + keyFor(key, name), row, text, problems);
+    else if (isInherited(row, sameRepository)) own[option] = main[option];
     // A second payload at main's path could only hide it.
-    else if (key !== "payload-path" && row.default !== undefined)
-      own[camel(key)] = row.value.parse(row.default);
-    else own[camel(key)] = undefined;
+    else own[option] = key === "payload-path" ? undefined : fallback;
   }
   if (textOf("channel") === undefined)
     problems.push(

@@ -194,7 +194,7 @@ export interface PayloadSettings {
 
 /** A payload's settings as what differs from `main`'s. */
 export function payloadSettings(name: string, settings: Settings, main: Settings): PayloadSettings {
-  return { name, own: differences(settings, main, payloadRows()) };
+  return { name, own: differences(settings, main, PAYLOAD_ROWS) };
 }
 
 /** The payloads that the sidecar follows, `main` first if there is one. */
@@ -230,6 +230,22 @@ export function variableOf(key: string): string {
   return `EDGESYNC_${key.toUpperCase().replaceAll(/[-.]/g, "_")}`;
 }
 
+/** Both once more, with what no pod changes. */
+const ROWS = settingRows().map(([key, row]) => ({
+  key,
+  setting: camel(key),
+  variable: variableOf(key),
+  row,
+  unstated: unstated(row),
+}));
+const PAYLOAD_ROWS = payloadRows();
+
+/** The value whose text would be left out; undefined for none. */
+function unstated({ value, default: text, always }: Row<unknown>): unknown {
+  const fallback = text === undefined || always === true ? undefined : value.parse(text);
+  return fallback !== undefined && value.format(fallback) === text ? fallback : undefined;
+}
+
 const SECRET_PREFIX = "EDGESYNC_SECRET_";
 
 /** How the variables end that Kubernetes sets for a Service, such as one of the name edgesync-secret-store. */
@@ -251,11 +267,11 @@ const secretFields = {
 export function toEnv(settings: Settings): Readonly<Record<string, string>> {
   const env: Record<string, string> = {};
   const values: Readonly<Record<string, unknown>> = settings;
-  for (const [key, row] of settingRows()) {
-    const value = values[camel(key)];
-    const text = value === undefined ? undefined : row.value.format(value);
-    if (text !== undefined && (row.always === true || text !== row.default))
-      put(env, variableOf(key), text, key);
+  for (const { key, setting, variable, row, unstated } of ROWS) {
+    const value = values[setting];
+    if (value === undefined || value === unstated) continue;
+    const text = row.value.format(value);
+    if (row.always === true || text !== row.default) put(env, variable, text, key);
   }
   for (const secret of settings.secrets) {
     const { name, request, format, file, mode } = secret;
@@ -271,7 +287,7 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
     put(
       env,
       PAYLOADS_VARIABLE,
-      payloadsText(settings.payloads, payloadRows()),
+      payloadsText(settings.payloads, PAYLOAD_ROWS),
       "payloads beside main",
     );
   return env;
@@ -317,7 +333,7 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     .filter((secret) => secret !== undefined)
     // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
-  const payloads = readPayloads(env[PAYLOADS_VARIABLE] ?? "{}", payloadRows(), problems);
+  const payloads = readPayloads(env[PAYLOADS_VARIABLE] ?? "{}", PAYLOAD_ROWS, problems);
   if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
   // Every member of the mapped types is assigned by the loop over the same tables.
   return { ...values, secrets, payloads } as unknown as Settings;

@@ -108,8 +108,7 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
 
 /** @param limit bytes that it may have, and has where they were declared */
 async function receive(request: IncomingMessage, limit: number): Promise<Read> {
-  // Filled as it comes: the system gives memory only for what is written.
-  const body = Buffer.allocUnsafeSlow(limit);
+  let body: Buffer | undefined;
   let length = 0;
   const { promise, resolve } = Promise.withResolvers<Problem | undefined>();
   request.on("data", (chunk: Buffer) => {
@@ -117,10 +116,16 @@ async function receive(request: IncomingMessage, limit: number): Promise<Read> {
     if (length + chunk.length > limit) {
       length = limit + 1;
       resolve("too-large");
-    } else {
-      body.set(chunk, length);
-      length += chunk.length;
+      return;
     }
+    // Small ones come in one piece, and need no copy.
+    if (chunk.length === limit) body = chunk;
+    else {
+      // Filled as it comes: the system gives memory only for what is written.
+      body ??= Buffer.allocUnsafeSlow(limit);
+      body.set(chunk, length);
+    }
+    length += chunk.length;
   });
   request.once("end", () => resolve(undefined));
   // The other side has gone, or was too slow.
@@ -128,6 +133,6 @@ async function receive(request: IncomingMessage, limit: number): Promise<Read> {
   request.once("error", () => resolve("incomplete"));
   const problem = await promise;
   if (problem !== undefined) return { ok: false, problem };
-  const whole = body.subarray(0, length);
+  const whole = body?.subarray(0, length) ?? Buffer.alloc(0);
   return isUtf8(whole) ? { ok: true, text: whole.toString() } : { ok: false, problem: "not-utf8" };
 }

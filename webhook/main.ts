@@ -29,6 +29,7 @@ import { openEvents } from "./events.ts";
 import type { Events } from "./events.ts";
 import { openKeeper } from "./keep-certificate.ts";
 import { openLeader } from "./leader.ts";
+import { openLogLines } from "./log-lines.ts";
 import { openServer } from "./server.ts";
 import type { Server } from "./server.ts";
 import description from "../package.json" with { type: "json" };
@@ -102,15 +103,20 @@ function report(error: unknown): number {
 
 async function serve(): Promise<number> {
   const config = webhookConfig(process.env);
-  const log = pino({
-    level: config.logLevel,
-    base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
+  const stop = new AbortController();
+  const out = pino.destination({ dest: process.stdout.fd, sync: false });
+  const lines = openLogLines(out, clock, stop.signal);
+  process.once("exit", () => {
+    lines.flush();
+    out.flushSync();
   });
+  const log = pino(
+    { level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    lines,
+  );
   const registry = new Registry();
   const metrics = createMetrics(WEBHOOK_METRICS, { Counter, Gauge, Histogram }, registry);
   metrics.set("edgesync_build_info", { version: description.version, node: process.version }, 1);
-  const stop = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const)
     process.once(name, () => {
       log.info({ signal: name }, "shutting down");

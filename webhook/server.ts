@@ -5,18 +5,10 @@ import http from "node:http";
 import https from "node:https";
 import type { AddressInfo } from "node:net";
 import express from "express";
-import type { ErrorRequestHandler, Express, Request, Response } from "express";
-import { fail } from "#core/admission-review.ts";
-import type { Clock } from "#core/clock.ts";
+import type { ErrorRequestHandler, Express } from "express";
 import { codeOf, EdgeSyncError } from "#core/errors.ts";
-import type { ClusterOptions } from "#core/inject/cluster.ts";
-import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
-import type { WebhookConfig } from "./config.ts";
-import type { OwnerEvent } from "./events.ts";
-import { BODY_LIMIT_BYTES, openBodies } from "./bodies.ts";
-import type { Problem, Read } from "./bodies.ts";
-import { answerReview } from "./review.ts";
-import type { FactsOf } from "./review.ts";
+import { answerStatus, isForReviews, openReviews } from "./reviews.ts";
+import type { Reviews, ReviewsDeps } from "./reviews.ts";
 
 /** Longer than the 90 s after which an API server drops an idle connection, so that it never writes to one that is being closed. */
 const KEEP_ALIVE_MS = 120_000;
@@ -27,16 +19,7 @@ const FINISH_MS = 30_000;
 /** Any TLS before 1.2 is broken (RFC 8996). */
 const MIN_VERSION = "TLSv1.2";
 
-export interface ServerDeps {
-  readonly config: WebhookConfig;
-  readonly cluster: ClusterOptions;
-  /** Absent without an API server. */
-  readonly facts?: FactsOf | undefined;
-  /** Told of what its owner is to know of a pod, when the answer about it has been sent. */
-  readonly tell?: ((event: OwnerEvent) => void) | undefined;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: WebhookMetrics;
+export interface ServerDeps extends ReviewsDeps {
   /** The metrics in Prometheus' text form. */
   readonly scrape: () => Promise<{ readonly contentType: string; readonly text: string }>;
 }
@@ -61,6 +44,8 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
   const { config, clock, metrics } = deps;
   const state: State = { problem: "no serving certificate yet", draining: false };
   await using opened = new AsyncDisposableStack();
+  const reviews = openReviews(deps);
+  const others = application(reviews, state);
   const admission = https.createServer(
     {
       minVersion: MIN_VERSION,
@@ -70,7 +55,13 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
       connectionsCheckingInterval: Math.max(20, config.requestTimeout / 10),
       keepAliveTimeout: KEEP_ALIVE_MS,
     },
-    application(deps, state),
+    (request, response) => {
+      // So that no connection is idle when the listener closes, and no request is on its way on one that is.
+      if (state.draining) response.setHeader("Connection", "close");
+      // Past express, whose own work would be more than that for the pod.
+      if (isForReviews(request)) reviews.answer(request, response);
+      else others(request, response);
+    },
   );
   admission.maxConnections = config.maxConnections;
   // Broken handshakes are the other side's affair; a scan of the port must not fill the log.
@@ -162,22 +153,10 @@ async function answerScrape(
   }
 }
 
-function application(deps: ServerDeps, state: State): Express {
-  const { clock, config, metrics } = deps;
-  const bodies = openBodies({
-    budgetBytes: config.bodyMemory,
-    patienceMs: config.requestTimeout / 2,
-    clock,
-    held: (bytes) => metrics.set("edgesync_webhook_bodies_held_bytes", {}, bytes),
-  });
+function application(reviews: Reviews, state: State): Express {
   const app = express();
   app.disable("x-powered-by");
   app.disable("etag");
-  app.use((_request, response, next) => {
-    // So that no connection is idle when the listener closes, and no request is on its way on one that is.
-    if (state.draining) response.set("Connection", "close");
-    next();
-  });
   app.get("/healthz", (_request, response) => {
     response.type("text").send("ok\n");
   });
@@ -186,125 +165,20 @@ function application(deps: ServerDeps, state: State): Express {
     response.status(problem === undefined ? 200 : 503);
     response.type("text").send(`${problem ?? "ok"}\n`);
   });
-  app.post("/mutate", async (request, response) => {
-    response.locals["startedAt"] = clock.monotonic();
-    const problem = headersProblem(request);
-    if (problem !== undefined) refuse(response, deps, problem);
-    else await bodies.read(request, (body) => answer(request, body, response, deps));
-  });
+  // As express reads paths: with a slash at the end, or in capitals.
+  app.post("/mutate", (request, response) => reviews.answer(request, response));
   app.all("/mutate", (_request, response) => {
-    response.set("Allow", "POST").status(405);
-    response.json(fail("", status(405, "MethodNotAllowed", "expected POST")));
+    response.set("Allow", "POST");
+    answerStatus(response, { code: 405, reason: "MethodNotAllowed", message: "expected POST" });
   });
   app.use((_request, response) => {
-    response.status(404).json(fail("", status(404, "NotFound", "no such path")));
+    answerStatus(response, { code: 404, reason: "NotFound", message: "no such path" });
   });
-  app.use(failure(deps));
+  app.use(failure(reviews));
   return app;
 }
 
-function status(code: number, reason: string, message: string): Refusal {
-  return { code, reason, message };
-}
-
-interface Refusal {
-  readonly code: number;
-  readonly reason: string;
-  readonly message: string;
-}
-
-/** What is wrong with a request whatever its body is. */
-function headersProblem({ headers }: Request): Refusal | undefined {
-  const reason = "UnsupportedMediaType";
-  if (!/^application\/json\s*(?:;|$)/i.test(headers["content-type"] ?? ""))
-    return status(415, reason, "expected a body of type application/json");
-  const { "content-encoding": encoding = "identity" } = headers;
-  if (encoding.toLowerCase() !== "identity")
-    return status(415, reason, "expected a body without Content-Encoding");
-  return undefined;
-}
-
-const PROBLEMS: Readonly<Record<Exclude<Problem, "incomplete">, Refusal>> = {
-  "too-large": status(
-    413,
-    "RequestEntityTooLarge",
-    `the body is larger than ${BODY_LIMIT_BYTES} bytes`,
-  ),
-  busy: status(503, "ServiceUnavailable", "too many large reviews at one time"),
-  "not-utf8": status(400, "BadRequest", "the body is not UTF-8"),
-};
-
-function answer(request: Request, body: Read, response: Response, deps: ServerDeps): void {
-  if (!body.ok) {
-    const { problem } = body;
-    if (problem === "incomplete") {
-      // The other side has gone, or was too slow: there is nobody to answer.
-      record(response, deps, "failed", "REVIEW_INVALID", { detail: "the body did not arrive" });
-      request.socket.destroy();
-      return;
-    }
-    if (problem === "busy") response.set("Retry-After", "1");
-    refuse(response, deps, PROBLEMS[problem]);
-    return;
-  }
-  const parsed = parseJson(body.text);
-  if (parsed === undefined) {
-    refuse(response, deps, status(400, "BadRequest", "the body cannot be read as JSON"));
-    return;
-  }
-  const reviewed = answerReview(parsed.value, deps.cluster, deps.facts);
-  const { response: review, outcome, reason, fields, event } = reviewed;
-  if (event !== undefined) response.once("finish", () => deps.tell?.(event));
-  response.json(review);
-  record(response, deps, outcome, reason, fields);
-}
-
-function parseJson(text: string): { readonly value: unknown } | undefined {
-  try {
-    return { value: JSON.parse(text) };
-  } catch {
-    // Whatever it is instead is nobody's business.
-    return undefined;
-  }
-}
-
-/** The request's fault, and what to do about it, told to whoever sent it. */
-function refuse(response: Response, deps: ServerDeps, problem: Refusal): void {
-  response.status(problem.code).json(fail("", problem));
-  record(response, deps, "failed", "REVIEW_INVALID", { detail: problem.message });
-}
-
-function record(
-  response: Response,
-  { clock, log, metrics }: ServerDeps,
-  outcome: string,
-  reason: string,
-  fields: LogFields,
-): void {
-  const startedAt: unknown = response.locals["startedAt"];
-  const durationMs = typeof startedAt === "number" ? clock.monotonic() - startedAt : 0;
-  metrics.add("edgesync_webhook_reviews_total", { outcome, reason });
-  metrics.observe("edgesync_webhook_review_duration_seconds", {}, durationMs / 1000);
-  const level = outcome === "failed" ? "error" : outcome === "denied" ? "warn" : "info";
-  log[level]({ ...fields, outcome, reason, durationMs }, "review answered");
-}
-
-/** Whatever a handler throws: the request's fault is told, ours is logged. express knows an error handler by its four parameters. */
-function failure(deps: ServerDeps): ErrorRequestHandler {
-  return (error: unknown, _request, response, _next) => {
-    const code = codeOf(error);
-    if (code === "REVIEW_INVALID" && error instanceof Error) {
-      refuse(response, deps, status(400, "BadRequest", error.message));
-      return;
-    }
-    // Such as a path that is no URI, which express itself refuses.
-    const told = error instanceof Error && "status" in error ? error.status : undefined;
-    if (typeof told === "number" && told >= 400 && told < 500) {
-      refuse(response, deps, status(told, "BadRequest", "the request cannot be read"));
-      return;
-    }
-    const message = "edgesync failed; the webhook's log says why";
-    response.status(500).json(fail("", status(500, "InternalError", message)));
-    record(response, deps, "failed", code, { err: error, code });
-  };
+/** Such as a path that is no URI, which express itself refuses. It knows an error handler by its four parameters. */
+function failure(reviews: Reviews): ErrorRequestHandler {
+  return (error: unknown, _request, response, _next) => reviews.fail(response, error);
 }

@@ -368,10 +368,11 @@ function throughSidecar({ options, cluster, targets, found }: Parts): {
   };
 }
 
+const APP_VARIABLE = variableOf("app");
+
 /** By container: what the sidecar of an earlier call was told. */
 function probesBefore(found: Place | undefined): ReadonlyMap<string, AppProbes> {
-  const variable = variableOf("app");
-  const text = found?.container.env?.find(({ name }) => name === variable)?.value;
+  const text = found?.container.env?.find(({ name }) => name === APP_VARIABLE)?.value;
   const list = text === undefined ? [] : (SETTINGS.app.value.parse(unescaped(text)) ?? []);
   return new Map(list.map((probes) => [probes.container, probes]));
 }

@@ -18,10 +18,12 @@ export const MODES: Readonly<Record<Mode, string>> = {
   once: "init container that ends when payload and credentials are there",
 };
 
+const COMMAND = "agent";
+
 export const ARGS: Readonly<Record<Mode, readonly string[]>> = {
-  native: ["agent"],
-  container: ["agent"],
-  once: ["agent", "--once"],
+  native: [COMMAND],
+  container: [COMMAND],
+  once: [COMMAND, "--once"],
 };
 
 /** The kubelet starts containers in their order, and the next one when the hook of the one before has returned. */
@@ -93,7 +95,9 @@ export function meshProblems(spec: PodSpec, mode: Mode, at: number): readonly st
  */
 export function looksLikeOurs({ list, container }: Place, version: string): boolean {
   const { args, command, env, envFrom, lifecycle, restartPolicy } = container;
-  const stated = (args ?? []).join(" ");
+  // Nearly all are somebody else's, which the first argument shows.
+  if (args?.[0] !== COMMAND) return false;
+  const stated = args.join(" ");
   const hook = JSON.stringify(lifecycle ?? null);
   const shapes = {
     native: list === "initContainers" && restartPolicy === "Always" && hook === "null",

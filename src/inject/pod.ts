@@ -2,7 +2,19 @@
  * The part of a Kubernetes pod that injection reads. Fields that are not named here are kept as they are, because a changed
  * pod is always made from the given one by spreading it. Lists and maps may be null: that is how Go writes empty ones.
  */
-import * as s from "valibot";
+import {
+  anything,
+  boolean,
+  either,
+  fields,
+  integer,
+  listOf,
+  mapOf,
+  nullish,
+  number,
+  optional,
+  text,
+} from "./shape.ts";
 
 export interface Pod {
   readonly apiVersion?: string;
@@ -122,123 +134,121 @@ export interface KubeProbe {
   readonly terminationGracePeriodSeconds?: number | null;
 }
 
-const text = s.optional(s.string());
-const seconds = s.optional(s.pipe(s.number(), s.integer()));
-const texts = s.nullish(s.array(s.string()));
-const strings = s.nullish(s.record(s.string(), s.string()));
-const quantities = s.nullish(s.record(s.string(), s.union([s.string(), s.number()])));
-const port = s.union([s.number(), s.string()]);
-const object = s.nullish(s.looseObject({}));
-const securityContext = s.nullish(
-  s.looseObject({ runAsUser: s.optional(s.number()), runAsGroup: s.optional(s.number()) }),
+const word = optional(text);
+const seconds = optional(integer);
+const texts = nullish(listOf(text));
+const strings = nullish(mapOf(text));
+const quantities = nullish(mapOf(either(text, number)));
+const port = either(number, text);
+const object = nullish(fields({}));
+const securityContext = nullish(
+  fields({ runAsUser: optional(number), runAsGroup: optional(number) }),
 );
 
-const probe = s.nullish(
-  s.looseObject({
-    httpGet: s.nullish(
-      s.looseObject({
-        path: text,
+const probe = nullish(
+  fields({
+    httpGet: nullish(
+      fields({
+        path: word,
         port,
-        host: text,
-        scheme: text,
-        httpHeaders: s.nullish(s.array(s.looseObject({ name: s.string(), value: s.string() }))),
+        host: word,
+        scheme: word,
+        httpHeaders: nullish(listOf(fields({ name: text, value: text }))),
       }),
     ),
-    tcpSocket: s.nullish(s.looseObject({ port, host: text })),
-    grpc: s.nullish(s.looseObject({ port: s.number(), service: s.nullish(s.string()) })),
+    tcpSocket: nullish(fields({ port, host: word })),
+    grpc: nullish(fields({ port: number, service: nullish(text) })),
     exec: object,
     initialDelaySeconds: seconds,
     periodSeconds: seconds,
     timeoutSeconds: seconds,
     successThreshold: seconds,
     failureThreshold: seconds,
-    terminationGracePeriodSeconds: s.nullish(s.number()),
+    terminationGracePeriodSeconds: nullish(number),
   }),
 );
 
-const container = s.looseObject({
-  name: s.string(),
-  image: text,
-  imagePullPolicy: text,
+const container = fields({
+  name: text,
+  image: word,
+  imagePullPolicy: word,
   command: texts,
   args: texts,
-  restartPolicy: text,
-  env: s.nullish(s.array(s.looseObject({ name: s.string(), value: text }))),
-  envFrom: s.nullish(s.array(s.unknown())),
-  ports: s.nullish(
-    s.array(s.looseObject({ name: text, containerPort: s.number(), protocol: text })),
-  ),
-  volumeMounts: s.nullish(
-    s.array(
-      s.looseObject({
-        name: s.string(),
-        mountPath: s.string(),
-        subPath: text,
-        readOnly: s.optional(s.boolean()),
+  restartPolicy: word,
+  env: nullish(listOf(fields({ name: text, value: word }))),
+  envFrom: nullish(listOf(anything)),
+  ports: nullish(listOf(fields({ name: word, containerPort: number, protocol: word }))),
+  volumeMounts: nullish(
+    listOf(
+      fields({
+        name: text,
+        mountPath: text,
+        subPath: word,
+        readOnly: optional(boolean),
       }),
     ),
   ),
-  volumeDevices: s.nullish(s.array(s.looseObject({ devicePath: s.string() }))),
-  resources: s.nullish(s.looseObject({ requests: quantities, limits: quantities })),
+  volumeDevices: nullish(listOf(fields({ devicePath: text }))),
+  resources: nullish(fields({ requests: quantities, limits: quantities })),
   securityContext,
   startupProbe: probe,
   livenessProbe: probe,
   readinessProbe: probe,
   lifecycle: object,
 });
-const containers = s.nullish(s.array(container));
+const containers = nullish(listOf(container));
 
-const pod = s.looseObject({
-  apiVersion: text,
-  kind: text,
-  metadata: s.nullish(
-    s.looseObject({
-      name: text,
-      generateName: text,
-      namespace: text,
+const pod = fields({
+  apiVersion: word,
+  kind: word,
+  metadata: nullish(
+    fields({
+      name: word,
+      generateName: word,
+      namespace: word,
       labels: strings,
       annotations: strings,
-      ownerReferences: s.nullish(
-        s.array(
-          s.looseObject({
-            apiVersion: s.string(),
-            kind: s.string(),
-            name: s.string(),
-            uid: s.string(),
-            controller: s.nullish(s.boolean()),
+      ownerReferences: nullish(
+        listOf(
+          fields({
+            apiVersion: text,
+            kind: text,
+            name: text,
+            uid: text,
+            controller: nullish(boolean),
           }),
         ),
       ),
     }),
   ),
-  spec: s.nullish(
-    s.looseObject({
+  spec: nullish(
+    fields({
       containers,
       initContainers: containers,
       ephemeralContainers: containers,
-      volumes: s.nullish(s.array(s.looseObject({ name: s.string() }))),
-      restartPolicy: text,
-      serviceAccountName: text,
-      hostNetwork: s.optional(s.boolean()),
-      shareProcessNamespace: s.nullish(s.boolean()),
-      resources: s.nullish(s.looseObject({ requests: quantities, limits: quantities })),
-      nodeName: text,
+      volumes: nullish(listOf(fields({ name: text }))),
+      restartPolicy: word,
+      serviceAccountName: word,
+      hostNetwork: optional(boolean),
+      shareProcessNamespace: nullish(boolean),
+      resources: nullish(fields({ requests: quantities, limits: quantities })),
+      nodeName: word,
       securityContext,
       nodeSelector: strings,
-      os: s.nullish(s.looseObject({ name: text })),
+      os: nullish(fields({ name: word })),
     }),
   ),
 });
 
 /** Whether the fields of {@link Pod} have the right types. The value itself stays untouched: no field is dropped or filled in. */
 export function isPod(input: unknown): input is Pod {
-  return s.is(pod, input);
+  return pod(input) === undefined;
 }
 
 /** Where a pod's value first differs from {@link Pod}, such as `spec.containers.0.name`; `undefined` when it does not. */
 export function podProblem(input: unknown): string | undefined {
-  const result = s.safeParse(pod, input, { abortEarly: true });
-  return result.success ? undefined : (s.getDotPath(result.issues[0]) ?? "the pod itself");
+  const at = pod(input);
+  return at === "" ? "the pod itself" : at?.slice(1);
 }
 
 export type ContainerList = "containers" | "initContainers";

@@ -21,12 +21,15 @@ import { sidecarMounts } from "./volumes.ts";
 const ENDLESS = 2_147_483_647;
 
 /** From the downward API, because a pod has neither name nor uid when it is admitted. */
-const DOWNWARD = [
-  ["pod-name", "metadata.name"],
-  ["pod-namespace", "metadata.namespace"],
-  ["pod-uid", "metadata.uid"],
-  ["node-name", "spec.nodeName"],
-] as const;
+const DOWNWARD: readonly EnvVar[] = [
+  ["pod-name", "metadata.name"] as const,
+  ["pod-namespace", "metadata.namespace"] as const,
+  ["pod-uid", "metadata.uid"] as const,
+  ["node-name", "spec.nodeName"] as const,
+].map(([key, fieldPath]) => ({
+  name: variableOf(key),
+  valueFrom: { fieldRef: { apiVersion: "v1", fieldPath } },
+}));
 
 export interface Identity {
   /** Undefined where the platform assigns them, or the pod states them for all. */
@@ -202,7 +205,7 @@ function proxyVariables({ options, cluster }: SidecarParts): readonly EnvVar[] {
 
 /** Kubernetes replaces $(NAME) and $$ in a value; "$$" stands for the character itself. */
 function literal(value: string): string {
-  return value.replaceAll("$", "$$$$");
+  return value.includes("$") ? value.replaceAll("$", "$$$$") : value;
 }
 
 function environment(settings: Settings): readonly EnvVar[] {
@@ -211,14 +214,13 @@ function environment(settings: Settings): readonly EnvVar[] {
       name,
       value: literal(value),
     })),
-    ...DOWNWARD.map(([key, fieldPath]) => ({
-      name: variableOf(key),
-      valueFrom: { fieldRef: { apiVersion: "v1", fieldPath } },
-    })),
+    ...DOWNWARD,
   ];
 }
 
+const VERSION_VARIABLE = variableOf("settings-version");
+
 /** Whether a container of the sidecar's name was put there by an earlier call. */
 export function isOurs(place: Place): boolean {
-  return looksLikeOurs(place, variableOf("settings-version"));
+  return looksLikeOurs(place, VERSION_VARIABLE);
 }

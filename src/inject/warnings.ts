@@ -39,15 +39,16 @@ export function warnings(
     found.push(
       `spec.hostNetwork is true: ${PREFIX}sidecar-port can be asked from the node's network, and what uses the node's loopback interface can hold updates`,
     );
-  const idle: readonly (readonly [Section, boolean, string])[] = [
-    ["Updates", payloads.length > 0, "channel"],
-    ["Secrets", options.secrets.length > 0, "secret.<name>"],
-  ];
-  for (const [section, used, needed] of idle)
-    for (const [key, row] of Object.entries(ANNOTATIONS))
-      if (!used && row.section === section && has(annotations, key))
-        found.push(`${PREFIX}${key} has no effect without ${PREFIX}${needed}`);
+  if (payloads.length === 0) found.push(...idle(annotations, "Updates", "channel"));
+  if (options.secrets.length === 0) found.push(...idle(annotations, "Secrets", "secret.<name>"));
   return found;
+}
+
+/** Annotations of a section that the pod does not use. */
+function idle(annotations: Annotations, section: Section, needed: string): readonly string[] {
+  return Object.entries(ANNOTATIONS)
+    .filter(([key, row]) => row.section === section && has(annotations, key))
+    .map(([key]) => `${PREFIX}${key} has no effect without ${PREFIX}${needed}`);
 }
 
 function payloadWarnings(
