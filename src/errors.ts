@@ -241,6 +241,18 @@ export const ERRORS = {
     remedy: "Check the path and the field that secret.<name> and format.<name> state.",
     exit: 66,
   },
+  TEMPLATE_INVALID: {
+    means: "A template is not written as edgesync's templates are, or uses what they do not have.",
+    remedy:
+      "Correct it at the line and column that the message names; docs/templates.md says what there is.",
+    exit: 65,
+  },
+  TEMPLATE_FAILED: {
+    means: "A template cannot be rendered from the secrets that it got.",
+    remedy:
+      "Look at the line and column that the message names: most often a field does not exist, or is of another type than a function takes.",
+    exit: 65,
+  },
   SECRET_STORAGE_UNSAFE: {
     means: "The folder for secrets is not in memory (tmpfs), so nothing is written there.",
     remedy:
