@@ -36,6 +36,8 @@ export interface Call {
 }
 
 export interface Api {
+  /** Its address, for messages. */
+  readonly server: string;
   /** Any request; rejects only when there is no answer. */
   call(path: string, options?: Call): Promise<Answer>;
   /** @throws ApiError for any status from 400 on */
@@ -139,6 +141,7 @@ export function openApi(signal: AbortSignal): Api {
     return `${prefix}${space}/${found.name}/${metadata.name ?? ""}`;
   };
   return {
+    server,
     call,
     json,
     pathOf,

@@ -2,9 +2,13 @@
 import assert from "node:assert/strict";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
+import { createServer } from "node:http";
+import { text } from "node:stream/consumers";
 import { describe, test } from "node:test";
+import { listen } from "../../demo/vault/listen.ts";
 import { build } from "../support/kustomize.ts";
 import { temporaryFolder } from "../support/temporary.ts";
+import { openTunnel } from "./in-pod/tunnel.ts";
 import { kustomization } from "./install.ts";
 import { CLAIMS, openLedger } from "./ledger.ts";
 import { applicationPod, containerOf, isInjected, jobOf } from "./pods.ts";
@@ -12,6 +16,7 @@ import { readSettings } from "./settings.ts";
 import { podPrograms } from "./site.ts";
 import { readMetrics } from "./stage.ts";
 import { delays } from "./stories/lever.ts";
+import { tellVault } from "./tunnel.ts";
 import { Hopeless, openWaits } from "./wait.ts";
 import { schemaProblems } from "../support/kubernetes-schema.ts";
 import type { Manifest } from "../support/kustomize.ts";
@@ -102,6 +107,37 @@ describe("a wait", () => {
   });
 });
 
+describe("the way to a Vault that pods do not reach", () => {
+  test("carries a request out and its answer back", async () => {
+    await using far = await listen(
+      createServer((request, response) => {
+        const token = request.headers["x-vault-token"];
+        response.writeHead(429, { "retry-after": "7" });
+        text(request).then(
+          (body) => response.end(`${request.url} ${String(token)} ${body}`),
+          assert.fail,
+        );
+      }),
+    );
+    const tunnel = openTunnel();
+    await using near = await listen(createServer(tunnel.listener));
+    const answered = fetch(`http://127.0.0.1:${near.port}/v1/auth/jwt/login`, {
+      method: "POST",
+      headers: { "x-vault-token": "t" },
+      body: "{}",
+    });
+    const [asked] = await tunnel.take();
+    assert.ok(asked !== undefined);
+    const address = `http://127.0.0.1:${far.port}`;
+    const vault = { address, token: "root", caFile: undefined, engine: undefined };
+    tunnel.give(await tellVault(vault, asked));
+    const answer = await answered;
+    assert.equal(answer.status, 429);
+    assert.equal(answer.headers.get("retry-after"), "7");
+    assert.equal(await answer.text(), "/v1/auth/jwt/login t {}");
+  });
+});
+
 describe("the overlay of the base", () => {
   const settings = { EDGESYNC_REPOSITORY: "https://10.0.0.1:8443" };
   async function built(apiServer: { host: string; port: number } | undefined): Promise<string> {
@@ -109,8 +145,8 @@ describe("the overlay of the base", () => {
     const path = join(folder.path, "overlay");
     await mkdir(path);
     const base = relative(path, resolve(import.meta.dirname, "../../manifests/base"));
-    const text = kustomization(base, { image: "example/e:1", settings, apiServer });
-    await writeFile(join(path, "kustomization.yaml"), text);
+    const overlay = kustomization(base, { image: "example/e:1", settings, apiServer });
+    await writeFile(join(path, "kustomization.yaml"), overlay);
     const objects = await build(path);
     assert.deepEqual(objects.flatMap(schemaProblems), []);
     return JSON.stringify(objects);

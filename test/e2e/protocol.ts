@@ -1,7 +1,13 @@
 /** What the test and the site's pod say to each other; both import this. */
 
 /** Of the site's pod. */
-export const PORTS = { control: 8080, repository: 8443, vault: 8200, broker: 15672 } as const;
+export const PORTS = {
+  control: 8080,
+  repository: 8443,
+  vault: 8200,
+  broker: 15672,
+  tunnel: 8201,
+} as const;
 
 /** Of the applications under test. */
 export const APP_PORT = 8080;
@@ -55,4 +61,20 @@ export interface Tree {
 export interface VaultAnswer {
   readonly status: number;
   readonly body: string;
+}
+
+/** A request on its way to a Vault that only the test reaches. */
+export interface Asked {
+  readonly id: number;
+  readonly method: string;
+  readonly path: string;
+  readonly token?: string;
+  readonly body: string;
+}
+
+export interface Told {
+  readonly id: number;
+  readonly status: number;
+  readonly body: string;
+  readonly retryAfter?: string;
 }

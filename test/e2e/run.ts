@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import process from "node:process";
 import { openApi } from "./api.ts";
+import type { Api } from "./api.ts";
 import { installed, openInstallation, reachableApiServer, untilReady } from "./install.ts";
 import type { Overlay } from "./install.ts";
 import { messageOf, openLedger } from "./ledger.ts";
@@ -69,7 +70,8 @@ async function play(world: World, clean: (what: string, how: Cleanup) => void): 
     });
   note("making namespaces, and the pod of repository and Vault");
   await makeNamespaces(world, namespaces, await podPrograms());
-  const site = await openSite({ api, waits, settings, run, namespace: namespaces.site });
+  const site = await openSite({ api, waits, settings, run, namespace: namespaces.site, note });
+  clean("the way to Vault", () => Promise.resolve(site.close()));
   for (const name of [namespaces.enabled, namespaces.other]) await giveTrust(world, site, name);
   const vault = await setUpVault(api, site, settings, run);
   clean("mounts and policy in Vault", () => vault.clean());
@@ -118,6 +120,17 @@ async function play(world: World, clean: (what: string, how: Cleanup) => void): 
   await showUninstall(stage, webPod(stage));
 }
 
+/** @throws Error when the cluster is not to be had, or not for this */
+async function reachCluster(signal: AbortSignal): Promise<Api> {
+  const api = openApi(signal);
+  const there = await installed(api).catch((cause: unknown) => {
+    throw new Error(`the API server at ${api.server} does not answer as it should`, { cause });
+  });
+  if (there !== undefined)
+    throw new Error(`edgesync is in this cluster already (${there}); take a cluster without it`);
+  return api;
+}
+
 async function main(settings: Settings): Promise<number> {
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const)
@@ -130,22 +143,15 @@ async function main(settings: Settings): Promise<number> {
     const at = ((performance.now() - begin) / 1_000).toFixed(0).padStart(4);
     process.stderr.write(`${at} s  ${text}\n`);
   };
-  const print = (line: string): void => {
-    process.stdout.write(`${line}\n`);
-  };
-  const ledger = openLedger({ print, monotonic: () => performance.now() });
-  // What is cleaned up is cleaned up after the end too.
-  const always = new AbortController();
-  const api = openApi(always.signal);
+  // Of requests: what is taken away is taken away after the end too.
+  const api = await reachCluster(new AbortController().signal);
   const waits = openWaits(settings.timeFactor, stop.signal);
+  const ledger = openLedger({ print, monotonic: () => performance.now() });
   const run = `e2e-${randomBytes(3).toString("hex")}`;
   const world: World = { api, waits, settings, ledger, run, note };
   const cleanups: { readonly what: string; readonly how: Cleanup }[] = [];
   let why = "what comes before it failed";
   try {
-    const there = await installed(api);
-    if (there !== undefined)
-      throw new Error(`edgesync is in this cluster already (${there}); take a cluster without it`);
     note(`run ${run}`);
     await play(world, (what, how) => cleanups.push({ what, how }));
   } catch (error) {
@@ -153,20 +159,29 @@ async function main(settings: Settings): Promise<number> {
     note(error instanceof Error ? (error.stack ?? why) : why);
   }
   if (settings.keep) note(`left as it is: ${cleanups.map(({ what }) => what).join(", ")}`);
-  else
+  else {
+    const after = openWaits(settings.timeFactor, new AbortController().signal);
     for (const { what, how } of cleanups.toReversed()) {
       note(`taking away ${what}`);
-      await how(openWaits(settings.timeFactor, always.signal)).catch((error: unknown) =>
-        note(`not taken away: ${messageOf(error)}`),
-      );
+      await how(after).catch((error: unknown) => note(`not taken away: ${messageOf(error)}`));
     }
+  }
   return ledger.finish(why).failed === 0 ? 0 : 1;
 }
 
-const settings = readSettings(process.env);
-if ("problems" in settings) {
-  for (const problem of settings.problems) process.stderr.write(`${problem}\n`);
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function refuse(...problems: readonly string[]): number {
+  for (const problem of problems) process.stderr.write(`${problem}\n`);
   process.stderr.write("nothing was tried; docs/e2e.md says how to run it\n");
-  process.stdout.write("0 passed, 0 failed\n");
-  process.exitCode = 1;
-} else process.exitCode = await main(settings);
+  print("0 passed, 0 failed");
+  return 1;
+}
+
+const settings = readSettings(process.env);
+process.exitCode =
+  "problems" in settings
+    ? refuse(...settings.problems)
+    : await main(settings).catch((error: unknown) => refuse(messageOf(error)));

@@ -2,14 +2,17 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import type { V1Pod } from "@kubernetes/client-node";
 import { bundleOne } from "../../scripts/bundle.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import type { Api } from "./api.ts";
+import { messageOf } from "./ledger.ts";
 import { describePod, isReady, sitePod } from "./pods.ts";
 import { KEY_HEADER, PORTS } from "./protocol.ts";
-import type { CommandResult, SiteState, Tree, VaultAnswer } from "./protocol.ts";
-import type { Settings } from "./settings.ts";
+import type { Asked, CommandResult, SiteState, Told, Tree, VaultAnswer } from "./protocol.ts";
+import type { Settings, Vault } from "./settings.ts";
+import { runTunnel, tellVault } from "./tunnel.ts";
 import type { Waits } from "./wait.ts";
 
 export interface Site {
@@ -31,6 +34,8 @@ export interface Site {
   askVault(method: string, path: string, body?: object): Promise<VaultAnswer>;
   /** Whether that pod, and so any, reaches an API server there. */
   reach(url: string): Promise<{ readonly status: number; readonly error?: string }>;
+  /** Ends the way to Vault. */
+  close(): void;
   broker(): Promise<{ username: string; password: string; url: string; users: string[] }>;
 }
 
@@ -46,6 +51,7 @@ export interface SiteDeps {
   readonly settings: Settings;
   readonly run: string;
   readonly namespace: string;
+  readonly note: (text: string) => void;
 }
 
 const CHARACTERS_OF_A_CONFIG_MAP = 1_000_000;
@@ -115,6 +121,32 @@ export async function openSite(deps: SiteDeps): Promise<Site> {
   const { host, platform, ca } = await waits.until("the site's pod answers", 60, () =>
     ask<SiteState>("GET", "/state"),
   );
+  const askVault: Site["askVault"] = (method, where, body) =>
+    ask("POST", "/vault", { method, path: where, ...(body !== undefined && { body }) });
+  /** Vault must be reached from the pod, or else from here, through a tunnel. */
+  const openWay = async (to: Vault): Promise<void> => {
+    try {
+      await askVault("GET", "sys/health");
+      return;
+    } catch (error) {
+      deps.note(`pods do not reach ${to.address} (${messageOf(error)}); they are led through here`);
+    }
+    const health = { id: 0, method: "GET", path: "/v1/sys/health", body: "" };
+    await tellVault(to, health).catch((cause: unknown) => {
+      throw new Error(`neither pods nor this machine reach Vault at ${to.address}`, { cause });
+    });
+    await ask("POST", "/tunnel", {});
+    const far = {
+      take: () => ask<readonly Asked[]>("GET", "/asked"),
+      give: async (told: Told) => {
+        await ask("POST", "/told", told);
+      },
+      pause: () => setTimeout(1_000),
+    };
+    void runTunnel(to, far, closed.signal);
+  };
+  const closed = new AbortController();
+  if (vault !== undefined) await openWay(vault);
   await edgesync("init");
   await ask("POST", "/serve", {});
   return {
@@ -133,9 +165,9 @@ export async function openSite(deps: SiteDeps): Promise<Site> {
       const { output } = await edgesync("release", "add", folder, ...what, "--json");
       return JSON.parse(output) as Published;
     },
-    askVault: (method, where, body) =>
-      ask("POST", "/vault", { method, path: where, ...(body !== undefined && { body }) }),
+    askVault,
     reach: (url) => ask("POST", "/reach", { url }),
     broker: () => ask("GET", "/broker"),
+    close: () => closed.abort(),
   };
 }

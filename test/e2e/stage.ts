@@ -193,6 +193,7 @@ export async function claim(
   work: () => Promise<string>,
 ): Promise<boolean> {
   return await world.ledger.claim(id, async () => {
+    world.waits.signal.throwIfAborted();
     try {
       return await work();
     } catch (error) {

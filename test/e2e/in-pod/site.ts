@@ -18,7 +18,8 @@ import { openDevBroker } from "../../../demo/vault/broker.ts";
 import { openDevVault } from "../../../demo/vault/server.ts";
 import { makeCertificate } from "../../../webhook/certificate.ts";
 import { FILES, KEY_HEADER, PORTS } from "../protocol.ts";
-import type { CommandResult, SiteState, Start, Tree, VaultAnswer } from "../protocol.ts";
+import type { CommandResult, SiteState, Start, Told, Tree, VaultAnswer } from "../protocol.ts";
+import { openTunnel } from "./tunnel.ts";
 
 const DATA = "/data";
 const PROGRAM = "/app/edgesync.mjs";
@@ -48,8 +49,9 @@ function call(
 }
 
 /** Hands every request on to another server. */
-function relay(to: string, ca: string | undefined): RequestListener {
+function relay(upstream: () => Pick<Upstream, "url" | "ca">): RequestListener {
   return (incoming, response) => {
+    const { url: to, ca } = upstream();
     const target = new URL(incoming.url ?? "/", to);
     const headers = { ...incoming.headers, host: target.host };
     const method = incoming.method ?? "GET";
@@ -63,10 +65,10 @@ function relay(to: string, ca: string | undefined): RequestListener {
   };
 }
 
-async function listen(server: Server, port: number): Promise<void> {
+async function listen(server: Server, port: number, host?: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(port, resolve);
+    server.listen(port, host, resolve);
   });
 }
 
@@ -110,7 +112,7 @@ async function askVault(
   const headers = { "x-vault-token": token, "content-type": "application/json" };
   return await new Promise((resolve, reject) => {
     const outgoing = call(target, { method, headers, ...(ca !== undefined && { ca }) });
-    outgoing.setTimeout(20_000, () => outgoing.destroy(new Error("no answer within 20 s")));
+    outgoing.setTimeout(10_000, () => outgoing.destroy(new Error("no answer within 10 s")));
     outgoing.once("error", reject);
     outgoing.once("response", (answer) => {
       text(answer).then((said) => resolve({ status: answer.statusCode ?? 0, body: said }), reject);
@@ -142,9 +144,17 @@ async function main(env: NodeJS.ProcessEnv): Promise<void> {
   await writeFile(join(DATA, "tls.crt"), cert);
   await writeFile(join(DATA, "tls.key"), key, { mode: 0o600 });
   const broker = await openDevBroker();
-  const upstream = await openUpstream(env);
-  await listen(createTlsServer({ cert, key }, relay(upstream.url, upstream.ca)), PORTS.vault);
-  await listen(createServer(relay(broker.url, undefined)), PORTS.broker);
+  let upstream = await openUpstream(env);
+  const tunnel = openTunnel();
+  await listen(
+    createTlsServer(
+      { cert, key },
+      relay(() => upstream),
+    ),
+    PORTS.vault,
+  );
+  await listen(createServer(relay(() => broker)), PORTS.broker);
+  await listen(createServer(tunnel.listener), PORTS.tunnel, "127.0.0.1");
 
   const platform = `${process.platform}-${process.arch}`;
   const starts: Start[] = [];
@@ -174,6 +184,12 @@ async function main(env: NodeJS.ProcessEnv): Promise<void> {
     "GET /root": () => readFile(join(DATA, "repository", "metadata", "1.root.json"), "utf8"),
     "POST /tree": (tree: Tree) => makeTree(tree),
     "POST /vault": (ask: { method: string; path: string }) => askVault(upstream, ask),
+    // From now on Vault is where the test is.
+    "POST /tunnel": () => {
+      upstream = { url: `http://127.0.0.1:${PORTS.tunnel}`, token: upstream.token };
+    },
+    "GET /asked": () => tunnel.take(),
+    "POST /told": (told: Told) => tunnel.give(told),
     "POST /reach": ({ url }: { url: string }) => reach(url),
     "GET /broker": () => ({ ...broker.admin, url: broker.url, users: [...broker.users.keys()] }),
   };

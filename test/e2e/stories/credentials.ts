@@ -58,7 +58,7 @@ export async function showCredentials(stage: Stage): Promise<void> {
       throw new Error("the application has restarted");
     const logins = (await sidecarMetrics(stage, at))("edgesync_sidecar_vault_logins_total");
     if (logins > 0) throw new Error(`the new sidecar has logged in ${logins} times`);
-    return `${vault.kind}, ${vault.engine}; ready again after ${seconds} s with ${after["account"]?.slice(0, 60)}, no new login, the application untouched`;
+    return `${vault.kind}, ${vault.engine}; ready again after ${seconds} s with …${after["account"]?.slice(-12)}, no new login, the application untouched`;
   });
 
   await claim(stage, "rotation", [at], async () => {

@@ -132,7 +132,7 @@ export async function showOutage(stage: Stage): Promise<void> {
     if ((await api.find(pathOf(at))) !== undefined) throw new Error("the refused pod is there");
     const plain = await refusal(api, askingPod(stage, "plain", false));
     if (plain !== undefined) throw new Error(`a pod that asks for nothing is refused: ${plain}`);
-    return said.slice(0, 140);
+    return said;
   });
   if (!isDown) {
     await scale(stage, 2);
