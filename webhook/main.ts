@@ -111,7 +111,13 @@ async function serve(): Promise<number> {
     out.flushSync();
   });
   const log = pino(
-    { level: config.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    {
+      level: config.logLevel,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      // Its word, as in the sidecar's log and in the setting.
+      formatters: { level: (label: string) => ({ level: label }) },
+    },
     lines,
   );
   const registry = new Registry();

@@ -16,6 +16,7 @@ const BIN = new URL("../../bin/edgesync.ts", import.meta.url).pathname;
 export interface LogLine {
   readonly msg?: string;
   readonly port?: number;
+  readonly level?: string;
   readonly outcome?: string;
   readonly reason?: string;
   readonly [field: string]: unknown;

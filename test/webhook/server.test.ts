@@ -263,10 +263,11 @@ describe("the serving certificate", () => {
     await using webhook = await startWebhook();
     const next = await localCertificate();
     await webhook.publish({ ...next, key: webhook.files.key });
-    await webhook.logged("serving certificate not usable");
+    // Levels are words, as in the sidecar's log and in the setting.
+    assert.equal((await webhook.logged("serving certificate not usable")).level, "error");
     assert.equal((await get(webhook, "/readyz")).status, 200);
     await webhook.publish(next);
-    await webhook.logged("serving certificate loaded", 2);
+    assert.equal((await webhook.logged("serving certificate loaded", 2)).level, "info");
     assert.equal((await get(webhook, "/readyz", next.ca)).status, 200);
   });
 
