@@ -40,14 +40,21 @@ function keysOf(object: JsonObject): readonly string[] {
   return Object.keys(object).filter((key) => object[key] !== undefined);
 }
 
+function has(object: JsonObject, key: string): boolean {
+  return Object.hasOwn(object, key) && object[key] !== undefined;
+}
+
 /** A reference token of a JSON Pointer (RFC 6901, section 3). */
 function escape(token: string): string {
-  return token.replaceAll("~", "~0").replaceAll("/", "~1");
+  return /[~/]/.test(token) ? token.replaceAll("~", "~0").replaceAll("/", "~1") : token;
 }
 
 function compare(path: string, before: Json, after: Json, out: Operation[]): void {
-  if (sameJson(before, after)) return;
+  // Most of a pod is in both the very same object.
+  if (before === after) return;
+  // What is equal in them shows on the way.
   if (isObject(before) && isObject(after)) compareObjects(path, before, after, out);
+  else if (sameJson(before, after)) return;
   else if (Array.isArray(before) && Array.isArray(after)) compareLists(path, before, after, out);
   else out.push({ op: "replace", path, value: after });
 }
@@ -58,14 +65,12 @@ function compareObjects(
   after: JsonObject,
   out: Operation[],
 ): void {
-  const left = keysOf(before);
-  const right = keysOf(after);
-  const [hadKeys, hasKeys] = [new Set(left), new Set(right)];
-  for (const key of left)
-    if (!hasKeys.has(key)) out.push({ op: "remove", path: `${path}/${escape(key)}` });
-  for (const key of right) {
+  for (const key of keysOf(before))
+    if (!has(after, key)) out.push({ op: "remove", path: `${path}/${escape(key)}` });
+  for (const key of keysOf(after)) {
+    if (before[key] === after[key] && has(before, key)) continue;
     const at = `${path}/${escape(key)}`;
-    if (hadKeys.has(key)) compare(at, before[key], after[key], out);
+    if (has(before, key)) compare(at, before[key], after[key], out);
     else out.push({ op: "add", path: at, value: after[key] });
   }
 }

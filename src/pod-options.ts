@@ -13,6 +13,7 @@ import {
   payloadName,
 } from "./payloads.ts";
 import { refusal } from "./refusal.ts";
+import { onceFor, openRecent } from "./remember.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -53,7 +54,7 @@ export interface Payload {
 }
 
 /** Every payload of a pod, `main` first if there is one. */
-export function payloadsOf(options: PodOptions): readonly Payload[] {
+export const payloadsOf: (options: PodOptions) => readonly Payload[] = onceFor((options) => {
   const alone = options.payloads.length === 0 ? options : { ...options, payloads: [] };
   const main = { name: MAIN_PAYLOAD, options: alone };
   const others = options.payloads.map(({ name, own }) => ({
@@ -61,7 +62,7 @@ export function payloadsOf(options: PodOptions): readonly Payload[] {
     options: { ...main.options, ...own },
   }));
   return options.channel === undefined ? others : [main, ...others];
-}
+});
 
 export interface SecretOptions {
   readonly name: string;
@@ -120,11 +121,25 @@ export function parseAnnotations(annotations: Readonly<Record<string, string>>):
   return options;
 }
 
-/** As {@link parseAnnotations}, for callers that have more problems to add. */
-export function readAnnotations(annotations: Readonly<Record<string, string>>): {
+interface Reading {
   readonly options: PodOptions;
   readonly problems: Problems;
-} {
+}
+
+/** Pods of one controller have the same annotations, whatever else differs in them. At most a megabyte of keys. */
+const readings = openRecent<Reading>(256, 2_048);
+
+/** As {@link parseAnnotations}, for callers that have more problems to add. The same annotations give the same object. */
+export function readAnnotations(annotations: Readonly<Record<string, string>>): Reading {
+  // The lengths tell apart what the spaces alone would not.
+  let stated = "";
+  for (const key of Object.keys(annotations))
+    if (key.startsWith(PREFIX))
+      stated += `${key.length} ${annotations[key]?.length ?? 0} ${key} ${annotations[key] ?? ""} `;
+  return readings.get(stated) ?? readings.set(stated, parse(annotations));
+}
+
+function parse(annotations: Readonly<Record<string, string>>): Reading {
   const problems: string[] = [];
   const options: Record<string, unknown> = { ...FALLBACKS };
   for (const { annotation, option, row } of ROWS) {

@@ -11,6 +11,7 @@ import { hasAnnotations, payloadsOf, readAnnotations } from "#core/pod-options.t
 import type { Payload, PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
 import type { SkipReason } from "#core/reasons.ts";
+import { onceFor } from "#core/remember.ts";
 import { SETTINGS, variableOf } from "#core/settings.ts";
 import { adoptList, adoptSidecar } from "./adopt.ts";
 import type { ClusterOptions } from "./cluster.ts";
@@ -91,8 +92,8 @@ export function inject(
   if (dropped.length > 0) return deny("INJECTION_CONFLICT", dropped);
   const annotations = withDefaults(stated, facts.defaults);
   const { options, problems } = readAnnotations(annotations);
-  const { sidecarPort = clusterOptions.sidecarPort }: Partial<PodOptions> = options;
-  const cluster = { ...clusterOptions, sidecarPort };
+  const cluster = clusterFor(clusterOptions)(options);
+  const { sidecarPort } = cluster;
   const found = [...places(spec, "initContainers"), ...places(spec, "containers")].find(isOurs);
   const mode = modeOf(options, facts, spec, found);
   const at = sidecarIndex(spec, mode, found);
@@ -149,6 +150,14 @@ export function inject(
     return deny(error.code, [error.message]);
   }
 }
+
+/** The operator's options with the port that a pod states. */
+const clusterFor = onceFor((cluster: ClusterOptions) =>
+  onceFor(({ sidecarPort = cluster.sidecarPort }: Partial<PodOptions>) => ({
+    ...cluster,
+    sidecarPort,
+  })),
+);
 
 /**
  * Bytes of keys and values (apimachinery's TotalAnnotationSizeLimitB). The API server looks only after the webhooks, and what it

@@ -2,6 +2,7 @@
 import { MAIN_PAYLOAD } from "#core/payloads.ts";
 import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
+import { onceFor } from "#core/remember.ts";
 import { PATHS, VOLUMES } from "./names.ts";
 
 /** A volume by its name in the pod, and its mount path in the sidecar. */
@@ -25,7 +26,10 @@ export interface PayloadVolumes {
 }
 
 /** Every payload's, `main`'s first if there is one. */
-export function payloadVolumes(options: PodOptions): readonly PayloadVolumes[] {
+export const payloadVolumes: (options: PodOptions) => readonly PayloadVolumes[] =
+  onceFor(volumesOfPayloads);
+
+function volumesOfPayloads(options: PodOptions): readonly PayloadVolumes[] {
   const payloads = payloadsOf(options);
   /** The first payload that names an object has the volume for it. */
   const firstWith = (key: keyof PodOptions, value: unknown): string =>

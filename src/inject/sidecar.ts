@@ -1,6 +1,7 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
 import { posix } from "node:path";
 import { payloadsOf } from "#core/pod-options.ts";
+import { onceFor, openRecent } from "#core/remember.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
 import { MAIN_PAYLOAD } from "#core/payloads.ts";
@@ -73,8 +74,29 @@ export interface SidecarParts {
   readonly serviceAccount: string;
 }
 
-/** @throws EdgeSyncError ANNOTATION_INVALID when a setting is larger than a variable may be */
+/** By what is the operator's, then by what the annotations say: both live as long as they are used. */
+const sidecarsOf = onceFor((_: ClusterOptions) =>
+  onceFor((_: PodOptions) => openRecent<Container>(16, 2_048)),
+);
+
+/**
+ * The same one for the same pods but for their names, as those of one controller are.
+ *
+ * @throws EdgeSyncError ANNOTATION_INVALID when a setting is larger than a variable may be
+ */
 export function sidecarContainer(parts: SidecarParts): Container {
+  const { options, cluster, payloads, ...others } = parts;
+  const having = [...payloads].map(([name, places]) => [name, places.map(nameOf)]);
+  const key = JSON.stringify([others, having]);
+  const recent = sidecarsOf(cluster)(options);
+  return recent.get(key) ?? recent.set(key, makeSidecar(parts));
+}
+
+function nameOf({ container }: Place): string {
+  return container.name;
+}
+
+function makeSidecar(parts: SidecarParts): Container {
   const { options, cluster, mode, hostNetwork, identity, resources } = parts;
   const { uid, gid } = identity;
   const port = cluster.sidecarPort;
@@ -149,7 +171,7 @@ function settingsWith(
 ): Settings {
   const secrets = options.secrets.length > 0;
   const own = payload?.options ?? options;
-  const having = payloads.get(payload?.name ?? "")?.map(({ container }) => container.name);
+  const having = payloads.get(payload?.name ?? "")?.map(nameOf);
   return {
     ...own,
     payloads: [],

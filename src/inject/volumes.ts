@@ -1,5 +1,6 @@
 /** The volumes that the injection adds, and where the sidecar and the application mount them. */
 import type { PodOptions } from "#core/pod-options.ts";
+import { onceFor } from "#core/remember.ts";
 import { formatBytes } from "#core/values.ts";
 import { FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
 import { belowLink, payloadVolumes } from "./payload-volumes.ts";
@@ -17,7 +18,9 @@ const LINK_SOURCE = { sizeLimit: "1Mi" };
 type Source = Readonly<Record<string, unknown>>;
 
 /** Which volumes a pod needs, in the order in which they are added. */
-export function volumesOf(options: PodOptions): readonly Volume[] {
+export const volumesOf: (options: PodOptions) => readonly Volume[] = onceFor(neededVolumes);
+
+function neededVolumes(options: PodOptions): readonly Volume[] {
   const volumes: (Volume & Source)[] = [];
   const configMap = (volume: string, name: string, file: string): void => {
     const items = [{ key: file, path: file }];
@@ -88,7 +91,10 @@ function tokenSource({ vaultAudience }: PodOptions): Source {
   };
 }
 
-export function sidecarMounts(options: PodOptions): readonly VolumeMount[] {
+export const sidecarMounts: (options: PodOptions) => readonly VolumeMount[] =
+  onceFor(mountsOfSidecar);
+
+function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
   const mounts: VolumeMount[] = [];
   const mount = (at: Mount | undefined): void => {
     if (at !== undefined) mounts.push({ name: at.volume, mountPath: at.path, readOnly: true });
