@@ -4,6 +4,8 @@ import { EdgeSyncError } from "#core/errors.ts";
 import type { Settings } from "#core/settings.ts";
 import { openHttp } from "./network/http.ts";
 import type { Http, HttpOptions } from "./network/http.ts";
+import { openIdentified } from "./network/identified.ts";
+import type { VaultHttp } from "./secrets/login.ts";
 
 /** Milliseconds without a byte. A stalled mobile link comes back within a minute or not at all; Vault's answers are short. */
 const ORIGIN_IDLE_MS = 60_000;
@@ -12,19 +14,26 @@ const VAULT_IDLE_MS = 30_000;
 export interface Clients {
   /** Of a payload: payloads behind the same authorities share their connections. */
   repository(settings: Pick<Settings, "repositoryCaFile">): Http;
-  readonly vault: Http;
+  readonly vault: VaultHttp;
   close(): void;
 }
 
 /** @throws EdgeSyncError CONFIG_INVALID when a file of certificates cannot be read or used */
 export function openClients(settings: Settings, proxies: HttpOptions["proxies"]): Clients {
-  const vault = open("VAULT_UNAVAILABLE", VAULT_IDLE_MS, "vault-ca-file", settings.vaultCaFile);
+  const vault = openVaultClient(settings, proxies);
   const repositories = new Map<string | undefined, Http>();
   const repository: Clients["repository"] = ({ repositoryCaFile: path }) => {
     const more = proxies === undefined ? {} : { proxies };
-    const http =
-      repositories.get(path) ??
-      open("ORIGIN_UNAVAILABLE", ORIGIN_IDLE_MS, "repository-ca-file", path, more);
+    const known = repositories.get(path);
+    if (known !== undefined) return known;
+    const http = withAuthorities("repository-ca-file", path, (ca) =>
+      openHttp({
+        ...more,
+        ...ca,
+        unavailable: "ORIGIN_UNAVAILABLE",
+        idleTimeoutMs: ORIGIN_IDLE_MS,
+      }),
+    );
     repositories.set(path, http);
     return http;
   };
@@ -41,17 +50,30 @@ export function openClients(settings: Settings, proxies: HttpOptions["proxies"])
   };
 }
 
-function open(
-  unavailable: HttpOptions["unavailable"],
-  idleTimeoutMs: number,
+function openVaultClient(settings: Settings, proxies: HttpOptions["proxies"]): VaultHttp {
+  const { vaultCaFile, vaultTlsDir, vaultServerName: serverName, vaultProxy } = settings;
+  const options = {
+    unavailable: "VAULT_UNAVAILABLE",
+    idleTimeoutMs: VAULT_IDLE_MS,
+    ...(proxies !== undefined && vaultProxy === "environment" ? { proxies } : {}),
+    ...(serverName === undefined ? {} : { serverName }),
+  } as const;
+  return withAuthorities("vault-ca-file", vaultCaFile, (ca) => {
+    const all = { ...options, ...ca };
+    // Opened now in any case: authorities that cannot be used are told of before anything runs.
+    const http = openHttp(all);
+    return vaultTlsDir === undefined ? http : openIdentified(all, vaultTlsDir);
+  });
+}
+
+function withAuthorities<T>(
   setting: "repository-ca-file" | "vault-ca-file",
   path: string | undefined,
-  more: Pick<HttpOptions, "proxies"> = {},
-): Http {
-  const options = { ...more, unavailable, idleTimeoutMs };
-  if (path === undefined) return openHttp(options);
+  open: (ca: { readonly ca?: string }) => T,
+): T {
+  if (path === undefined) return open({});
   try {
-    return openHttp({ ...options, ca: readFileSync(path, "utf8") });
+    return open({ ca: readFileSync(path, "utf8") });
   } catch (cause) {
     throw new EdgeSyncError(
       "CONFIG_INVALID",

@@ -221,11 +221,19 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
       problems.push(`${key} names a program in ${folder}; nothing that is brought there is run`);
   }
   if (settings.secrets.length === 0) return problems;
-  for (const key of ["vault-address", "vault-role", "secrets-dir", "token-file"] as const)
+  const login = {
+    kubernetes: [],
+    jwt: ["vault-role", "token-file"],
+    cert: ["vault-tls-dir"],
+    approle: ["vault-approle-dir"],
+  } as const;
+  const { vaultAuth }: Partial<Settings> = settings;
+  const keys = ["vault-address", "secrets-dir", ...login[vaultAuth ?? "kubernetes"]] as const;
+  for (const key of keys)
     if (settings[camel(key)] === undefined && !given.has(key))
       problems.push(`${key} is needed for secrets`);
-  if (settings.vaultAuth === "kubernetes")
-    problems.push("vault-auth is kubernetes; allowed outside of Kubernetes: jwt");
+  if (vaultAuth === "kubernetes")
+    problems.push("vault-auth is kubernetes; allowed outside of Kubernetes: jwt, cert, approle");
   return problems;
 }
 
@@ -315,8 +323,18 @@ export function filesOf(
   return [
     ...roots,
     { key: "token-file", path: settings.tokenFile },
+    ...filesIn("vault-tls-dir", settings.vaultTlsDir, ["tls.crt", "tls.key"]),
+    ...filesIn("vault-approle-dir", settings.vaultApproleDir, ["role_id"]),
     ...programsOf(settings),
   ].flatMap(({ key, path }) => (path === undefined ? [] : [{ key, path }]));
+}
+
+function filesIn(
+  key: string,
+  folder: string | undefined,
+  names: readonly string[],
+): readonly { readonly key: string; readonly path: string }[] {
+  return folder === undefined ? [] : names.map((name) => ({ key, path: `${folder}/${name}` }));
 }
 
 /** Folders of a daemon whose contents others put there: releases, credentials, bundles, holds. Nothing in them is a program of the machine's. */

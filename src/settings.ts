@@ -132,7 +132,18 @@ export const SETTINGS = {
     payload: "repository",
   },
   "vault-ca-file": { help: "Certificates that Vault's must chain to.", value: anyPath },
-  "token-file": { help: "The sidecar's service-account token.", value: anyPath },
+  "vault-tls-dir": {
+    help: "Folder with the certificate that is shown to Vault, tls.crt, and its private key, tls.key.",
+    value: anyPath,
+  },
+  "vault-approle-dir": {
+    help: "Folder with the credentials of approle: role_id, and secret_id where the role needs one.",
+    value: anyPath,
+  },
+  "token-file": {
+    help: "The sidecar's service-account token, or another JWT for the login.",
+    value: anyPath,
+  },
   "secrets-mode": {
     help: "Mode of secret files that have none of their own.",
     value: v.fileMode,

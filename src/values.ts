@@ -65,6 +65,12 @@ export const siteName: Value<string> = text(
   /^[A-Za-z0-9]([A-Za-z0-9._:@-]{0,251}[A-Za-z0-9])?$/,
 );
 
+/** A name as the DNS has it, and certificates: no address. */
+export const hostName: Value<string> = text(
+  "the name of a host, such as vault.example",
+  /^(?=.{1,253}$)(?!.*\.[0-9]+$)(?![0-9]+$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/,
+);
+
 export const ipAddress: Value<string> = text(
   "an IPv4 or IPv6 address, such as 127.0.0.1 or ::1",
   /^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$|^(?=.*:)[0-9a-fA-F:]{2,39}$/,

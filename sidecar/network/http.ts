@@ -2,16 +2,15 @@
  * The sidecar's HTTP client, for the repository and for Vault: made for links that are slow, stall and break. Time is bounded
  * between bytes and never in total, because a large download over a thin link takes hours and is well.
  */
-import { X509Certificate } from "node:crypto";
-import { Agent as PlainAgent, request as plainRequest } from "node:http";
+import { request as plainRequest } from "node:http";
 import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from "node:http";
-import { Agent as TlsAgent, request as tlsRequest } from "node:https";
-import type { Socket } from "node:net";
-import { TLSSocket, createSecureContext } from "node:tls";
-import type { SecureContext } from "node:tls";
+import { request as tlsRequest } from "node:https";
+import { TLSSocket } from "node:tls";
 import { EdgeSyncError } from "#core/errors.ts";
+import { MAX_SOCKETS, openAgents } from "./agents.ts";
+import { isOffClock } from "./off-clock.ts";
+import type { OffClock } from "./off-clock.ts";
 import type { Proxies, Proxy } from "./proxy.ts";
-import { openTunnel } from "./tunnel.ts";
 
 export interface HttpResponse {
   readonly status: number;
@@ -40,51 +39,41 @@ export interface Http {
   close(): void;
 }
 
+/** A certificate with its private key, PEM. */
+export interface Identity {
+  readonly cert: string;
+  readonly key: string;
+}
+
 export interface HttpOptions {
   /** PEM. These authorities are then trusted and no others; without it the public ones that Node knows. */
   readonly ca?: string;
+  /** Shown to servers that ask for one. */
+  readonly identity?: Identity;
+  /** The name that every server's certificate must have, whatever the address. */
+  readonly serverName?: string;
   /** Milliseconds without a byte, also while connecting, after which a request is given up. */
   readonly idleTimeoutMs: number;
   readonly unavailable: "ORIGIN_UNAVAILABLE" | "VAULT_UNAVAILABLE";
   /** Without them everything is reached directly. */
   readonly proxies?: Proxies;
+  /** Without it a certificate is good or not by this node's clock. */
+  readonly offClock?: OffClock;
 }
-
-/** Enough to keep a link with a long round trip busy; each costs the sidecar a TLS session's memory. */
-const MAX_SOCKETS = 4;
-
-/**
- * Milliseconds that an unused connection is kept: it serves a burst of requests, not the next poll. Below the five seconds after
- * which Node's server closes one, so that a request seldom meets a connection that is just being closed.
- */
-const KEEP_ALIVE_MS = 4_000;
-
-/**
- * Milliseconds for one of several addresses of a host. Node's own 250 are less than a satellite's round trip, and only the
- * last address would ever connect.
- */
-const ADDRESS_ATTEMPT_MS = 2_000;
 
 /** Sending these twice is the same as sending them once (RFC 9110, 9.2.2; LIST is Vault's). */
 const IDEMPOTENT: ReadonlySet<HttpRequest["method"]> = new Set(["GET", "HEAD", "PUT", "LIST"]);
 
-/** @throws EdgeSyncError CONFIG_INVALID when `ca` holds no certificate that can be read */
+/** @throws EdgeSyncError CONFIG_INVALID when `ca` holds no certificate that can be read, or a key does not fit its certificate */
 export function openHttp(options: HttpOptions): Http {
-  const pool = {
-    keepAlive: true,
-    maxSockets: MAX_SOCKETS,
-    timeout: KEEP_ALIVE_MS,
-    autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT_MS,
-  };
-  const plain = new PlainAgent(pool);
-  // Made once: reading the authorities for each connection costs milliseconds and megabytes.
-  const context = secureContext(options.ca);
-  const tls = new TlsAgent({ ...pool, secureContext: context });
-  const tunnels = openTunnels(new TlsAgent({ ...pool, secureContext: context }), context, options);
+  const agents = openAgents(options);
+  const { proxies, serverName } = options;
+  /** Servers whose certificate is out of its time by this node's clock, and was allowed. */
+  const offClock = new Set<string>();
 
-  const open = (request: HttpRequest, signal: AbortSignal): ClientRequest => {
+  const open = (request: HttpRequest, isOff: boolean, signal: AbortSignal): ClientRequest => {
     const url = new URL(request.url);
-    const proxy = options.proxies?.of(url);
+    const proxy = proxies?.of(url);
     const headers = {
       "user-agent": "edgesync",
       // Digests and sizes are of the bytes as published; a server must not recode them on the way.
@@ -93,38 +82,59 @@ export function openHttp(options: HttpOptions): Http {
       ...request.headers,
     };
     const init = { method: request.method, signal, headers };
-    if (url.protocol === "https:" && proxy !== undefined) {
+    if (url.protocol === "https:") {
       // Node waits for the connection before it tells a request that it was aborted, and hides the signal from the agent.
-      const tunnelled = { ...init, agent: tunnels.agent(proxy), abortedBy: signal };
-      return tlsRequest(url, tunnelled);
+      const waiting = { ...init, abortedBy: signal, agent: agents.of(proxy, isOff) };
+      return tlsRequest(
+        url,
+        serverName === undefined ? waiting : { ...waiting, servername: serverName },
+      );
     }
-    if (url.protocol === "https:") return tlsRequest(url, { ...init, agent: tls });
-    if (proxy === undefined) return plainRequest(url, { ...init, agent: plain });
+    if (proxy === undefined) return plainRequest(url, { ...init, agent: agents.plain });
     const through = { ...init, ...forwarded(url, headers, proxy) };
     return proxy.secure
-      ? tlsRequest({ ...through, agent: tls })
-      : plainRequest({ ...through, agent: plain });
+      ? tlsRequest({ ...through, agent: agents.tls })
+      : plainRequest({ ...through, agent: agents.plain });
+  };
+
+  const send = async (
+    request: HttpRequest,
+    isOff: boolean,
+    signal: AbortSignal,
+  ): Promise<HttpResponse> => {
+    // A kept connection may have been closed by the other side just now. One more than there can be kept connections.
+    for (let attempt = 0; attempt < MAX_SOCKETS && IDEMPOTENT.has(request.method); attempt++) {
+      const outgoing = open(request, isOff, signal);
+      try {
+        return await exchange(outgoing, request, options, signal);
+      } catch (error) {
+        if (!outgoing.reusedSocket || !isReset(error)) throw error;
+      }
+    }
+    return exchange(open(request, isOff, signal), request, options, signal);
   };
 
   return {
     async request(request, signal) {
       signal.throwIfAborted();
-      // A kept connection may have been closed by the other side just now. One more than there can be kept connections.
-      for (let attempt = 0; attempt < MAX_SOCKETS && IDEMPOTENT.has(request.method); attempt++) {
-        const outgoing = open(request, signal);
+      const { origin } = new URL(request.url);
+      if (!offClock.has(origin))
         try {
-          return await exchange(outgoing, request, options, signal);
+          return await send(request, false, signal);
         } catch (error) {
-          if (!outgoing.reusedSocket || !isReset(error)) throw error;
+          // Nothing of the request has been sent.
+          if (!agents.isAllowed || !isOffClock(error)) throw error;
         }
+      try {
+        const response = await send(request, true, signal);
+        offClock.add(origin);
+        return response;
+      } catch (error) {
+        offClock.delete(origin);
+        throw error;
       }
-      return exchange(open(request, signal), request, options, signal);
     },
-    close() {
-      plain.destroy();
-      tls.destroy();
-      tunnels.close();
-    },
+    close: () => agents.close(),
   };
 }
 
@@ -137,60 +147,6 @@ function forwarded(
   const { authorization: _, ...others } = headers;
   const own = authorization === undefined ? {} : { "proxy-authorization": authorization };
   return { host, port, path: url.href, headers: { ...others, host: url.host, ...own } };
-}
-
-interface Tunnels {
-  agent(proxy: Proxy): TlsAgent;
-  close(): void;
-}
-
-/** Makes an agent connect through a proxy. There is one proxy at most, because it depends on nothing but the scheme. */
-function openTunnels(agent: TlsAgent, secureContext: SecureContext, options: HttpOptions): Tunnels {
-  const underWay = new Set<() => void>();
-  const { idleTimeoutMs: timeoutMs, unavailable } = options;
-  const way = { secureContext, timeoutMs, unavailable, addressAttemptMs: ADDRESS_ATTEMPT_MS };
-  const secure = agent.createConnection.bind(agent);
-  return {
-    agent(proxy) {
-      agent.createConnection = (to, connected): undefined => {
-        const { host, port } = to;
-        const target = `${host?.includes(":") === true ? `[${host}]` : host}:${port ?? 443}`;
-        const { abortedBy: signal } = to as { readonly abortedBy?: AbortSignal };
-        const giveUp = openTunnel(proxy, target, way, (error, socket) => {
-          underWay.delete(giveUp);
-          signal?.removeEventListener("abort", giveUp);
-          if (error !== undefined) connected?.(error, undefined as never);
-          else connected?.(null, secure({ ...to, socket } as typeof to) as Socket);
-        });
-        underWay.add(giveUp);
-        signal?.addEventListener("abort", giveUp, { once: true });
-      };
-      return agent;
-    },
-    close() {
-      for (const giveUp of underWay) giveUp();
-      agent.destroy();
-    },
-  };
-}
-
-function secureContext(ca: string | undefined): SecureContext {
-  if (ca === undefined) return createSecureContext({ minVersion: "TLSv1.2" });
-  // Node skips what it cannot read, and then trusts nobody without saying why.
-  const certificates = ca.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-  if (certificates.length === 0)
-    throw new EdgeSyncError("CONFIG_INVALID", "the CA bundle holds no PEM certificate");
-  for (const [index, pem] of certificates.entries()) {
-    try {
-      void new X509Certificate(pem);
-    } catch (cause) {
-      const which = `certificate ${index + 1} of ${certificates.length}`;
-      throw new EdgeSyncError("CONFIG_INVALID", `${which} in the CA bundle cannot be read`, {
-        cause,
-      });
-    }
-  }
-  return createSecureContext({ minVersion: "TLSv1.2", ca: certificates });
 }
 
 function isReset(error: unknown): boolean {

@@ -5,7 +5,7 @@
  */
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { openLanes } from "#core/lanes.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
@@ -13,7 +13,8 @@ import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { secretRequest } from "#core/values.ts";
 import { openAlarm } from "./alarm.ts";
-import type { Http } from "../network/http.ts";
+import { loginMethod, required } from "./login.ts";
+import type { VaultHttp } from "./login.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
 import { openSource } from "./source.ts";
@@ -31,7 +32,7 @@ export interface SecretsDeps {
   readonly random: () => number;
   readonly log: Log;
   readonly metrics: SidecarMetrics;
-  readonly http: Http;
+  readonly http: VaultHttp;
 }
 
 export interface SecretStatus {
@@ -83,12 +84,8 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const folder = required(settings.secretsDir, "secrets-dir");
   const publication = await openPublication(folder);
   const store = await openStateStore(folder);
-  const identity = JSON.stringify([
-    options.address,
-    options.namespace,
-    options.mount,
-    options.role,
-  ]);
+  const { address, namespace, login } = options;
+  const identity = JSON.stringify([address, namespace, login.mount, settings.vaultRole]);
   const saved = fromSaved(await store.load(), identity, clock);
   const vault = openVault(deps.http, options);
 
@@ -276,16 +273,8 @@ function vaultOptions(settings: Settings): VaultOptions {
   return {
     address: required(settings.vaultAddress, "vault-address"),
     namespace: settings.vaultNamespace,
-    mount: settings.vaultMount ?? settings.vaultAuth,
-    role: required(settings.vaultRole, "vault-role"),
-    tokenFile: required(settings.tokenFile, "token-file"),
+    login: loginMethod(settings),
   };
-}
-
-function required<T>(value: T | undefined, key: string): T {
-  if (value === undefined)
-    throw new EdgeSyncError("CONFIG_INVALID", `${key} is not set, and the secrets need it`);
-  return value;
 }
 
 /** One source for each distinct request. */

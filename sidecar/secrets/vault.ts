@@ -2,7 +2,6 @@
  * Vault's HTTP API as far as the secrets agent needs it; OpenBao's is the same. Each function is one request. Whatever goes
  * wrong is an error with a code, a status and no word of what was sent or received.
  */
-import { readFile, stat } from "node:fs/promises";
 import type { IncomingHttpHeaders } from "node:http";
 import * as v from "valibot";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -12,17 +11,14 @@ import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import type { SecretRequest } from "#core/values.ts";
 import { readBody } from "../network/http.ts";
-import type { Http } from "../network/http.ts";
+import { proofOf } from "./login.ts";
+import type { LoginMethod, VaultHttp } from "./login.ts";
 
 export interface VaultOptions {
   /** `https://host[:port][/path]`. */
   readonly address: string;
   readonly namespace: string | undefined;
-  /** Path of the auth method, without `auth/`. */
-  readonly mount: string;
-  readonly role: string;
-  /** The service-account token. The kubelet replaces the file, so it is read for every login. */
-  readonly tokenFile: string;
+  readonly login: LoginMethod;
   /** Milliseconds for a whole request; answers are small. */
   readonly timeoutMs?: number;
 }
@@ -44,7 +40,7 @@ export interface Secret {
 }
 
 export interface Vault {
-  /** @throws EdgeSyncError CONFIG_INVALID when the token file cannot be read, VAULT_DENIED, VAULT_UNAVAILABLE, TLS_UNTRUSTED */
+  /** @throws EdgeSyncError CONFIG_INVALID when what it logs in with cannot be read, VAULT_DENIED, VAULT_UNAVAILABLE, TLS_UNTRUSTED */
   login(signal: AbortSignal): Promise<Login>;
   /** @throws EdgeSyncError VAULT_DENIED when the token is no more */
   lookupToken(token: string, signal: AbortSignal): Promise<void>;
@@ -67,6 +63,8 @@ export interface Vault {
 export interface Answered {
   readonly status: number;
   readonly retryAfterMs?: number;
+  /** When Vault refused a login, by its own clock: milliseconds since the epoch. */
+  readonly at?: number;
 }
 
 /** What Vault answered, when `error` comes from an answer of Vault. */
@@ -78,11 +76,10 @@ export function answeredOf(error: unknown): Answered | undefined {
 const answered = v.strictObject({
   status: v.number(),
   retryAfterMs: v.optional(v.number()),
+  at: v.optional(v.number()),
 });
 
 const BODY_LIMIT_BYTES = 1_048_576;
-/** Kubernetes' tokens have about one kilobyte. */
-const TOKEN_LIMIT_BYTES = 65_536;
 const TIMEOUT_MS = 10_000;
 
 const seconds = v.pipe(v.number(), v.finite(), v.minValue(0), v.maxValue(4_000_000_000));
@@ -122,16 +119,19 @@ const certificate = v.object({ certificate: v.string(), expiration: seconds });
 /** The password of a static role, which is the same for everybody until it is rotated. */
 const rotated = v.object({ ttl: seconds, rotation_period: seconds });
 
-/** How a status becomes a code where Vault means different things by it. */
-type Meaning = Readonly<Partial<Record<number, ErrorCode>>>;
+/** How a status becomes a code: methods of a login other than kubernetes answer 400 to what they do not accept. */
+const LOGIN_MEANINGS: Readonly<Record<number, ErrorCode>> = {
+  400: "VAULT_DENIED",
+  404: "VAULT_DENIED",
+};
 
-export function openVault(http: Http, options: VaultOptions): Vault {
-  const { address, namespace, mount, role, tokenFile, timeoutMs = TIMEOUT_MS } = options;
+export function openVault(http: VaultHttp, options: VaultOptions): Vault {
+  const { address, namespace, timeoutMs = TIMEOUT_MS } = options;
 
   const send = async (
     method: "GET" | "POST",
     path: string,
-    { token, fields, meaning = {} }: { token?: string; fields?: object; meaning?: Meaning },
+    { token, fields, isLogin = false }: { token?: string; fields?: object; isLogin?: boolean },
     signal: AbortSignal,
   ): Promise<{ readonly body: string; readonly headers: IncomingHttpHeaders }> => {
     const limited = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
@@ -153,7 +153,7 @@ export function openVault(http: Http, options: VaultOptions): Vault {
       );
       const body = await readBody(response, BODY_LIMIT_BYTES, limited);
       const { status, headers } = response;
-      if (status < 200 || status > 299) throw refusal(method, path, status, headers, meaning);
+      if (status < 200 || status > 299) throw refusal(method, path, status, headers, isLogin);
       return { body: body.toString("utf8"), headers };
     } catch (error) {
       signal.throwIfAborted();
@@ -166,11 +166,12 @@ export function openVault(http: Http, options: VaultOptions): Vault {
 
   return {
     async login(signal) {
-      const jwt = await readToken(tokenFile);
-      const path = `auth/${mount}/login`;
-      // Vault's jwt method answers 400 to a token that it does not accept.
-      const meaning = { 400: "VAULT_DENIED", 404: "VAULT_DENIED" } as const;
-      const { body } = await send("POST", path, { fields: { role, jwt }, meaning }, signal);
+      const { path, fields, problemAt } = await proofOf(options.login, http);
+      const { body } = await send("POST", path, { fields, isLogin: true }, signal).catch(
+        (error: unknown) => {
+          throw explained(error, problemAt);
+        },
+      );
       const { auth } = parse(loginAnswer, body, path);
       return {
         token: auth.client_token,
@@ -217,14 +218,12 @@ export function openVault(http: Http, options: VaultOptions): Vault {
   };
 }
 
-async function readToken(file: string): Promise<string> {
-  try {
-    const { size } = await stat(file);
-    if (size > TOKEN_LIMIT_BYTES) throw new RangeError(`${size} bytes`);
-    return (await readFile(file, "utf8")).trim();
-  } catch (cause) {
-    throw new EdgeSyncError("CONFIG_INVALID", `the token file ${file} cannot be read`, { cause });
-  }
+/** Vault does not say why it refuses a login. The clock of this node, which may be wrong, is not asked. */
+function explained(error: unknown, problemAt: (time: number) => string | undefined): unknown {
+  const at = answeredOf(error)?.at;
+  const problem = at === undefined ? undefined : problemAt(at);
+  if (!(error instanceof EdgeSyncError) || problem === undefined) return error;
+  return new EdgeSyncError(error.code, `${error.message}: ${problem}`, { cause: error.cause });
 }
 
 function parse<T>(schema: v.GenericSchema<unknown, T>, body: string, path: string): T {
@@ -262,12 +261,17 @@ function refusal(
   path: string,
   status: number,
   headers: IncomingHttpHeaders,
-  meaning: Meaning,
+  isLogin: boolean,
 ): EdgeSyncError {
-  const code = meaning[status] ?? MEANINGS[status] ?? "VAULT_UNAVAILABLE";
+  const code =
+    (isLogin ? LOGIN_MEANINGS[status] : undefined) ?? MEANINGS[status] ?? "VAULT_UNAVAILABLE";
   const retryAfter = /^\d{1,9}$/.exec(headers["retry-after"] ?? "")?.[0];
-  const cause: Answered =
-    retryAfter === undefined ? { status } : { status, retryAfterMs: Number(retryAfter) * 1_000 };
+  const at = Date.parse(headers.date ?? "");
+  const cause: Answered = {
+    status,
+    ...(retryAfter === undefined ? {} : { retryAfterMs: Number(retryAfter) * 1_000 }),
+    ...(!isLogin || Number.isNaN(at) ? {} : { at }),
+  };
   return new EdgeSyncError(code, `${method} ${path}: Vault answers ${status}`, { cause });
 }
 

@@ -19,8 +19,8 @@ export const SECRETS = {
   },
   "vault-auth": {
     section: "Secrets",
-    help: "The auth method of the login; jwt is for sites whose API server Vault cannot reach.",
-    value: v.oneOf("kubernetes", "jwt"),
+    help: "The auth method of the login; jwt is for sites whose API server Vault cannot reach, cert and approle log in with what a Secret holds.",
+    value: v.oneOf("kubernetes", "jwt", "cert", "approle"),
     default: "kubernetes",
     sidecar: true,
   },
@@ -33,9 +33,9 @@ export const SECRETS = {
   },
   "vault-role": {
     section: "Secrets",
-    help: "Role of the login.",
+    help: "Role of the login; with approle the Secret's role_id says it.",
     value: v.vaultName,
-    otherwise: "the pod's service account",
+    otherwise: "the pod's service account; with cert, the role that the certificate matches",
     sidecar: true,
   },
   "vault-audience": {
@@ -44,6 +44,34 @@ export const SECRETS = {
     value: v.audience,
     otherwise: "the API server's own",
     sidecar: false,
+  },
+  "vault-tls-secret": {
+    section: "Secrets",
+    help: "Secret whose keys tls.crt and tls.key hold the certificate that the sidecar shows to Vault, and its private key; required for cert. Mounted in the sidecar only.",
+    value: v.objectName,
+    otherwise: "no certificate is shown",
+    sidecar: false,
+  },
+  "vault-approle-secret": {
+    section: "Secrets",
+    help: "Secret whose keys role_id and secret_id hold the credentials of approle, for which it is required. Mounted in the sidecar only.",
+    value: v.objectName,
+    otherwise: "none",
+    sidecar: false,
+  },
+  "vault-server-name": {
+    section: "Secrets",
+    help: "Name that Vault's certificate must have, and that the sidecar asks for (SNI), where it is not the host of vault-address.",
+    value: v.hostName,
+    otherwise: "the host of vault-address",
+    sidecar: true,
+  },
+  "vault-proxy": {
+    section: "Secrets",
+    help: "Whether Vault is reached through a proxy: never, or as the environment says in HTTPS_PROXY and NO_PROXY, which the operator states for the cluster.",
+    value: v.oneOf("never", "environment"),
+    default: "never",
+    sidecar: true,
   },
   "vault-namespace": {
     section: "Secrets",

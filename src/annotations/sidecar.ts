@@ -66,6 +66,13 @@ export const SIDECAR = {
     otherwise: "the cluster's default",
     sidecar: false,
   },
+  "tls-clock-skew": {
+    section: "Sidecar",
+    help: "How far a node's clock may be off for the certificates of Vault and of repositories: one outside of its validity by no more is accepted if everything else of its chain holds. 0s for not at all.",
+    value: v.duration("0s", "720h"),
+    default: "1h",
+    sidecar: true,
+  },
   "log-level": {
     section: "Sidecar",
     help: "Least level of the sidecar's log.",

@@ -17,6 +17,8 @@ export const VOLUMES = {
   repositoryCa: "edgesync-repository-ca",
   repositoryCredentials: "edgesync-repository-credentials",
   vaultCa: "edgesync-vault-ca",
+  vaultTls: "edgesync-vault-tls",
+  vaultApprole: "edgesync-vault-approle",
   noToken: "edgesync-no-token",
 } as const;
 
@@ -29,6 +31,8 @@ export const PATHS = {
   repositoryCa: "/edgesync/repository-ca",
   repositoryCredentials: "/edgesync/repository-credentials",
   vaultCa: "/edgesync/vault-ca",
+  vaultTls: "/edgesync/vault-tls",
+  vaultApprole: "/edgesync/vault-approle",
   import: "/edgesync/import",
   hold: "/edgesync/hold",
   seed: "/edgesync/seed",
@@ -41,6 +45,12 @@ export const SECRETS_SUBPATH = "set";
 
 /** File names in the mounted ConfigMaps and in the token's volume. */
 export const FILES = { root: "root.json", ca: "ca.crt", token: "token" } as const;
+
+/** Keys of the Secrets with which the sidecar logs in. */
+export const LOGIN_FILES = {
+  vaultTls: ["tls.crt", "tls.key"],
+  vaultApprole: ["role_id", "secret_id"],
+} as const;
 
 export const MAIN_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container";
 

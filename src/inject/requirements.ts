@@ -81,8 +81,18 @@ function neededTogether(
     problems.push(
       `${PREFIX}vault-audience is needed with ${PREFIX}vault-auth: jwt; the login's role names it`,
     );
+  for (const [method, key] of [
+    ["cert", "vault-tls-secret"],
+    ["approle", "vault-approle-secret"],
+  ] as const)
+    if (secrets && options.vaultAuth === method && !has(annotations, key))
+      problems.push(
+        `${PREFIX}${key} is needed with ${PREFIX}vault-auth: ${method}; it names the Secret with ${LOGIN[method]}`,
+      );
   return problems;
 }
+
+const LOGIN = { cert: "tls.crt and tls.key", approle: "role_id and secret_id" } as const;
 
 function notAllowed(
   annotations: Annotations,

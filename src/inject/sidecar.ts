@@ -16,7 +16,7 @@ import type { PayloadVolumes } from "./payload-volumes.ts";
 import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
 import type { Targets } from "./targets.ts";
 import { localShare } from "./resources.ts";
-import { sidecarMounts } from "./volumes.ts";
+import { sidecarMounts, usesToken } from "./volumes.ts";
 
 /** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
 const ENDLESS = 2_147_483_647;
@@ -180,7 +180,7 @@ function settingsWith(
     repositoryMirrors: payload && mirrorsOf(own, cluster),
     site: count > 0 ? (options.site ?? cluster.site) : undefined,
     vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
-    vaultRole: secrets ? (options.vaultRole ?? serviceAccount) : undefined,
+    vaultRole: secrets ? roleOf(options, serviceAccount) : undefined,
     podName: undefined,
     podNamespace: undefined,
     podUid: undefined,
@@ -195,7 +195,9 @@ function settingsWith(
     seedDir: payload?.seed && posix.join(payload.seed.path, own.payloadSeed?.path ?? ""),
     ephemeralStorage: payload && localShare(options, payload.name, localBytes),
     secretsDir: secrets ? PATHS.secrets : undefined,
-    tokenFile: secrets ? `${PATHS.token}/${FILES.token}` : undefined,
+    tokenFile: secrets && usesToken(options) ? `${PATHS.token}/${FILES.token}` : undefined,
+    vaultTlsDir: secrets && options.vaultTlsSecret !== undefined ? PATHS.vaultTls : undefined,
+    vaultApproleDir: secrets && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
     vaultCaFile:
       secrets && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
     secretsMode: identity.secretsMode,
@@ -207,6 +209,11 @@ function settingsWith(
   };
 }
 
+/** Of a certificate or an AppRole the service account says nothing. */
+function roleOf(options: PodOptions, serviceAccount: string): string | undefined {
+  return options.vaultRole ?? (usesToken(options) ? serviceAccount : undefined);
+}
+
 /** The cluster's mirrors are those of the cluster's repository. */
 function mirrorsOf(
   { repository, repositoryMirrors }: PodOptions,
@@ -216,9 +223,10 @@ function mirrorsOf(
   return repositoryMirrors ?? (repository === undefined ? own : undefined);
 }
 
-/** By the names that all programs know. The sidecar asks only the repository through a proxy. */
+/** By the names that all programs know. */
 function proxyVariables({ options, cluster }: SidecarParts): readonly EnvVar[] {
-  if (payloadsOf(options).length === 0) return [];
+  const forVault = options.secrets.length > 0 && options.vaultProxy === "environment";
+  if (payloadsOf(options).length === 0 && !forVault) return [];
   return Object.entries(cluster.proxy).map(([name, value]) => ({
     name,
     value: literal(value),

@@ -2,7 +2,7 @@
 import type { PodOptions } from "#core/pod-options.ts";
 import { onceFor } from "#core/remember.ts";
 import { formatBytes } from "#core/values.ts";
-import { FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
+import { FILES, LOGIN_FILES, PATHS, SECRETS_SUBPATH, VOLUMES } from "./names.ts";
 import { belowLink, payloadVolumes } from "./payload-volumes.ts";
 import type { Mount, PayloadVolumes } from "./payload-volumes.ts";
 import type { Volume, VolumeMount } from "./pod.ts";
@@ -42,11 +42,15 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
   if (options.secrets.length > 0) {
     // Without a limit the tmpfs could take all memory of the node; its pages are charged to the sidecar, which writes them.
     const sizeLimit = formatBytes(options.secretsSize);
-    volumes.push(
-      { name: VOLUMES.secrets, emptyDir: { medium: "Memory", sizeLimit } },
-      { name: VOLUMES.token, projected: tokenSource(options) },
-    );
+    volumes.push({ name: VOLUMES.secrets, emptyDir: { medium: "Memory", sizeLimit } });
+    if (usesToken(options)) volumes.push({ name: VOLUMES.token, projected: tokenSource(options) });
     if (options.vaultCa !== undefined) configMap(VOLUMES.vaultCa, options.vaultCa, FILES.ca);
+    for (const [kind, secretName] of loginSecrets(options)) {
+      // These keys and no others: without one of them the kubelet says which, and does not start the pod.
+      const items = LOGIN_FILES[kind].map((key) => ({ key, path: key }));
+      const secret = { secretName, items, defaultMode: READABLE };
+      volumes.push({ name: VOLUMES[kind], secret });
+    }
   }
   volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
   return firstOfEach(volumes, ({ name }) => name);
@@ -80,6 +84,24 @@ export function ephemeralBytes(payloadSize: number): number {
   return Math.ceil((payloadSize + margin) / 2 ** 20) * 2 ** 20;
 }
 
+/** Whether the login is by a service-account token. */
+export function usesToken({ vaultAuth }: PodOptions): boolean {
+  return vaultAuth === "kubernetes" || vaultAuth === "jwt";
+}
+
+/** The Secrets that only the sidecar mounts. A certificate may be wanted by Vault's listener, whatever the login is. */
+function loginSecrets({
+  vaultAuth,
+  vaultTlsSecret,
+  vaultApproleSecret,
+}: PodOptions): readonly (readonly ["vaultTls" | "vaultApprole", string])[] {
+  const approle = vaultAuth === "approle" ? vaultApproleSecret : undefined;
+  return [
+    ...(vaultTlsSecret === undefined ? [] : [["vaultTls", vaultTlsSecret] as const]),
+    ...(approle === undefined ? [] : [["vaultApprole", approle] as const]),
+  ];
+}
+
 /** The token of the login and of nothing else: with an audience the API server itself refuses it. */
 function tokenSource({ vaultAudience }: PodOptions): Source {
   const audience = vaultAudience === undefined ? {} : { audience: vaultAudience };
@@ -99,7 +121,7 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
   const mount = (at: Mount | undefined): void => {
     if (at !== undefined) mounts.push({ name: at.volume, mountPath: at.path, readOnly: true });
   };
-  const readable = (volume: "token" | "vaultCa" | "noToken"): void =>
+  const readable = (volume: "token" | "vaultCa" | "vaultTls" | "vaultApprole" | "noToken"): void =>
     mount({ volume: VOLUMES[volume], path: PATHS[volume] });
   for (const { payload, link, imports, ...others } of payloadVolumes(options)) {
     const { trust, repositoryCa, repositoryCredentials, seed } = others;
@@ -120,7 +142,8 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
     mount({ volume: options.holdVolume, path: PATHS.hold });
   if (options.secrets.length > 0) {
     mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });
-    readable("token");
+    if (usesToken(options)) readable("token");
+    for (const [kind] of loginSecrets(options)) readable(kind);
     if (options.vaultCa !== undefined) readable("vaultCa");
   }
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.

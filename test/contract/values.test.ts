@@ -209,6 +209,18 @@ const KINDS = {
     "command: ",
     "command:./x",
   ),
+  hostName: kind(
+    v.hostName,
+    fc.constantFrom("vault", "vault.example", "1.vault-2.example"),
+    "Vault.example",
+    "vault.example.",
+    "10.0.0.1",
+    "7",
+    "::1",
+    "-vault",
+    "vault..example",
+    "*.example",
+  ),
   ipAddress: kind(
     v.ipAddress,
     fc.oneof(fc.ipV4(), fc.constantFrom("::1", "fe80::1", "::")),

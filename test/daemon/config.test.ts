@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
-import { CONFIG_LIMIT, daemonRows, parseDaemonConfig } from "#core/daemon-config.ts";
+import { CONFIG_LIMIT, daemonRows, filesOf, parseDaemonConfig } from "#core/daemon-config.ts";
 import { codeOf } from "#core/errors.ts";
 import { camel } from "#core/pod-options.ts";
 import { payloadNames, settingsOf } from "#core/settings.ts";
@@ -122,6 +122,26 @@ describe("the configuration of a daemon", () => {
     refused({ "secret.db": "database/creds/detector" }, "vault-address is", "token-file is");
     refused({ ...vault, "vault-auth": "kubernetes" }, "vault-auth is kubernetes");
     refused({ ...vault, "format.other": "env" }, "secret.other is missing");
+  });
+
+  test("logs in with a certificate or an AppRole, for which it needs neither token nor role", () => {
+    const vault = {
+      "vault-address": "https://vault.example:8200",
+      "secrets-dir": "/run/edgesync/secrets",
+      "secret.db": "database/creds/detector",
+    };
+    for (const [method, key] of [
+      ["cert", "vault-tls-dir"],
+      ["approle", "vault-approle-dir"],
+    ] as const) {
+      refused({ ...vault, "vault-auth": method }, `${key} is needed`);
+      const given = { ...vault, "vault-auth": method, [key]: "/etc/edgesync/login" };
+      const settings = parseDaemonConfig(JSON.stringify(given));
+      assert.equal(settings.vaultAuth, method);
+      assert.equal(settings.vaultRole, undefined);
+      assert.ok(filesOf(settings).every(({ path }) => path.startsWith("/etc/edgesync/login/")));
+      assert.ok(filesOf(settings).length > 0);
+    }
   });
 
   const wrong: readonly (readonly [string, Config | string, readonly string[]])[] = [

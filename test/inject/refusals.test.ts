@@ -37,6 +37,21 @@ describe("annotations are refused, and named:", () => {
       ["edgesync.dev/vault-audience"],
     ],
     [
+      "a login by certificate without one",
+      { ...SECRET, "vault-auth": "cert" },
+      ["edgesync.dev/vault-tls-secret is needed", "tls.crt and tls.key"],
+    ],
+    [
+      "approle without its Secret",
+      { ...SECRET, "vault-auth": "approle", "vault-tls-secret": "vault-client" },
+      ["edgesync.dev/vault-approle-secret is needed", "role_id and secret_id"],
+    ],
+    [
+      "a server's name that is an address",
+      { ...SECRET, "vault-server-name": "10.0.0.1" },
+      ["edgesync.dev/vault-server-name"],
+    ],
+    [
       "a trial that cannot be long enough",
       { ...CHANNEL, "trial-duration": "10m", "trial-timeout": "10m" },
       ["edgesync.dev/trial-timeout", "edgesync.dev/trial-duration"],

@@ -46,9 +46,7 @@ async function clientOf(
   const vault = openVault(http, {
     address: server.url,
     namespace: undefined,
-    mount: "kubernetes",
-    role: "web",
-    tokenFile,
+    login: { kind: "kubernetes", mount: "kubernetes", role: "web", file: tokenFile },
     ...options,
   });
   const owned = stack.move();
@@ -111,7 +109,9 @@ describe("a login", () => {
   });
 
   test("that cannot read its token says which file", async () => {
-    await using client = await clientOf(json(200, {}), { tokenFile: "/nonexistent/token" });
+    await using client = await clientOf(json(200, {}), {
+      login: { kind: "jwt", mount: "jwt", role: "web", file: "/nonexistent/token" },
+    });
     const error = await failureOf(client.vault.login(signal));
     assert.equal(error.code, "CONFIG_INVALID");
     assert.match(error.message, /\/nonexistent\/token/);
