@@ -2,6 +2,7 @@
 import { posix } from "node:path";
 import { payloadsOf } from "#core/pod-options.ts";
 import { onceFor, openRecent } from "#core/remember.ts";
+import type { Recent } from "#core/remember.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
 import { MAIN_PAYLOAD } from "#core/payloads.ts";
@@ -75,8 +76,8 @@ export interface SidecarParts {
 }
 
 /** By what is the operator's, then by what the annotations say: both live as long as they are used. */
-const sidecarsOf = onceFor((_: ClusterOptions) =>
-  onceFor((_: PodOptions) => openRecent<Container>(16, 2_048)),
+const sidecarsOf = onceFor<ClusterOptions, (options: PodOptions) => Recent<Container>>(() =>
+  onceFor(() => openRecent(16, 2_048)),
 );
 
 /**
