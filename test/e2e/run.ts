@@ -84,7 +84,11 @@ async function play(world: World, clean: (what: string, how: Cleanup) => void): 
   if (overlay.apiServer !== undefined)
     note(`pods do not reach the API server's Service; the webhook is given its endpoint`);
   const installation = await openInstallation(api, overlay);
-  clean("edgesync", () => installation.delete());
+  clean("edgesync", async (after) => {
+    await installation.delete();
+    for (const object of installation.objects)
+      await untilGone({ ...world, waits: after }, await api.pathOf(object), 180);
+  });
   const isInstalled = await claim(world, "install", [], async () => {
     const how = await installation.apply();
     await untilReady(api, waits, 240);
@@ -143,6 +147,11 @@ async function main(settings: Settings): Promise<number> {
     const at = ((performance.now() - begin) / 1_000).toFixed(0).padStart(4);
     process.stderr.write(`${at} s  ${text}\n`);
   };
+  // Whatever goes wrong unheard, nothing must be left in the cluster.
+  process.on("unhandledRejection", (error) => {
+    note(messageOf(error));
+    stop.abort(error);
+  });
   // Of requests: what is taken away is taken away after the end too.
   const api = await reachCluster(new AbortController().signal);
   const waits = openWaits(settings.timeFactor, stop.signal);

@@ -2,6 +2,7 @@
 import { X509Certificate } from "node:crypto";
 import type { V1Pod, V1Secret } from "@kubernetes/client-node";
 import { DEPLOYMENT, leftovers, NAMESPACE, SECRET, untilReady, WEBHOOK_PODS } from "../install.ts";
+import { messageOf } from "../ledger.ts";
 import { applicationPod, containerOf, describePod, isInjected } from "../pods.ts";
 import {
   application,
@@ -50,10 +51,11 @@ async function load(stage: Stage, done: AbortSignal): Promise<Load> {
         const admitted = await create(api, pod, true);
         if (!isInjected(admitted)) result.failures.push("admitted without a sidecar");
       } catch (error) {
-        result.failures.push(String(error));
+        result.failures.push(messageOf(error));
       }
       result.durations.push(performance.now() - begin);
-      await waits.pause(PAUSE_MS);
+      // Whoever stops the run hears of it elsewhere.
+      await waits.pause(PAUSE_MS).catch(() => {});
     }
   };
   await Promise.all(Array.from({ length: WORKERS }, (_, index) => worker(index)));
