@@ -10,7 +10,7 @@ import { isObject } from "./json.ts";
 import { callsBack } from "./own-ports.ts";
 import { nearName } from "./near-name.ts";
 import { MAX_PAYLOADS, isInherited, keyFor, payloadName } from "./payloads.ts";
-import { camel, readSecrets, readText } from "./pod-options.ts";
+import { camel, mountedSecrets, needsVault, readSecrets, readText } from "./pod-options.ts";
 import { payloadNames, payloadRows, settingRows, settingsOf } from "./settings.ts";
 import type { Settings } from "./settings.ts";
 import { formatDuration } from "./values.ts";
@@ -220,7 +220,6 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
     if (folder !== undefined)
       problems.push(`${key} names a program in ${folder}; nothing that is brought there is run`);
   }
-  if (settings.secrets.length === 0) return problems;
   const login = {
     kubernetes: [],
     jwt: ["vault-role", "token-file"],
@@ -228,11 +227,17 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
     approle: ["vault-approle-dir"],
   } as const;
   const { vaultAuth }: Partial<Settings> = settings;
-  const keys = ["vault-address", "secrets-dir", ...login[vaultAuth ?? "kubernetes"]] as const;
+  const keys = [
+    ...(settings.secrets.length > 0 ? (["secrets-dir"] as const) : []),
+    ...(needsVault(settings)
+      ? (["vault-address", ...login[vaultAuth ?? "kubernetes"]] as const)
+      : []),
+    ...(mountedSecrets(settings).length > 0 ? (["mounted-dir"] as const) : []),
+  ];
   for (const key of keys)
     if (settings[camel(key)] === undefined && !given.has(key))
       problems.push(`${key} is needed for secrets`);
-  if (vaultAuth === "kubernetes")
+  if (needsVault(settings) && vaultAuth === "kubernetes")
     problems.push("vault-auth is kubernetes; allowed outside of Kubernetes: jwt, cert, approle");
   return problems;
 }

@@ -14,6 +14,8 @@ import {
 } from "./payloads.ts";
 import { refusal } from "./refusal.ts";
 import { onceFor, openRecent } from "./remember.ts";
+import type { SecretFormat } from "./secret-format.ts";
+import type { SecretRequest } from "./secret-request.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -66,10 +68,23 @@ export const payloadsOf: (options: PodOptions) => readonly Payload[] = onceFor((
 
 export interface SecretOptions {
   readonly name: string;
-  readonly request: v.SecretRequest;
-  readonly format: v.SecretFormat;
+  readonly request: SecretRequest;
+  readonly format: SecretFormat;
   readonly file: string;
   readonly mode: number | undefined;
+}
+
+/** Whether any of them is asked of Vault: a pod whose secrets all come from elsewhere needs neither its address nor a login. */
+export function needsVault({ secrets }: Pick<PodOptions, "secrets">): boolean {
+  return secrets.some(({ request }) => request.kind === "vault");
+}
+
+/** The Secrets whose keys are read, each once, in the order of their names. */
+export function mountedSecrets({ secrets }: Pick<PodOptions, "secrets">): readonly string[] {
+  const names = secrets.flatMap(({ request }) =>
+    request.kind === "mounted" ? [request.secret] : [],
+  );
+  return [...new Set(names)].toSorted();
 }
 
 /** Made once for each key of the tables: the webhook asks for hundreds with every pod. */

@@ -1,8 +1,11 @@
 /** From the data of a secret to the bytes of its file. Errors never quote what is in the data, not even its field names. */
 import { EdgeSyncError, unreachable } from "./errors.ts";
-import type { SecretFormat } from "./values.ts";
+import type { SecretFormat } from "./secret-format.ts";
 
-/** Fields by name: anything that JSON can hold, numbers perhaps as `JSON.rawJSON` so that no digit is lost. */
+/**
+ * Fields by name: anything that JSON can hold, numbers perhaps as `JSON.rawJSON` so that no digit is lost; and bytes that are no
+ * text, of a mounted Secret.
+ */
 export type SecretData = Readonly<Record<string, unknown>>;
 
 /** An object of any fields: to valibot's own `record` a list is one too, and it drops fields that are named like an object's own. */
@@ -21,7 +24,7 @@ export function secretFile(data: SecretData, format: SecretFormat): Uint8Array {
     case "env":
       return encode(envFile(data));
     case "raw":
-      return encode(rawField(data, format.field));
+      return rawField(data, format.field);
     default:
       return unreachable(format);
   }
@@ -31,8 +34,9 @@ function encode(text: string): Uint8Array {
   return Buffer.from(text, "utf8");
 }
 
-/** As Go writes maps, so that equal data is equal bytes whatever order a server chose. */
+/** As Go writes maps, so that equal data is equal bytes whatever order a server chose; bytes as Kubernetes writes them. */
 function sorted(value: unknown): unknown {
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== "object" || value === null || isRawJson(value)) return value;
   const entries: [string, unknown][] = Object.entries(value);
@@ -41,11 +45,11 @@ function sorted(value: unknown): unknown {
   );
 }
 
-function rawField(data: SecretData, field: string): string {
+function rawField(data: SecretData, field: string): Uint8Array {
   const value = Object.hasOwn(data, field) ? data[field] : undefined;
   if (value === undefined || value === null)
     throw new EdgeSyncError("SECRET_INVALID", `the secret has no field ${JSON.stringify(field)}`);
-  return plainText(value);
+  return value instanceof Uint8Array ? value : encode(plainText(value));
 }
 
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
@@ -76,9 +80,10 @@ function quoted(value: string): string {
     : `'${value.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** A text as it is, everything else as JSON. */
+/** A text as it is, bytes in base64, everything else as JSON. */
 function plainText(value: unknown): string {
-  return typeof value === "string" ? value : JSON.stringify(sorted(value));
+  const plain = sorted(value);
+  return typeof plain === "string" ? plain : JSON.stringify(plain);
 }
 
 interface WithRawJson {

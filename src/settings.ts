@@ -11,6 +11,8 @@ import { camel, readText } from "./pod-options.ts";
 import type { Camel, PodOptions, SecretOptions } from "./pod-options.ts";
 import { parseAppProbes } from "./probe.ts";
 import type { AppProbes } from "./probe.ts";
+import { secretFormat } from "./secret-format.ts";
+import { secretRequest } from "./secret-request.ts";
 import * as v from "./values.ts";
 import type { TypeOf, Value } from "./values.ts";
 
@@ -98,6 +100,10 @@ export const SETTINGS = {
   },
   "secrets-dir": {
     help: "Where the memory volume for secrets is mounted in the sidecar.",
+    value: anyPath,
+  },
+  "mounted-dir": {
+    help: "Where the Secrets are mounted that mounted:<name> names: a folder for each, with a file for each key.",
     value: anyPath,
   },
   "trust-root-file": { help: "The first trusted TUF root.", value: anyPath, payload: "repository" },
@@ -264,8 +270,8 @@ const SERVICE_VARIABLE =
   /_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
 
 const secretFields = {
-  request: v.secretRequest,
-  format: v.secretFormat,
+  request: secretRequest,
+  format: secretFormat,
   file: v.fileName,
   mode: v.fileMode,
 } as const;

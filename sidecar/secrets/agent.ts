@@ -3,18 +3,22 @@
  * changed. What is published is never taken away, whatever Vault says. The state is saved before each set is shown, so a
  * sidecar that is restarted goes on with the same token and the same leases.
  */
+import { join } from "node:path";
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
-import { codeOf } from "#core/errors.ts";
+import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { openLanes } from "#core/lanes.ts";
+import { needsVault } from "#core/pod-options.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
+import { secretRequest } from "#core/secret-request.ts";
+import type { SecretRequest } from "#core/secret-request.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
-import { secretRequest } from "#core/values.ts";
 import { openAlarm } from "./alarm.ts";
 import { loginMethod, required } from "./login.ts";
 import type { VaultHttp } from "./login.ts";
+import { openMounted } from "./mounted.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
 import { openSource } from "./source.ts";
@@ -80,7 +84,8 @@ const WRITE_RETRY_CAP_MS = 60_000;
 export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent> {
   const { settings, clock, random, log, metrics } = deps;
   if (settings.secrets.length === 0) return idleAgent();
-  const options = vaultOptions(settings);
+  // A pod whose secrets all come from elsewhere does not log in.
+  const options = needsVault(settings) ? vaultOptions(settings) : NO_VAULT;
   const folder = required(settings.secretsDir, "secrets-dir");
   const publication = await openPublication(folder);
   const store = await openStateStore(folder);
@@ -147,9 +152,20 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     replaced: (version: Version) => retirement.supersede(version),
     discarded: (version: Version) => retirement.discard(version),
   };
-  const sources: readonly Source[] = grouped(settings.secrets).map(([key, secrets]) =>
-    openSource(key, secrets, sourceDeps, saved?.secrets.get(key)),
-  );
+  const sources: readonly Source[] = grouped(settings.secrets).map(([key, request, secrets]) => {
+    switch (request.kind) {
+      case "vault":
+        return openSource(key, request, secrets, sourceDeps, saved?.secrets.get(key));
+      case "mounted": {
+        const parent = required(settings.mountedDir, "mounted-dir");
+        return openMounted(key, join(parent, request.secret), secrets, sourceDeps);
+      }
+      case "sealed":
+        throw new EdgeSyncError("CONFIG_INVALID", "sealed files of a release are not read yet");
+      default:
+        return unreachable(request);
+    }
+  });
 
   // The process before may have ended between losing a token and replacing what it had issued.
   for (const source of sources) {
@@ -214,7 +230,11 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
 
   return {
     async run(signal) {
-      const parts = [keeper, { run: keepWriting }, retirement, ...sources];
+      const parts = [
+        { run: keepWriting },
+        ...(options === NO_VAULT ? [] : [keeper, retirement]),
+        ...sources,
+      ];
       // Each by itself: what nobody expected in one of them takes no other along.
       const deps = { clock, random, log };
       await Promise.all(
@@ -269,6 +289,13 @@ function idleAgent(): SecretsAgent {
   };
 }
 
+/** Nothing is asked of it. */
+const NO_VAULT: VaultOptions = {
+  address: "",
+  namespace: undefined,
+  login: { kind: "cert", mount: "", role: undefined },
+};
+
 function vaultOptions(settings: Settings): VaultOptions {
   return {
     address: required(settings.vaultAddress, "vault-address"),
@@ -280,8 +307,12 @@ function vaultOptions(settings: Settings): VaultOptions {
 /** One source for each distinct request. */
 function grouped(
   secrets: readonly SecretOptions[],
-): readonly (readonly [string, readonly SecretOptions[]])[] {
-  return [...Map.groupBy(secrets, ({ request }) => secretRequest.format(request))];
+): readonly (readonly [string, SecretRequest, readonly SecretOptions[]])[] {
+  return Array.from(
+    Map.groupBy(secrets, ({ request }) => secretRequest.format(request)),
+    ([key, [first, ...more]]) =>
+      first === undefined ? [] : [[key, first.request, [first, ...more]] as const],
+  ).flat();
 }
 
 interface ExpiryRow {

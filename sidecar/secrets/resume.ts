@@ -75,6 +75,8 @@ export function toSaved(parts: {
   const { identity, keeper, versions, retired, clock } = parts;
   const offset = clock.now() - clock.monotonic();
   const { held, former, credential } = keeper;
+  // What comes from elsewhere is there for the next process too.
+  const vaults = [...versions].filter(([{ kind }]) => kind === "vault");
   const tokenLease = credential.phase === "leased" ? credential.lease : undefined;
   return {
     identity,
@@ -92,7 +94,7 @@ export function toSaved(parts: {
             ...tokenOf(former),
             lease: { durationMs: 0, renewable: false, expiresAt: offset + former.expiresAt },
           },
-    secrets: [...versions].map(([source, { data, leaseId, generation, grant, expiresAt }]) => ({
+    secrets: vaults.map(([source, { data, leaseId, generation, grant, expiresAt }]) => ({
       request: source.key,
       data,
       leaseId,

@@ -8,10 +8,11 @@ import type { ErrorCode } from "#core/errors.ts";
 import { expiryOf, newCredential, next, plan, resumedCredential } from "#core/lease.ts";
 import type { Credential, Event, Grant } from "#core/lease.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
-import { secretFile } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
+import type { SecretRequest, VaultRequest } from "#core/secret-request.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { openAlarm } from "./alarm.ts";
+import { filesOf } from "./files.ts";
 import type { SecretFile } from "./publication.ts";
 import { answeredOf } from "./vault.ts";
 import type { Secret, Vault } from "./vault.ts";
@@ -51,6 +52,7 @@ export interface SourceDeps {
 export interface Source {
   /** The request's text form. */
   readonly key: string;
+  readonly kind: SecretRequest["kind"];
   readonly secrets: readonly SecretOptions[];
   readonly current: Version | undefined;
   /** Why the last request failed; `undefined` when it did not. */
@@ -70,12 +72,12 @@ export interface ResumedVersion {
 
 export function openSource(
   key: string,
+  request: VaultRequest,
   secrets: readonly SecretOptions[],
   deps: SourceDeps,
   resumed: ResumedVersion | undefined,
 ): Source {
   const { vault, keeper, inTurn, clock, random, log, metrics } = deps;
-  const request = secrets[0]?.request ?? { path: key, parameters: {} };
   const names = secrets.map((secret) => secret.name).join(",");
   const alarm = openAlarm(clock);
   const start = clock.monotonic();
@@ -85,17 +87,18 @@ export function openSource(
   /** The generation of the token with which a request for this secret last succeeded. */
   let proven: number | undefined;
 
-  const filesOf = (data: SecretData): readonly SecretFile[] =>
-    secrets.map(({ file, format, mode }) => ({
-      name: file,
-      bytes: secretFile(data, format),
-      mode: mode ?? deps.defaultMode,
-    }));
   if (resumed !== undefined) {
     const { data, leaseId, generation, lease } = resumed;
     credential = resumedCredential(lease, start, deps.refreshMs);
     const expiresAt = expiryOf(credential);
-    current = { data, files: filesOf(data), leaseId, generation, grant: lease, expiresAt };
+    current = {
+      data,
+      files: filesOf(secrets, data, deps.defaultMode),
+      leaseId,
+      generation,
+      grant: lease,
+      expiresAt,
+    };
     proven = generation;
   }
 
@@ -133,7 +136,7 @@ export function openSource(
     // May throw: what was issued for nothing is given back.
     let files: readonly SecretFile[];
     try {
-      files = filesOf(data);
+      files = filesOf(secrets, data, deps.defaultMode);
     } catch (error) {
       deps.discarded({ ...version, files: [] });
       throw error;
@@ -223,6 +226,7 @@ export function openSource(
 
   return {
     key,
+    kind: "vault",
     secrets,
     get current() {
       return current;

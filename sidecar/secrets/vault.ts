@@ -9,7 +9,7 @@ import type { ErrorCode } from "#core/errors.ts";
 import type { Grant } from "#core/lease.ts";
 import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
-import type { SecretRequest } from "#core/values.ts";
+import type { VaultRequest } from "#core/secret-request.ts";
 import { readBody } from "../network/http.ts";
 import { proofOf } from "./login.ts";
 import type { LoginMethod, VaultHttp } from "./login.ts";
@@ -48,7 +48,7 @@ export interface Vault {
   /** Ends the token and every lease that was issued to it. */
   revokeToken(token: string, signal: AbortSignal): Promise<void>;
   /** @throws EdgeSyncError SECRET_INVALID when there is nothing at the path, VAULT_DENIED, VAULT_UNAVAILABLE */
-  read(token: string, request: SecretRequest, signal: AbortSignal): Promise<Secret>;
+  read(token: string, request: VaultRequest, signal: AbortSignal): Promise<Secret>;
   /** @throws EdgeSyncError SECRET_INVALID when the lease is no more, VAULT_DENIED, VAULT_UNAVAILABLE */
   renewLease(
     token: string,
@@ -191,12 +191,17 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
     async revokeToken(token, signal) {
       await send("POST", "auth/token/revoke-self", { token, fields: {} }, signal);
     },
-    async read(token, { path, parameters }, signal) {
+    async read(token, { path, version, parameters }, signal) {
       // A POST, not a PUT: it may issue something, so nobody on the way may take it for repeatable.
       const isWrite = Object.keys(parameters).length > 0;
       const { body, headers } = isWrite
         ? await send("POST", path, { token, fields: parameters }, signal)
-        : await send("GET", path, { token }, signal);
+        : await send(
+            "GET",
+            version === undefined ? path : `${path}?version=${version}`,
+            { token },
+            signal,
+          );
       if (body === "") throw nothingAt(path);
       const answer = parse(secretAnswer, body, path);
       if (answer.data === null || answer.data === undefined) throw nothingAt(path);

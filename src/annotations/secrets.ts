@@ -1,4 +1,6 @@
 /** Annotations that say which credentials a pod gets, and from where. */
+import { secretFormat } from "../secret-format.ts";
+import { secretRequest } from "../secret-request.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
@@ -115,14 +117,14 @@ export const SECRET_ANNOTATIONS = {
   secret: {
     section: "Secrets",
     help: "What to ask Vault for: a path, and parameters for a path that is written.",
-    value: v.secretRequest,
+    value: secretRequest,
     otherwise: "required for each name",
     sidecar: true,
   },
   format: {
     section: "Secrets",
     help: "Form of the secret's file: all fields as json or env, or one field as it is.",
-    value: v.secretFormat,
+    value: secretFormat,
     default: "json",
     sidecar: true,
   },

@@ -19,6 +19,7 @@ export const VOLUMES = {
   vaultCa: "edgesync-vault-ca",
   vaultTls: "edgesync-vault-tls",
   vaultApprole: "edgesync-vault-approle",
+  mounted: "edgesync-mounted",
   noToken: "edgesync-no-token",
 } as const;
 
@@ -33,6 +34,8 @@ export const PATHS = {
   vaultCa: "/edgesync/vault-ca",
   vaultTls: "/edgesync/vault-tls",
   vaultApprole: "/edgesync/vault-approle",
+  /** Each Secret in a folder of its name. */
+  mounted: "/edgesync/mounted",
   import: "/edgesync/import",
   hold: "/edgesync/hold",
   seed: "/edgesync/seed",

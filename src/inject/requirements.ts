@@ -1,7 +1,7 @@
 /** What the annotations require of each other, of the pod and of the operator's lists: a sentence for each thing that is wrong. */
 import { PREFIX } from "#core/annotations.ts";
 import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
-import { payloadsOf } from "#core/pod-options.ts";
+import { needsVault, payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
@@ -75,9 +75,11 @@ function neededTogether(
     .some(() => !has(annotations, "repository"));
   if (withoutOne && cluster.repository === undefined)
     problems.push(`${PREFIX}repository is needed: the cluster has no default`);
-  if (secrets && !has(annotations, "vault-address") && cluster.vaultAddress === undefined)
+  // Also where one of them could not be read: it may be Vault's.
+  const vault = secrets && (options.secrets.length === 0 || needsVault(options));
+  if (vault && !has(annotations, "vault-address") && cluster.vaultAddress === undefined)
     problems.push(`${PREFIX}vault-address is needed: the cluster has no default`);
-  if (secrets && options.vaultAuth === "jwt" && !has(annotations, "vault-audience"))
+  if (vault && options.vaultAuth === "jwt" && !has(annotations, "vault-audience"))
     problems.push(
       `${PREFIX}vault-audience is needed with ${PREFIX}vault-auth: jwt; the login's role names it`,
     );

@@ -1,6 +1,6 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
 import { posix } from "node:path";
-import { payloadsOf } from "#core/pod-options.ts";
+import { mountedSecrets, needsVault, payloadsOf } from "#core/pod-options.ts";
 import { onceFor, openRecent } from "#core/remember.ts";
 import type { Recent } from "#core/remember.ts";
 import type { PodOptions } from "#core/pod-options.ts";
@@ -171,6 +171,7 @@ function settingsWith(
   count: number,
 ): Settings {
   const secrets = options.secrets.length > 0;
+  const vault = needsVault(options);
   const own = payload?.options ?? options;
   const having = payloads.get(payload?.name ?? "")?.map(nameOf);
   return {
@@ -180,8 +181,8 @@ function settingsWith(
     repository: payload && (own.repository ?? cluster.repository),
     repositoryMirrors: payload && mirrorsOf(own, cluster),
     site: count > 0 ? (options.site ?? cluster.site) : undefined,
-    vaultAddress: secrets ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
-    vaultRole: secrets ? roleOf(options, serviceAccount) : undefined,
+    vaultAddress: vault ? (options.vaultAddress ?? cluster.vaultAddress) : undefined,
+    vaultRole: vault ? roleOf(options, serviceAccount) : undefined,
     podName: undefined,
     podNamespace: undefined,
     podUid: undefined,
@@ -196,11 +197,12 @@ function settingsWith(
     seedDir: payload?.seed && posix.join(payload.seed.path, own.payloadSeed?.path ?? ""),
     ephemeralStorage: payload && localShare(options, payload.name, localBytes),
     secretsDir: secrets ? PATHS.secrets : undefined,
-    tokenFile: secrets && usesToken(options) ? `${PATHS.token}/${FILES.token}` : undefined,
-    vaultTlsDir: secrets && options.vaultTlsSecret !== undefined ? PATHS.vaultTls : undefined,
-    vaultApproleDir: secrets && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
+    mountedDir: mountedSecrets(options).length > 0 ? PATHS.mounted : undefined,
+    tokenFile: vault && usesToken(options) ? `${PATHS.token}/${FILES.token}` : undefined,
+    vaultTlsDir: vault && options.vaultTlsSecret !== undefined ? PATHS.vaultTls : undefined,
+    vaultApproleDir: vault && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
     vaultCaFile:
-      secrets && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
+      vault && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
     secretsMode: identity.secretsMode,
     port: cluster.sidecarPort,
     listenAddress: undefined,

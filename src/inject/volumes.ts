@@ -1,4 +1,5 @@
 /** The volumes that the injection adds, and where the sidecar and the application mount them. */
+import { mountedSecrets, needsVault } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { onceFor } from "#core/remember.ts";
 import { formatBytes } from "#core/values.ts";
@@ -43,6 +44,8 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
     // Without a limit the tmpfs could take all memory of the node; its pages are charged to the sidecar, which writes them.
     const sizeLimit = formatBytes(options.secretsSize);
     volumes.push({ name: VOLUMES.secrets, emptyDir: { medium: "Memory", sizeLimit } });
+  }
+  if (needsVault(options)) {
     if (usesToken(options)) volumes.push({ name: VOLUMES.token, projected: tokenSource(options) });
     if (options.vaultCa !== undefined) configMap(VOLUMES.vaultCa, options.vaultCa, FILES.ca);
     for (const [kind, secretName] of loginSecrets(options)) {
@@ -52,6 +55,8 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
       volumes.push({ name: VOLUMES[kind], secret });
     }
   }
+  for (const [secretName, { volume }] of mountedVolumes(options))
+    volumes.push({ name: volume, secret: { secretName, defaultMode: READABLE } });
   volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
   return firstOfEach(volumes, ({ name }) => name);
 }
@@ -142,13 +147,24 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
     mount({ volume: options.holdVolume, path: PATHS.hold });
   if (options.secrets.length > 0) {
     mounts.push({ name: VOLUMES.secrets, mountPath: PATHS.secrets });
+  }
+  if (needsVault(options)) {
     if (usesToken(options)) readable("token");
     for (const [kind] of loginSecrets(options)) readable(kind);
     if (options.vaultCa !== undefined) readable("vaultCa");
   }
+  for (const [, at] of mountedVolumes(options)) mount(at);
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.
   readable("noToken");
   return firstOfEach(mounts, ({ mountPath }) => mountPath);
+}
+
+/** The Secrets whose keys the sidecar reads. Numbers, because a Secret may have a longer name than a volume. */
+function mountedVolumes(options: PodOptions): readonly (readonly [secret: string, at: Mount])[] {
+  return mountedSecrets(options).map((secret, index) => [
+    secret,
+    { volume: `${VOLUMES.mounted}-${index + 1}`, path: `${PATHS.mounted}/${secret}` },
+  ]);
 }
 
 /** What a container with the payload mounts, all of it read-only. */

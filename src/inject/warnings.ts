@@ -3,7 +3,7 @@ import { ANNOTATIONS, PREFIX } from "#core/annotations.ts";
 import type { Section } from "#core/annotations.ts";
 import { keyFor } from "#core/payloads.ts";
 import { hold } from "#core/permission.ts";
-import { payloadsOf } from "#core/pod-options.ts";
+import { needsVault, payloadsOf } from "#core/pod-options.ts";
 import type { Payload, PodOptions } from "#core/pod-options.ts";
 import type { Mode } from "./mode.ts";
 import { given } from "./pod.ts";
@@ -41,6 +41,10 @@ export function warnings(
     );
   if (payloads.length === 0) found.push(...idle(annotations, "Updates", "channel"));
   if (options.secrets.length === 0) found.push(...idle(annotations, "Secrets", "secret.<name>"));
+  else if (!needsVault(options))
+    for (const key of Object.keys(ANNOTATIONS))
+      if (key.startsWith("vault-") && has(annotations, key))
+        found.push(`${PREFIX}${key} has no effect: no secret of the pod is asked of Vault`);
   return found;
 }
 

@@ -117,6 +117,7 @@ describe("the annotations of a secret", () => {
       {
         name: "cert",
         request: {
+          kind: "vault",
           path: "pki/issue/web",
           parameters: { common_name: "web.example", ttl: "1h" },
         },
@@ -126,7 +127,7 @@ describe("the annotations of a secret", () => {
       },
       {
         name: "db",
-        request: { path: "database/creds/web", parameters: {} },
+        request: { kind: "vault", path: "database/creds/web", parameters: {} },
         format: { kind: "json" },
         file: "db",
         mode: undefined,

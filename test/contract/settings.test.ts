@@ -128,6 +128,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       payloadDir: path,
       payloadLinkDir: path,
       secretsDir: path,
+      mountedDir: path,
       trustRootFile: path,
       repositoryCaFile: path,
       repositoryCredentialsDir: path,

@@ -3,6 +3,10 @@ import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import * as health from "#core/health-check.ts";
 import type { HealthCheck } from "#core/health-check.ts";
+import { secretFormat } from "#core/secret-format.ts";
+import type { SecretFormat } from "#core/secret-format.ts";
+import { KEY_TYPES, secretRequest } from "#core/secret-request.ts";
+import type { SecretRequest, VaultRequest } from "#core/secret-request.ts";
 import * as v from "#core/values.ts";
 import type { Value } from "#core/values.ts";
 
@@ -17,6 +21,28 @@ const vaultPath = fc
   .array(segment, { minLength: 2, maxLength: 5 })
   .map((segments) => segments.join("/"));
 const words = ["payload", "secrets"] as const;
+
+/** Any texts, because they are written into JSON. */
+const parameters = fc.dictionary(
+  fc.stringMatching(/^[A-Za-z_]{1,10}$/),
+  fc.oneof(fc.stringMatching(/^[\x21-\x7e]{0,20}$/), fc.string({ unit: "binary" })),
+  { noNullPrototype: true },
+);
+const vaultRequest: fc.Arbitrary<VaultRequest> = fc.oneof(
+  fc.record(
+    {
+      kind: fc.constant("vault" as const),
+      path: vaultPath,
+      parameters,
+      key: fc.constantFrom(...KEY_TYPES),
+      wrapMs: fc.integer({ min: 1_000, max: 3_600_000 }),
+    },
+    { requiredKeys: ["kind", "path", "parameters"], noNullPrototype: true },
+  ),
+  fc
+    .tuple(vaultPath, fc.integer({ min: 1, max: 2_147_483_647 }))
+    .map(([path, version]) => ({ kind: "vault" as const, path, version, parameters: {} })),
+);
 
 interface Kind<T> {
   readonly value: Value<T>;
@@ -247,29 +273,41 @@ const KINDS = {
     "",
   ),
   secretRequest: kind(
-    v.secretRequest,
-    fc
-      .tuple(
-        vaultPath,
-        fc.dictionary(
-          fc.stringMatching(/^[A-Za-z_]{1,10}$/),
-          fc.stringMatching(/^[\x21-\x7e]{0,20}$/),
-          {
-            noNullPrototype: true,
-          },
-        ),
-      )
-      .map(([path, parameters]) => ({ path, parameters })),
+    secretRequest,
+    fc.oneof<fc.Arbitrary<SecretRequest>[]>(
+      vaultRequest,
+      label.map((secret) => ({ kind: "mounted", secret })),
+      vaultPath.map((path) => ({ kind: "sealed", path })),
+    ),
     "secret",
     "../x",
     "pki/issue/web common_name",
     "pki/issue/web a=1 a=2",
+    "pki/issue/web a=1 ?version=2",
+    "pki/sign/web -key=dsa",
+    "pki/sign/web -key=ec-p256 csr=x",
+    "pki/sign/web -key=ec-p256 -key=ec-p256",
+    "pki/sign/web -other=1",
+    'pki/issue/web a="half',
+    'pki/issue/web a="b"c',
+    "secret/data/web -wrap-ttl=2h",
+    "secret/data/web?version=0",
+    "secret/data/web?version=1 a=1",
+    "secret/data/web?version=1 -key=ec-p256",
+    "secret/data/web?list=true",
+    "secret/data/web?version=1&list=true",
+    "mounted:",
+    "mounted:../web",
+    "mounted:web a=1",
+    "sealed:",
+    "sealed:/etc/web",
+    "sealed:a/../../web",
     "",
   ),
   secretFormat: kind(
-    v.secretFormat,
+    secretFormat,
     fc.oneof(
-      fc.constantFrom<v.SecretFormat>({ kind: "json" }, { kind: "env" }),
+      fc.constantFrom<SecretFormat>({ kind: "json" }, { kind: "env" }),
       fc.stringMatching(/^[A-Za-z0-9_.-]{1,30}$/).map((field) => ({ kind: "raw" as const, field })),
     ),
     "raw",
@@ -307,7 +345,9 @@ describe("every kind of value", () => {
 
   test("is here", () => {
     const notKinds = ["formatDuration", "parseBytes", "formatBytes", "isAppName", "checkTarget"];
-    const exported = Object.keys({ ...v, ...health }).filter((name) => !notKinds.includes(name));
+    const exported = Object.keys({ ...v, ...health, secretRequest, secretFormat }).filter(
+      (name) => !notKinds.includes(name),
+    );
     assert.deepEqual(exported.toSorted(), Object.keys(KINDS).toSorted());
   });
 });

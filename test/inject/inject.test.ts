@@ -109,7 +109,11 @@ describe("the sidecar", () => {
     assert.equal(settings.repository, CLUSTER.repository);
     assert.equal(settings.vaultAddress, CLUSTER.vaultAddress);
     assert.equal(settings.vaultRole, "default");
-    assert.deepEqual(settings.secrets[0]?.request, { path: "database/creds/web", parameters: {} });
+    assert.deepEqual(settings.secrets[0]?.request, {
+      kind: "vault",
+      path: "database/creds/web",
+      parameters: {},
+    });
     assert.equal(settings.trustRootFile, "/edgesync/trust/root.json");
   });
 
@@ -128,7 +132,40 @@ describe("the sidecar", () => {
     const result = injected(podWith({ "secret.cert": request })).pod;
     const raw = sidecarOf(result).env?.find(({ name }) => name === "EDGESYNC_SECRET_CERT")?.value;
     assert.match(raw ?? "", /common_name=\$\$\(POD_IP\)\$\$\$\$x/);
-    assert.equal(settingsOf(result).secrets[0]?.request.parameters["common_name"], "$(POD_IP)$$x");
+    const [secret] = settingsOf(result).secrets;
+    assert.deepEqual(secret?.request, {
+      kind: "vault",
+      path: "pki/issue/web",
+      parameters: { common_name: "$(POD_IP)$$x" },
+    });
+  });
+
+  test("has what Secrets hold, in folders of their names, and needs no Vault for it", () => {
+    const only = {
+      "secret.a": "mounted:web.tls",
+      "secret.b": "mounted:web.tls",
+      "secret.c": "mounted:api",
+    };
+    const made = injected(podWith(only), { ...CLUSTER, vaultAddress: undefined }).pod;
+    const settings = settingsOf(made);
+    assert.equal(settings.vaultAddress, undefined);
+    assert.equal(settings.vaultRole, undefined);
+    assert.equal(settings.tokenFile, undefined);
+    assert.equal(settings.mountedDir, "/edgesync/mounted");
+    const names = (made.spec?.volumes ?? []).map(({ name }) => name);
+    assert.ok(!names.includes("edgesync-token"));
+    const mounts = (sidecarOf(made).volumeMounts ?? []).filter(({ name }) =>
+      name.startsWith("edgesync-mounted"),
+    );
+    assert.deepEqual(
+      mounts.map(({ name, mountPath, readOnly }) => [name, mountPath, readOnly]),
+      [
+        ["edgesync-mounted-1", "/edgesync/mounted/api", true],
+        ["edgesync-mounted-2", "/edgesync/mounted/web.tls", true],
+      ],
+    );
+    const others = (made.spec?.containers ?? []).flatMap(({ volumeMounts }) => volumeMounts ?? []);
+    assert.ok(!others.some(({ name }) => name.startsWith("edgesync-mounted")));
   });
 
   test("logs in as the pod's service account unless a role is given", () => {

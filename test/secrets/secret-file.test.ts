@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import { parseExactJson, secretFile } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
-import type { SecretFormat } from "#core/values.ts";
+import type { SecretFormat } from "#core/secret-format.ts";
 
 function rendered(data: SecretData, format: SecretFormat): string {
   return Buffer.from(secretFile(data, format)).toString();

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { writeFile } from "node:fs/promises";
 import { describe, test } from "node:test";
 import { EdgeSyncError } from "#core/errors.ts";
+import type { VaultRequest } from "#core/secret-request.ts";
 import { openHttp } from "../../sidecar/network/http.ts";
 import { answeredOf, openVault } from "../../sidecar/secrets/vault.ts";
 import type { Vault, VaultOptions } from "../../sidecar/secrets/vault.ts";
@@ -60,7 +61,7 @@ function json(status: number, body: object, headers: Record<string, string> = {}
   };
 }
 
-const db = { path: "secret/data/db", parameters: {} };
+const db: VaultRequest = { kind: "vault", path: "secret/data/db", parameters: {} };
 
 async function failureOf(work: Promise<unknown>): Promise<EdgeSyncError> {
   const error: unknown = await work.then(
@@ -84,7 +85,8 @@ describe("a request to Vault", () => {
 
   test("writes the parameters of a path that has some", async () => {
     await using client = await clientOf(json(200, { data: { a: "b" } }));
-    const request = { path: "pki/issue/web", parameters: { common_name: "web.example" } };
+    const parameters = { common_name: "web.example" };
+    const request: VaultRequest = { kind: "vault", path: "pki/issue/web", parameters };
     await client.vault.read("hvs.token", request, signal);
     assert.equal(client.seen[0]?.request, "POST /v1/pki/issue/web");
     assert.deepEqual(JSON.parse(client.seen[0]?.body ?? ""), { common_name: "web.example" });
