@@ -19,6 +19,7 @@ import { aborted } from "./aborted.ts";
 import { runAgents } from "./agents.ts";
 import type { Shell } from "./agents.ts";
 import { openClients } from "./clients.ts";
+import type { ClientDeps } from "./clients.ts";
 import { checkFiles, readConfigFile } from "./config-file.ts";
 import { openFolderLocks } from "./disk/folder-lock.ts";
 import type { FolderLocks } from "./disk/folder-lock.ts";
@@ -69,7 +70,7 @@ export async function main(args: readonly string[]): Promise<number> {
     try {
       stated = await readConfigFile(file, process.getuid?.() ?? 0);
       // What it names is wrong now or never: whoever has started it hears of that as well.
-      openClients(stated, openProxies(process.env)).close();
+      openClients(stated, openProxies(process.env), undefined).close();
       if (check !== undefined)
         for (const warning of await checkFiles(file, stated))
           process.stderr.write(`edgesync: warning: ${warning}\n`);
@@ -117,7 +118,7 @@ export async function main(args: readonly string[]): Promise<number> {
     },
   });
 
-  const config = configure(process.env, stated, log);
+  const config = configure(process.env, stated, { clock, log, metrics });
   if (config === undefined) {
     const status = stuckStatus("config_invalid", metrics);
     // Where the application runs already, it is not to be restarted for this.
@@ -251,13 +252,16 @@ async function takeFolders(locks: FolderLocks, settings: Settings): Promise<void
 function configure(
   env: NodeJS.ProcessEnv,
   stated: Settings | undefined,
-  log: Log,
+  deps: ClientDeps,
 ): Pick<Shell, "settings" | "clients"> | undefined {
   try {
     const settings = stated ?? fromEnv(env);
-    return { settings, clients: openClients(settings, openProxies(env)) };
+    return { settings, clients: openClients(settings, openProxies(env), deps) };
   } catch (err) {
-    log.error({ err, code: codeOf(err) }, "settings are not valid; the application is not started");
+    deps.log.error(
+      { err, code: codeOf(err) },
+      "settings are not valid; the application is not started",
+    );
     return undefined;
   }
 }

@@ -12,6 +12,7 @@ import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { holdView } from "./application/hold.ts";
 import type { HoldBook } from "./application/hold.ts";
 import type { Hooks } from "./application/hooks.ts";
+import type { Clients } from "./clients.ts";
 import type { SecretsAgent } from "./secrets/agent.ts";
 import type { UpdateAgent } from "./update/agent.ts";
 import type { ObservedWorkload } from "./application/workload.ts";
@@ -42,6 +43,7 @@ export interface StatusDeps {
   readonly workload: ObservedWorkload;
   readonly agents: Agents;
   readonly holds: Pick<HoldBook, "known" | "problems">;
+  readonly clients: Pick<Clients, "skews">;
   /** By payload. */
   readonly hooks: ReadonlyMap<string, Pick<Hooks, "view">>;
 }
@@ -58,7 +60,7 @@ export interface Status {
 }
 
 export function openStatus(deps: StatusDeps): Status {
-  const { settings, clock, log, metrics, workload, agents, holds, hooks } = deps;
+  const { settings, clock, log, metrics, workload, agents, holds, hooks, clients } = deps;
   let held = true;
   let last: Partial<Gates> = {};
 
@@ -123,6 +125,7 @@ export function openStatus(deps: StatusDeps): Status {
         ...(others.length === 0 ? {} : { payloads: statusOf(others) }),
         secrets: agents.secrets?.status(),
         failed: Object.fromEntries(agents.failed),
+        clockSkew: clients.skews(),
         holds: holds.known().map(holdView),
         holdProblems: holds.problems(),
         hooks: hooks.get(MAIN_PAYLOAD)?.view(),

@@ -235,6 +235,16 @@ export const SIDECAR_METRICS = {
     help: "When the credential of a declared secret expires.",
     labels: ["secret"],
   },
+  edgesync_sidecar_clock_skew_accepted_total: {
+    type: "counter",
+    help: "Connections to a server (vault, repository) whose certificate is out of its time by this node's clock, and within tls-clock-skew.",
+    labels: ["server"],
+  },
+  edgesync_sidecar_clock_skew_seconds: {
+    type: "gauge",
+    help: "Of the last of them: from now to the time at which the certificate is valid; negative when it has expired.",
+    labels: ["server"],
+  },
   edgesync_sidecar_gate_open: {
     type: "gauge",
     help: "1 when the main container may start, by condition (payload, secrets).",

@@ -5,9 +5,10 @@
  * version 1, a server's own certificate as the authority), it refuses.
  */
 import { X509Certificate } from "node:crypto";
+import { isIP } from "node:net";
 import { checkServerIdentity } from "node:tls";
 import { BitString } from "asn1js";
-import { BasicConstraints, Certificate, ExtKeyUsage } from "pkijs";
+import { AltName, BasicConstraints, Certificate, ExtKeyUsage } from "pkijs";
 import { EdgeSyncError } from "#core/errors.ts";
 import { nameProblem } from "./name-constraints.ts";
 
@@ -120,8 +121,8 @@ function serverProblem(own: Link, host: string): string | undefined {
   const { x509, parsed } = own;
   const problem = checkServerIdentity(host, x509.toLegacyObject());
   if (problem !== undefined) return problem.message;
-  // By the subject's common name, which nothing constrains.
-  if (!namesOf(parsed)) return "the certificate has no subjectAltName";
+  // Then Node has gone by the subject's common name, which nothing constrains.
+  if (isIP(host) === 0 && !hasHostName(parsed)) return "it names no host in its subjectAltName";
   if (x509.checkIssued(x509)) return "the certificate is self-signed";
   const usage = keyUsageOf(parsed);
   const forTls = KEY_USAGE.digitalSignature | KEY_USAGE.keyEncipherment | KEY_USAGE.keyAgreement;
@@ -253,8 +254,12 @@ function valueOf({ extensions = [] }: Certificate, oid: string): unknown {
   return extensions.find(({ extnID }) => extnID === oid)?.parsedValue;
 }
 
-function namesOf(parsed: Certificate): boolean {
-  return valueOf(parsed, OID.subjectAltName) !== undefined;
+/** Tag of GeneralName for the name of a host. */
+const DNS_NAME = 2;
+
+function hasHostName(parsed: Certificate): boolean {
+  const names = valueOf(parsed, OID.subjectAltName);
+  return names instanceof AltName && names.altNames.some(({ type }) => type === DNS_NAME);
 }
 
 /** The first byte of the bits; undefined when all is allowed. */
