@@ -216,6 +216,10 @@ export const SIDECAR_METRICS = {
     help: "Logins at Vault, by outcome (ok, or an error code).",
     labels: ["outcome"],
   },
+  edgesync_sidecar_vault_failing: {
+    type: "gauge",
+    help: "1 while nothing that is asked of Vault succeeds, so that it is tried once at a time.",
+  },
   edgesync_sidecar_secret_reads_total: {
     type: "counter",
     help: "Secrets read from Vault, by outcome (ok, or an error code).",

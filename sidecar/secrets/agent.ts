@@ -8,7 +8,6 @@ import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
-import { openLanes } from "#core/lanes.ts";
 import { needsVault } from "#core/pod-options.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
 import { secretRequest } from "#core/secret-request.ts";
@@ -29,6 +28,7 @@ import { supervise } from "../supervise.ts";
 import { openVault } from "./vault.ts";
 import type { VaultOptions } from "./vault.ts";
 import { openTokenKeeper } from "./vault-token.ts";
+import { openTurnstile } from "./turnstile.ts";
 
 export interface SecretsDeps {
   readonly settings: Settings;
@@ -52,6 +52,8 @@ export interface SecretStatus {
 export interface SecretsStatus {
   readonly published: boolean;
   readonly loggedIn: boolean;
+  /** RFC 3339: since when Vault fails at whatever is asked. */
+  readonly vaultFailingSince?: string;
   /** Why there is no token, or why the set could not be published. */
   readonly code?: ErrorCode;
   readonly rotations: number;
@@ -72,8 +74,6 @@ export interface SecretsAgent {
 
 /** Milliseconds: what remains after the kubelet's SIGTERM is two seconds. */
 const REVOKE_TIMEOUT_MS = 1_400;
-/** The HTTP client has one connection more: the token's own requests find it free. */
-const LANES = 3;
 /** Milliseconds between two attempts to write the set, at most. */
 const WRITE_RETRY_CAP_MS = 60_000;
 
@@ -95,7 +95,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const vault = openVault(deps.http, options);
 
   const dirty = openAlarm(clock);
-  const inTurn = openLanes(LANES);
+  const turnstile = openTurnstile(deps);
   let isEnded = false;
   let isPublished = false;
   let rotations = 0;
@@ -110,6 +110,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const keeper = openTokenKeeper(
     {
       vault,
+      turnstile,
       clock,
       random,
       log,
@@ -126,6 +127,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     {
       vault,
       keeper,
+      turnstile,
       publication,
       clock,
       random,
@@ -141,7 +143,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const sourceDeps = {
     vault,
     keeper,
-    inTurn,
+    turnstile,
     clock,
     random,
     log,
@@ -232,7 +234,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     async run(signal) {
       const parts = [
         { run: keepWriting },
-        ...(options === NO_VAULT ? [] : [keeper, retirement]),
+        ...(options === NO_VAULT ? [] : [turnstile, keeper, retirement]),
         ...sources,
       ];
       // Each by itself: what nobody expected in one of them takes no other along.
@@ -251,9 +253,14 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     },
     status() {
       const code = keeper.code ?? writeCode;
+      const { openSince } = turnstile;
+      const failingMs = openSince === undefined ? undefined : clock.monotonic() - openSince;
       return {
         published: isPublished,
         loggedIn: keeper.held !== undefined,
+        ...(failingMs === undefined
+          ? {}
+          : { vaultFailingSince: new Date(clock.now() - failingMs).toISOString() }),
         ...(code === undefined ? {} : { code }),
         rotations,
         secrets: expiries(sources, shown, clock).map((row) => statusOf(row, clock.now())),

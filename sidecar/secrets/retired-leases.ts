@@ -8,6 +8,7 @@ import { codeOf } from "#core/errors.ts";
 import type { Log } from "#core/telemetry.ts";
 import { openAlarm } from "./alarm.ts";
 import type { Publication } from "./publication.ts";
+import type { Turnstile } from "./turnstile.ts";
 import type { Vault } from "./vault.ts";
 import type { TokenKeeper } from "./vault-token.ts";
 
@@ -32,6 +33,7 @@ interface Ending {
 export interface RetirementDeps {
   readonly vault: Vault;
   readonly keeper: TokenKeeper;
+  readonly turnstile: Turnstile;
   readonly publication: Publication;
   readonly clock: Clock;
   readonly random: () => number;
@@ -57,11 +59,11 @@ export interface Retirement {
 
 /** Milliseconds; or what remains of the lease, if that is less. */
 const OVERLAP_MS = 60_000;
-/** Milliseconds until it is tried again without a token. */
-const NO_TOKEN_PAUSE_MS = 5_000;
+/** Milliseconds, at least, until it is tried again where there is no token, or Vault fails. */
+const LATER_MS = 5_000;
 
 export function openRetirement(deps: RetirementDeps, resumed: readonly RetiredLease[]): Retirement {
-  const { vault, keeper, publication, clock, random, log, changed } = deps;
+  const { vault, keeper, turnstile, publication, clock, random, log, changed } = deps;
   const alarm = openAlarm(clock);
   const leases = new Set<RetiredLease>(resumed);
   let tidyAt: number | undefined;
@@ -80,8 +82,9 @@ export function openRetirement(deps: RetirementDeps, resumed: readonly RetiredLe
 
   const revoke = async (lease: RetiredLease, signal: AbortSignal): Promise<void> => {
     const token = keeper.held;
-    if (token === undefined) {
-      lease.revokeAt = clock.monotonic() + NO_TOKEN_PAUSE_MS;
+    // What ends by itself is not worth a request to a Vault that fails.
+    if (token === undefined || turnstile.openSince !== undefined) {
+      lease.revokeAt = clock.monotonic() + LATER_MS * (1 + random());
       return;
     }
     try {

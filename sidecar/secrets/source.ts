@@ -14,6 +14,8 @@ import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { openAlarm } from "./alarm.ts";
 import { filesOf } from "./files.ts";
 import type { SecretFile } from "./publication.ts";
+import { outcomeOf } from "./turnstile.ts";
+import type { Outcome, Turnstile } from "./turnstile.ts";
 import { answeredOf } from "./vault.ts";
 import type { Secret, Vault } from "./vault.ts";
 import type { Token, TokenKeeper } from "./vault-token.ts";
@@ -33,8 +35,8 @@ export interface Version {
 export interface SourceDeps {
   readonly vault: Vault;
   readonly keeper: TokenKeeper;
-  /** Takes turns, so that many secrets do not ask all at once. */
-  readonly inTurn: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Where requests pass, so that many secrets do not ask all at once. */
+  readonly turnstile: Turnstile;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
@@ -77,7 +79,7 @@ export function openSource(
   deps: SourceDeps,
   resumed: ResumedVersion | undefined,
 ): Source {
-  const { vault, keeper, inTurn, clock, random, log, metrics } = deps;
+  const { vault, keeper, turnstile, clock, random, log, metrics } = deps;
   const names = secrets.map((secret) => secret.name).join(",");
   const alarm = openAlarm(clock);
   const start = clock.monotonic();
@@ -146,7 +148,7 @@ export function openSource(
     apply({ kind: "acquired", grant, readAgainMs }, at);
   };
 
-  const acquire = async (token: Token, signal: AbortSignal): Promise<void> => {
+  const acquire = async (token: Token, signal: AbortSignal): Promise<Outcome> => {
     const at = clock.monotonic();
     apply({ kind: "asked" });
     try {
@@ -157,13 +159,15 @@ export function openSource(
       code = undefined;
       metrics.add("edgesync_sidecar_secret_reads_total", { outcome: "ok" });
       deps.changed();
+      return { kind: "succeeded" };
     } catch (error) {
       signal.throwIfAborted();
       metrics.add("edgesync_sidecar_secret_reads_total", { outcome: codeOf(error) });
       // With another token it is asked for again at once.
-      if (await isTokenGone(error, token, at, signal)) return;
+      if (await isTokenGone(error, token, at, signal)) return outcomeOf(error);
       const isSlow = codeOf(error) !== "VAULT_UNAVAILABLE";
       fail(error, "the secret could not be read", isSlow);
+      return outcomeOf(error);
     }
   };
 
@@ -172,7 +176,7 @@ export function openSource(
     leaseId: string,
     token: Token,
     signal: AbortSignal,
-  ): Promise<void> => {
+  ): Promise<Outcome> => {
     const at = clock.monotonic();
     apply({ kind: "asked" });
     try {
@@ -184,11 +188,12 @@ export function openSource(
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: "ok" });
       followToken(version.generation);
       deps.changed();
+      return { kind: "succeeded" };
     } catch (error) {
       signal.throwIfAborted();
       const failure = codeOf(error);
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: failure });
-      if (await isTokenGone(error, token, at, signal)) return;
+      if (await isTokenGone(error, token, at, signal)) return outcomeOf(error);
       if (failure === "VAULT_DENIED") {
         log.info(
           { secret: names, code: failure },
@@ -199,6 +204,7 @@ export function openSource(
         log.warn({ secret: names, code: failure }, "Vault knows the lease no more; it is replaced");
         lose();
       } else fail(error, "the lease could not be renewed", false);
+      return outcomeOf(error);
     }
   };
 
@@ -238,14 +244,15 @@ export function openSource(
       for (;;) {
         await alarm.until(plan(credential).at, signal);
         const token = await keeper.current(signal);
-        await inTurn(async () => {
+        const ask = async (): Promise<Outcome> => {
           // Looked at again: while it waited for its turn, the token may have been lost and the credential with it.
           const { action, at } = plan(credential);
-          if (at > clock.monotonic() || keeper.held !== token) return;
-          if (action === "renew" && current?.leaseId !== undefined)
-            await renew(current, current.leaseId, token, signal);
-          else await acquire(token, signal);
-        });
+          if (at > clock.monotonic() || keeper.held !== token) return { kind: "skipped" };
+          return action === "renew" && current?.leaseId !== undefined
+            ? await renew(current, current.leaseId, token, signal)
+            : await acquire(token, signal);
+        };
+        await turnstile.pass({ attempt: credential.attempt }, ask, signal);
       }
     },
     superseded,

@@ -6,6 +6,8 @@ import { expiryOf, mayAskAt, newCredential, next, plan, resumedCredential } from
 import type { Credential, Event, Grant } from "#core/lease.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { openAlarm } from "./alarm.ts";
+import { outcomeOf } from "./turnstile.ts";
+import type { Outcome, Turnstile } from "./turnstile.ts";
 import { answeredOf } from "./vault.ts";
 import type { Vault } from "./vault.ts";
 
@@ -24,6 +26,7 @@ export interface FormerToken extends Token {
 
 export interface TokenDeps {
   readonly vault: Vault;
+  readonly turnstile: Turnstile;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
@@ -65,7 +68,7 @@ export interface Resumed {
 const CHECK_MS = 3_600_000;
 
 export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): TokenKeeper {
-  const { vault, clock, random, log, metrics } = deps;
+  const { vault, turnstile, clock, random, log, metrics } = deps;
   const alarm = openAlarm(clock);
   const now = clock.monotonic();
   let credential =
@@ -104,7 +107,7 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
     log.warn({ code, err: error, attempt: credential.attempt, delayMs }, message);
   };
 
-  const logIn = async (signal: AbortSignal): Promise<void> => {
+  const logIn = async (signal: AbortSignal): Promise<Outcome> => {
     const at = clock.monotonic();
     apply({ kind: "asked" });
     try {
@@ -123,14 +126,16 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
       }
       deps.changed();
       for (const wake of waiters.splice(0)) wake();
+      return { kind: "succeeded" };
     } catch (error) {
       signal.throwIfAborted();
       metrics.add("edgesync_sidecar_vault_logins_total", { outcome: codeOf(error) });
       fail(error, "the login at Vault failed");
+      return outcomeOf(error);
     }
   };
 
-  const renew = async (token: Token, signal: AbortSignal): Promise<void> => {
+  const renew = async (token: Token, signal: AbortSignal): Promise<Outcome> => {
     const at = clock.monotonic();
     const wantedMs = credential.phase === "leased" ? credential.lease.durationMs : CHECK_MS;
     apply({ kind: "asked" });
@@ -141,6 +146,7 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
       verified = at;
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: "ok" });
       deps.changed();
+      return { kind: "succeeded" };
     } catch (error) {
       signal.throwIfAborted();
       metrics.add("edgesync_sidecar_secret_renewals_total", { outcome: codeOf(error) });
@@ -148,13 +154,16 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
       // 400: this kind of token cannot be renewed.
       if (verdict === "good" || codeOf(error) === "SECRET_INVALID") apply({ kind: "unrenewable" });
       else if (verdict === "unknown") fail(error, "the token could not be renewed");
+      return outcomeOf(error);
     }
   };
 
   /** A token without an end is looked at now and then, as is one that a process before this left behind. */
-  const look = async (token: Token, signal: AbortSignal): Promise<void> => {
-    if ((await verify(token, signal)) === "good") apply({ kind: "acquired", grant: undefined });
+  const look = async (token: Token, signal: AbortSignal): Promise<Outcome> => {
+    const verdict = await verify(token, signal);
+    if (verdict === "good") apply({ kind: "acquired", grant: undefined });
     else if (held === token) apply({ kind: "failed", isSlow: false });
+    return { kind: verdict === "good" ? "succeeded" : verdict === "lost" ? "refused" : "failed" };
   };
 
   const verify = async (token: Token, signal: AbortSignal): Promise<Verdict> => {
@@ -178,12 +187,14 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
     async run(signal) {
       for (;;) {
         await alarm.until(plan(credential).at, signal);
-        const { action, at } = plan(credential);
-        if (at > clock.monotonic()) continue;
-        if (held === undefined) await logIn(signal);
-        else if (credential.phase === "static") await look(held, signal);
-        else if (action === "renew") await renew(held, signal);
-        else await logIn(signal);
+        const ask = async (): Promise<Outcome> => {
+          const { action, at } = plan(credential);
+          if (at > clock.monotonic()) return { kind: "skipped" };
+          if (held === undefined) return await logIn(signal);
+          if (credential.phase === "static") return await look(held, signal);
+          return await (action === "renew" ? renew(held, signal) : logIn(signal));
+        };
+        await turnstile.pass({ attempt: credential.attempt, isToken: true }, ask, signal);
       }
     },
     async current(signal) {

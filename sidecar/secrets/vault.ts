@@ -270,14 +270,22 @@ function refusal(
 ): EdgeSyncError {
   const code =
     (isLogin ? LOGIN_MEANINGS[status] : undefined) ?? MEANINGS[status] ?? "VAULT_UNAVAILABLE";
-  const retryAfter = /^\d{1,9}$/.exec(headers["retry-after"] ?? "")?.[0];
+  const retryAfterMs = retryAfterOf(headers);
   const at = Date.parse(headers.date ?? "");
   const cause: Answered = {
     status,
-    ...(retryAfter === undefined ? {} : { retryAfterMs: Number(retryAfter) * 1_000 }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     ...(!isLogin || Number.isNaN(at) ? {} : { at }),
   };
   return new EdgeSyncError(code, `${method} ${path}: Vault answers ${status}`, { cause });
+}
+
+/** RFC 9110, 10.2.3: seconds, or a date, which is measured against the answer's own, as this node's clock may be wrong. */
+function retryAfterOf(headers: IncomingHttpHeaders): number | undefined {
+  const text = headers["retry-after"] ?? "";
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1_000;
+  const ms = Date.parse(text) - Date.parse(headers.date ?? "");
+  return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
 
 function grantOf(answer: { lease_duration: number; renewable: boolean }): Grant {

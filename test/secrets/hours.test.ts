@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import * as fc from "fast-check";
+import { FAILURES_PER_HOUR } from "#core/circuit.ts";
 import { requestsPerHour } from "#core/lease.ts";
 import { fromEnv } from "#core/settings.ts";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
@@ -21,6 +23,7 @@ const HOUR = 3_600_000;
 interface Scripted {
   readonly status: number;
   readonly body?: object;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 type Script = (path: string) => Scripted | Promise<Scripted>;
 
@@ -32,11 +35,11 @@ function scriptedVault(clock: ManualClock) {
     async request({ url }) {
       const path = new URL(url).pathname.replace("/v1/", "");
       requests.push({ path, at: clock.monotonic() });
-      const { status, body = {} } = await state.script(path);
+      const { status, body = {}, headers = {} } = await state.script(path);
       const bytes = Buffer.from(JSON.stringify(body));
       return {
         status,
-        headers: {},
+        headers,
         body: (async function* () {
           yield bytes;
         })(),
@@ -234,6 +237,20 @@ function sharers(path: string): number {
   return path.startsWith("sys/leases/") ? SECRETS / 2 : 1;
 }
 
+/** Anything that a server, or what stands before it, has been seen to say. */
+const answer = fc.record({
+  status: fc.constantFrom(200, 200, 400, 403, 404, 412, 429, 472, 473, 500, 502, 503, 302),
+  seconds: fc.constantFrom(0, 1, 60, 3_600, 1e12, -5, 0.5),
+  renewable: fc.boolean(),
+  headers: fc.constantFrom<Readonly<Record<string, string>>>(
+    {},
+    { "retry-after": "7" },
+    { "retry-after": "999999999" },
+    { "retry-after": "Mon, 23 Nov 2026 04:00:00 GMT", date: "Mon, 23 Nov 2026 03:00:00 GMT" },
+    { "retry-after": "soon" },
+  ),
+});
+
 describe("hours of trouble", () => {
   const refused =
     (status: number): Script =>
@@ -277,6 +294,63 @@ describe("hours of trouble", () => {
       await life.hours(1);
       assert.equal(life.agent.expiredSince(), undefined, "all is well again within the hour");
     });
+
+  test("of an outage cost the whole pod no more than a try every few minutes", async () => {
+    await using life = await live();
+    life.vault.state.script = refused(503);
+    await life.hours(1);
+    const before = life.vault.requests.length;
+    await life.hours(3);
+    assert.ok(life.agent.status().vaultFailingSince !== undefined);
+    const perHour = (life.vault.requests.length - before) / 3;
+    assert.ok(perHour > 5 && perHour < 60, `${perHour}`);
+    life.vault.state.script = healthy;
+    await life.hours(1);
+    assert.equal(life.agent.status().vaultFailingSince, undefined);
+  });
+
+  test("never become a storm, for any sequence of answers: the pod's failures stay within their allowance", async () => {
+    const seed = 20_261_123;
+    const scripts = fc.sample(fc.array(answer, { minLength: 1, maxLength: 40 }), {
+      seed,
+      numRuns: 4,
+    });
+    for (const answers of scripts) {
+      await using life = await live();
+      let turn = 0;
+      const failures: number[] = [];
+      const failed = new Map<string, boolean>();
+      life.vault.state.script = (path) => {
+        const { status, seconds, renewable, headers } =
+          answers[turn++ % answers.length] ?? assert.fail();
+        if (status >= 400 && failed.get(path) === true) failures.push(life.clock.monotonic());
+        failed.set(path, status >= 400);
+        const terms = { lease_duration: seconds, renewable };
+        const { body = {} } = healthy(path);
+        const { auth } = body as { auth?: object };
+        const given = auth === undefined ? terms : { auth: { ...auth, ...terms } };
+        return { status, headers, body: { ...body, ...given } };
+      };
+      const most = await life.hours(2);
+      const limit = requestsPerHour(300_000);
+      for (const [path, count] of most)
+        assert.ok(
+          count <= limit * sharers(path),
+          `${path}: ${count} of ${JSON.stringify(answers)}`,
+        );
+      const worst = Math.max(
+        0,
+        ...failures.map(
+          (at) => failures.filter((other) => other >= at && other < at + HOUR).length,
+        ),
+      );
+      assert.ok(worst <= FAILURES_PER_HOUR, `${worst} failures of ${JSON.stringify(answers)}`);
+      assert.equal(life.agent.published(), true);
+      life.vault.state.script = healthy;
+      await life.hours(1);
+      assert.equal(life.agent.expiredSince(), undefined, JSON.stringify(answers));
+    }
+  });
 
   test("of an outage end in a reported expiry, and never in a storm of retries", async () => {
     await using life = await live();
