@@ -94,7 +94,7 @@ interface WithRawJson {
 /** ECMAScript 2026; TypeScript's library does not declare it yet. */
 const json = JSON as unknown as WithRawJson;
 
-function isRawJson(value: unknown): boolean {
+export function isRawJson(value: unknown): boolean {
   return json.isRawJSON(value);
 }
 

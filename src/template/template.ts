@@ -16,21 +16,21 @@
  */
 import { EdgeSyncError } from "../errors.ts";
 import type { SecretData } from "../secret-file.ts";
+import { staticCalls } from "./calls.ts";
+import type { TemplateCall } from "./calls.ts";
+import { evaluate } from "./evaluate.ts";
+import { fault } from "./fault.ts";
+import type { Source } from "./fault.ts";
+import { FUNCTIONS, REFUSED } from "./functions.ts";
+import { MAX_TEMPLATE } from "./limits.ts";
+import { parse } from "./parser.ts";
+import type { Parsed } from "./parser.ts";
+import { nearName } from "../near-name.ts";
+import { bytesOf } from "./runes.ts";
+import { pemValue, secretValue } from "./values.ts";
+import type { GoValue } from "./values.ts";
 
-/** What a template asks for. Its parameters and its key may hold secrets: neither belongs into a log or a status; `path` may be shown. */
-export interface TemplateCall {
-  /** `read`: `secret "path"`; `write`: `secret "path" "k=v"…` (a POST with the parameters); `pki`: `pkiCert "path" "k=v"…`, a POST too. */
-  readonly kind: "read" | "write" | "pki";
-  /** Without slashes at its ends and without a query. As written: whether `data/` goes into a path of KV v2 is for whoever asks Vault. */
-  readonly path: string;
-  /** Of `?version=2` behind a path, by name. */
-  readonly query: Readonly<Record<string, string>>;
-  /** Of `k=v` arguments, by name. */
-  readonly parameters: Readonly<Record<string, string>>;
-  /** The same for equal calls, different for others. */
-  readonly key: string;
-}
-
+export type { TemplateCall } from "./calls.ts";
 /** An answer of Vault to a call, as `.Data`, `.LeaseID`… show it; for `pki` its data make `.Cert`, `.Key` and `.CA`. */
 export interface TemplateAnswer {
   /** The answer's `data` as `parseExactJson` reads it; for KV v2 with `data` and `metadata` in it. */
@@ -62,15 +62,58 @@ export interface Template {
   readonly name: string;
   /** The calls that can be told without a secret, in the order of the text; others may come while it is rendered. */
   readonly calls: readonly TemplateCall[];
+  readonly source: Source;
+  readonly parsed: Parsed;
 }
 
 /** @throws EdgeSyncError TEMPLATE_INVALID with line and column */
-export function parseTemplate(text: string, options: { readonly name: string }): Template {
-  if (text !== "") throw new EdgeSyncError("TEMPLATE_INVALID", `${options.name}: not there yet`);
-  return { name: options.name, calls: [] };
+export function parseTemplate(text: string, { name }: { readonly name: string }): Template {
+  const source = { name, text: bytesOf(text) };
+  if (source.text.length > MAX_TEMPLATE)
+    throw new EdgeSyncError(
+      "TEMPLATE_INVALID",
+      `${name}: a template may have ${MAX_TEMPLATE} bytes; this one has ${source.text.length}`,
+    );
+  const parsed = parse(source, (called, at) => {
+    if (Object.hasOwn(FUNCTIONS, called)) return;
+    throw fault("TEMPLATE_INVALID", source, at, refusalOf(called));
+  });
+  return { name, calls: staticCalls(parsed), source, parsed };
+}
+
+function refusalOf(name: string): string {
+  const why = Object.hasOwn(REFUSED, name) ? REFUSED[name] : undefined;
+  if (why !== undefined) return `the function ${name} is not supported: ${why}`;
+  const near = nearName(name, Object.keys(FUNCTIONS));
+  return `there is no function ${name.slice(0, 64)}${near === undefined ? "" : `; did you mean ${near}?`}`;
 }
 
 /** @throws EdgeSyncError TEMPLATE_FAILED with line and column, never with what is in a secret */
-export function render(_template: Template, _inputs: RenderInputs): Rendered {
-  return { kind: "text", bytes: new Uint8Array() };
+export function render({ source, parsed }: Template, inputs: RenderInputs): Rendered {
+  const answers = new Map<string, GoValue>();
+  const needs = new Map<string, TemplateCall>();
+  const { now, missingKey = "error" } = inputs;
+
+  function ask(call: TemplateCall): GoValue {
+    if (!answers.has(call.key)) {
+      const answer = inputs.lookup(call);
+      if (answer === undefined) needs.set(call.key, call);
+      answers.set(call.key, answer === undefined ? null : valueOf(call, answer));
+    }
+    return answers.get(call.key);
+  }
+
+  try {
+    const env = (name: string): string | undefined => inputs.env(name);
+    const text = evaluate({ source, parsed, missingKey, now, env, ask });
+    if (needs.size === 0) return { kind: "text", bytes: Buffer.from(text, "latin1") };
+  } catch (cause) {
+    // What follows from a secret that is not there yet says nothing of the template.
+    if (needs.size === 0) throw cause;
+  }
+  return { kind: "needs", calls: [...needs.values()] };
+}
+
+function valueOf({ kind }: TemplateCall, answer: TemplateAnswer): GoValue {
+  return kind === "pki" ? pemValue(answer) : secretValue(answer);
 }
