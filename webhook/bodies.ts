@@ -57,8 +57,8 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
       first.go();
     }
   };
-  /** Whether its turn came in time; then `bytes` are taken. */
-  const turn = async (bytes: number): Promise<boolean> => {
+  /** Whether its turn came in time, and while there was somebody to answer; then `bytes` are taken. */
+  const turn = async (bytes: number, request: IncomingMessage): Promise<boolean> => {
     const came = Promise.withResolvers<boolean>();
     const over = new AbortController();
     const waiting: Waiting = { bytes, go: () => came.resolve(true) };
@@ -69,6 +69,7 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
       () => came.resolve(false),
       () => {},
     );
+    request.once("close", () => came.resolve(false));
     const mine = await came.promise;
     over.abort();
     await late;
@@ -93,7 +94,8 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
       if (!(declared <= BODY_LIMIT_BYTES)) return await use({ ok: false, problem: "too-large" });
       const bytes = COST * declared;
       const large = declared > SMALL_BYTES;
-      if (large && !(await turn(bytes))) return await use({ ok: false, problem: "busy" });
+      if (large && !(await turn(bytes, request)))
+        return await use({ ok: false, problem: request.destroyed ? "incomplete" : "busy" });
       if (!large) take(bytes);
       try {
         const body = large ? await inTime(request, declared) : await receive(request, declared);
@@ -108,6 +110,8 @@ export function openBodies({ budgetBytes, patienceMs, clock, held }: BodiesOptio
 
 /** @param limit bytes that it may have, and has where they were declared */
 async function receive(request: IncomingMessage, limit: number): Promise<Read> {
+  // Gone while it waited for its turn, and it will not say so again.
+  if (request.destroyed) return { ok: false, problem: "incomplete" };
   let body: Buffer | undefined;
   let length = 0;
   const { promise, resolve } = Promise.withResolvers<Problem | undefined>();

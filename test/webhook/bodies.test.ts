@@ -139,6 +139,34 @@ describe("the bodies in flight", () => {
     assert.equal(await late.answer, String(2 * MIB));
   });
 
+  test("take nothing for one that has gone while it waited for its turn", async () => {
+    await using reader = await openReader((held) =>
+      openBodies({ budgetBytes: 0, patienceMs: 10_000, clock, held }),
+    );
+    const first = reader.begin(BODY_LIMIT_BYTES);
+    await eventually(
+      () => (reader.now() > 0 ? true : undefined),
+      () => "nothing is set aside",
+    );
+    const answered = async (): Promise<void> => {
+      const small = reader.begin(4);
+      small.request.end("done");
+      await small.answer;
+    };
+    const gone = reader.begin(2 * MIB);
+    await answered();
+    gone.request.destroy();
+    await answered();
+    first.request.destroy();
+    const next = reader.begin(2 * MIB);
+    next.request.end("x".repeat(2 * MIB));
+    assert.equal(await next.answer, String(2 * MIB));
+    await eventually(
+      () => (reader.now() === 0 ? true : undefined),
+      () => `${reader.now()} bytes are still held`,
+    );
+  });
+
   const refused: readonly (readonly [string, number | undefined, Buffer, string])[] = [
     ["declare more than the limit", BODY_LIMIT_BYTES + 1, Buffer.alloc(0), "too-large"],
     [
