@@ -16,6 +16,9 @@ const KEEP_ALIVE_MS = 120_000;
 /** What is still being answered after the drain delay gets this long; more than any webhook call's own time-out. */
 const FINISH_MS = 30_000;
 
+/** Connections to the port of the metrics at one time. */
+const MAX_SCRAPES = 32;
+
 /** Any TLS before 1.2 is broken (RFC 8996). */
 const MIN_VERSION = "TLSv1.2";
 
@@ -46,13 +49,17 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
   await using opened = new AsyncDisposableStack();
   const reviews = openReviews(deps);
   const others = application(reviews, state);
+  // Of both listeners: liveness is asked for beside the metrics.
+  const timeouts = {
+    headersTimeout: config.requestTimeout / 2,
+    requestTimeout: config.requestTimeout,
+    connectionsCheckingInterval: Math.max(20, config.requestTimeout / 10),
+  };
   const admission = https.createServer(
     {
       minVersion: MIN_VERSION,
       handshakeTimeout: config.requestTimeout,
-      headersTimeout: config.requestTimeout / 2,
-      requestTimeout: config.requestTimeout,
-      connectionsCheckingInterval: Math.max(20, config.requestTimeout / 10),
+      ...timeouts,
       keepAliveTimeout: KEEP_ALIVE_MS,
     },
     (request, response) => {
@@ -63,13 +70,13 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
       else others(request, response);
     },
   );
-  admission.maxConnections = config.maxConnections;
+  limitConnections(admission, config.maxConnections);
   // Broken handshakes are the other side's affair; a scan of the port must not fill the log.
   admission.on("tlsClientError", () => {});
-  const scraped = http.createServer((request, response) => {
+  const scraped = http.createServer(timeouts, (request, response) => {
     void answerScrape(request, response, deps);
   });
-  scraped.maxConnections = 32;
+  limitConnections(scraped, MAX_SCRAPES);
   for (const server of [admission, scraped]) opened.defer(() => close(server));
   const port = await listen(admission, config.tlsPort, config.listenAddress);
   const metricsPort = await listen(scraped, config.metricsPort, config.listenAddress);
@@ -102,6 +109,16 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
     },
     [Symbol.asyncDispose]: () => closers.disposeAsync(),
   };
+}
+
+/** When the last place is taken, connections without a request give up theirs: to hold them costs nothing, and would keep everybody else out. */
+function limitConnections(server: http.Server | https.Server, most: number): void {
+  server.maxConnections = most;
+  server.on("connection", () => {
+    server.getConnections((_error, count) => {
+      if (count >= most) server.closeIdleConnections();
+    });
+  });
 }
 
 async function listen(

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import type { IncomingMessage } from "node:http";
 import https from "node:https";
 import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
@@ -231,6 +232,37 @@ describe("a slow or silent client", () => {
     }
     await promise;
     for (const socket of sockets) socket.destroy();
+  });
+});
+
+describe("connections that nobody uses", () => {
+  test("make room for others when all places are taken", async () => {
+    await using webhook = await startWebhook({ EDGESYNC_MAX_CONNECTIONS: "4" });
+    const { ca } = webhook.files;
+    await using held = new AsyncDisposableStack();
+    for (let count = 0; count < 4; count++) {
+      const agent = new https.Agent({ keepAlive: true, ca, servername: "localhost" });
+      held.defer(() => agent.destroy());
+      const asked = https.get({ agent, port: webhook.port, host: "127.0.0.1", path: "/healthz" });
+      const [response] = (await once(asked, "response")) as [IncomingMessage];
+      await once(response.resume(), "end");
+    }
+    assert.equal((await get(webhook, "/readyz")).status, 200);
+  });
+
+  test("do not keep liveness waiting for longer than a request may take", async () => {
+    await using webhook = await startWebhook({ EDGESYNC_REQUEST_TIMEOUT: "1s" });
+    const sockets = Array.from({ length: 32 }, () => connect(webhook.metricsPort, "127.0.0.1"));
+    const closed = sockets.map((socket) => {
+      socket.on("error", () => {
+        // A reset is a good end too.
+      });
+      socket.resume();
+      return once(socket, "close", { signal: AbortSignal.timeout(20_000) });
+    });
+    await Promise.all(closed);
+    const alive = await fetch(`http://127.0.0.1:${webhook.metricsPort}/healthz`);
+    assert.equal(alive.status, 200);
   });
 });
 
