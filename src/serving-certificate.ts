@@ -72,6 +72,9 @@ export function nextStep(seen: Seen): Step {
     // Not an expired one: that is replaced below, in the same order as every other one.
     return good(served) ? { step: "restore", identity: served } : { step: "make", as: "serving" };
   }
+  // The same one without its authority, or with another's: an empty caBundle would be trusted by nobody until the next one is served.
+  if (served?.certificate === serving.certificate && !good(serving) && good(served))
+    return { step: "restore", identity: served };
   const wanted = [serving.ca, next?.ca, previousCa].filter((pem) => pem !== undefined);
   if (bundles.some((bundle) => !sameCertificates(bundle, wanted.join(""))))
     return { step: "trust", bundle: wanted.join("") };

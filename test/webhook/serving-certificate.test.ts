@@ -42,6 +42,14 @@ describe("the leader", () => {
     assert.deepEqual(nextStep(half), { step: "trust", bundle: one.ca });
   });
 
+  test("never trusts nothing because the authority was taken out of the Secret", () => {
+    for (const ca of ["", two.ca]) {
+      const kept = { serving: { ...one, ca } };
+      const step = nextStep(seen(kept, one.ca, { served: one }));
+      assert.deepEqual(step, { step: "restore", identity: one });
+    }
+  });
+
   test("waits until two thirds of its life have passed", () => {
     const wait = nextStep(seen({ serving: one }, one.ca));
     assert.deepEqual(wait, { step: "wait", ms: 20 * DAY_MS });
