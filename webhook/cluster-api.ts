@@ -135,14 +135,10 @@ async function watchOnce(
       changed(object);
     };
     const begun = watch.watch(path, { ...parameters }, seen, end);
-    // It may fail before it has begun, and nobody awaits it until the end.
-    begun.catch(end);
+    // It may never begin, as with a token that cannot be read, or only after half a minute: nobody waits for that at the end.
+    begun.then((begun) => void promise.then(() => begun.abort()), end);
     await promise;
-    (await begun).abort();
     return events === 0;
-  } catch {
-    // Such as a token that cannot be read at the moment.
-    return true;
   } finally {
     signal.removeEventListener("abort", end);
   }
