@@ -2,6 +2,7 @@
  * The merge that makes a second call change nothing: what an earlier call put into the pod is taken on, with the fields that the API
  * server and other webhooks have added since, and everything that we state is as we state it.
  */
+import { SIDECAR } from "./names.ts";
 import type { Container } from "./pod.ts";
 import { isAllowed } from "./cluster.ts";
 import type { ClusterOptions } from "./cluster.ts";
@@ -40,9 +41,26 @@ export function adoptList<T extends object>(
 
 const OUR_VARIABLE = /^EDGESYNC_/;
 
+/** Where Istio's agent asks in the kubelet's place (rewriteAppHTTPProbers), for whoever has no certificate of the mesh is not answered. */
+const MESH_ROUTE = `/app-health/${SIDECAR}/`;
+
+/** The probes of a sidecar that a mesh has put itself in front of: our times, its address. */
+function meshProbes(found: Container, wanted: Container): Partial<Container> {
+  return Object.fromEntries(
+    (["startupProbe", "readinessProbe", "livenessProbe"] as const).flatMap((field) => {
+      const own = wanted[field];
+      const httpGet = found[field]?.httpGet;
+      return own && httpGet?.path?.startsWith(MESH_ROUTE) === true
+        ? [[field, { ...found[field], ...own, httpGet }]]
+        : [];
+    }),
+  );
+}
+
 /**
  * The sidecar of an earlier call, made to be as we want it. Left as they are: an image that the operator allows (a webhook may have
- * named a mirror), the pull policy and the resources (others may size containers), variables and mounts that are not ours.
+ * named a mirror), the pull policy and the resources (others may size containers), variables and mounts that are not ours, and the address of
+ * probes that a mesh asks instead.
  */
 export function adoptSidecar(
   found: Container,
@@ -59,6 +77,7 @@ export function adoptSidecar(
     image !== undefined && isAllowed(image, cluster.image, cluster.images) ? { image } : {};
   return {
     ...adopt(found, wanted),
+    ...meshProbes(found, wanted),
     ...keptImage,
     ...(resources === undefined || resources === null ? {} : { resources }),
     ...(imagePullPolicy === undefined ? {} : { imagePullPolicy }),

@@ -108,6 +108,31 @@ describe("a second call", () => {
     );
   });
 
+  test("changes nothing where a mesh asks the sidecar in the kubelet's place, as one that wants its own certificate must", () => {
+    const meshed = changeSidecar(pod, (sidecar) => {
+      const through = (name: string): object => ({
+        path: `/app-health/edgesync/${name}`,
+        port: 15020,
+        scheme: "HTTP",
+      });
+      return {
+        ...sidecar,
+        startupProbe: { ...sidecar.startupProbe, httpGet: through("startupz") },
+        readinessProbe: { ...sidecar.readinessProbe, httpGet: through("readyz") },
+        livenessProbe: { ...sidecar.livenessProbe, httpGet: through("livez") },
+      } as Container;
+    });
+    assertUnchanged(meshed);
+  });
+
+  test("takes back a probe of the sidecar that goes anywhere else", () => {
+    const meddled = changeSidecar(pod, (sidecar) => ({
+      ...sidecar,
+      startupProbe: { httpGet: { path: "/", port: 8080 } },
+    }));
+    assert.deepEqual(sidecarOf(injected(meddled).pod), sidecarOf(pod));
+  });
+
   test("keeps what others added to the sidecar: variables, mounts, sizes, an allowed mirror of the image", () => {
     const added = changeSidecar(pod, (sidecar) => ({
       ...sidecar,
