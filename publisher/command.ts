@@ -61,7 +61,10 @@ export interface Command {
 export type Described = Pick<
   Command,
   "name" | "summary" | "positionals" | "options" | "lists" | "flags"
->;
+> & {
+  /** One of another program, which prints no JSON. */
+  readonly plain?: true;
+};
 
 export interface Parsed {
   readonly arguments: Arguments;
@@ -149,8 +152,13 @@ export interface OptionRow {
   readonly repeated: boolean;
 }
 
-/** What a command takes besides its positionals; every command takes `--json` and `--help`. */
-export function optionRows({ options, lists = {}, flags = {} }: Described): readonly OptionRow[] {
+/** What a command takes besides its positionals; every command takes `--help`, and `--json` where it is not plain. */
+export function optionRows({
+  options,
+  lists = {},
+  flags = {},
+  plain,
+}: Described): readonly OptionRow[] {
   const rows = (
     table: Readonly<Record<string, string>>,
     takesValue: boolean,
@@ -158,7 +166,7 @@ export function optionRows({ options, lists = {}, flags = {} }: Described): read
   ): readonly OptionRow[] =>
     Object.entries(table).map(([name, help]) => ({ name, help, takesValue, repeated }));
   const common = {
-    json: "print the result as one JSON object",
+    ...(plain === true ? {} : { json: "print the result as one JSON object" }),
     help: "print this and do nothing",
   };
   return [

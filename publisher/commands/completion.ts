@@ -1,6 +1,7 @@
 /** Completion for shells. */
 import { oneOf } from "#core/values.ts";
 import { CONTROL_COMMANDS } from "#core/control.ts";
+import { OFFLINE_COMMANDS, OFFLINE_OPTIONS } from "#core/inject/commands.ts";
 import type { Command, Described } from "../command.ts";
 import { SHELLS, completionFor } from "../completion.ts";
 import { usage } from "./shared.ts";
@@ -16,6 +17,21 @@ const CONTROLS: readonly Described[] = CONTROL_COMMANDS.map(({ name, summary, sy
     );
   return { name, summary, positionals: [], options: those(true), flags: those(false) };
 });
+
+/** What shows the webhook's decisions, by the table of its help: all that takes a value may be given more than once. */
+const OFFLINE: readonly Described[] = OFFLINE_COMMANDS.map(({ name, summary }) => ({
+  name,
+  summary,
+  positionals: [],
+  options: {},
+  lists: Object.fromEntries(
+    OFFLINE_OPTIONS.flatMap(([option, help]) => {
+      const [, long, value] = /--([a-z]+)( <)?/.exec(option) ?? [];
+      return long === undefined || value === undefined ? [] : [[long, help]];
+    }),
+  ),
+  ...(name === "explain" ? {} : { plain: true as const }),
+}));
 
 /** @param commands every command, this one too; asked for when it runs, since the table holds this command itself */
 export function completionCommand(commands: () => readonly Command[]): Command {
@@ -34,7 +50,7 @@ export function completionCommand(commands: () => readonly Command[]): Command {
       const shell = known.parse(input);
       if (shell === undefined)
         throw usage(`${JSON.stringify(input)} is not a shell; expected ${known.allowed}`);
-      const script = completionFor(shell, [...commands(), ...CONTROLS]);
+      const script = completionFor(shell, [...commands(), ...CONTROLS, ...OFFLINE]);
       return Promise.resolve({ lines: script.trimEnd().split("\n"), json: { shell, script } });
     },
   };

@@ -87,6 +87,12 @@ describe("completion", async () => {
       for (const word of ["hold", "release", "retry", "look"]) assert.ok(orders.includes(word));
       const waits = await offered("edgesync status --");
       for (const name of ["--wait", "--config"]) assert.ok(waits.includes(name), waits.join(" "));
+      for (const word of ["inject", "explain"]) assert.ok(first.includes(word), word);
+      const injects = await offered("edgesync inject --");
+      for (const name of ["--filename", "--config", "--namespace", "--image", "--kubelet"])
+        assert.ok(injects.includes(name), injects.join(" "));
+      assert.ok(!injects.includes("--json"));
+      assert.ok((await offered("edgesync explain --")).includes("--json"));
       const files = await offered("edgesync verify ");
       assert.ok(files.includes(shell === "fish" ? "completion" : "FILES"), files.join(" "));
     });
