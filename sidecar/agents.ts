@@ -133,11 +133,19 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   const isControlled = names.length > 0 || settings.podName === undefined;
   const control =
     isControlled && keepControl({ port, clock, log, holds, status: document, order }, signal);
+  const floor = (): number | undefined => {
+    const floors = Array.from(agents.updates.values(), (agent) => agent.status().time.floor);
+    const times = floors.flatMap((at) => (at === null ? [] : [Date.parse(at)]));
+    return times.length === 0 ? undefined : Math.max(...times);
+  };
+  const forgotten =
+    names.length > 0 &&
+    import("./secrets/offline-place.ts").then((place) => place.forgetOffline(settings, log));
   const secrets =
     settings.secrets.length > 0
       ? keepRunning(
           "secrets agent",
-          () => openSecretsAgent({ ...shell, http: clients.vault }),
+          () => openSecretsAgent({ ...shell, http: clients.vault, floor }),
           (agent) => (agents.secrets = agent),
         )
       : undefined;
@@ -147,6 +155,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   const orderly = Promise.all([
     ...updates,
     control,
+    forgotten,
     // The agent must not renew what is being revoked.
     shell.once === true || secrets?.then(() => revoke(agents, workload, log, deadline)),
   ]);

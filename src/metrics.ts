@@ -249,6 +249,14 @@ export const SIDECAR_METRICS = {
     help: "Of the last of them: from now to the time at which the certificate is valid; negative when it has expired.",
     labels: ["server"],
   },
+  edgesync_sidecar_secrets_offline: {
+    type: "gauge",
+    help: "1 while the application has the sealed set of secrets, because Vault does not answer; absent without offline-secrets.",
+  },
+  edgesync_sidecar_offline_set_timestamp_seconds: {
+    type: "gauge",
+    help: "When Vault last vouched for the set of secrets that is sealed on the payload volume.",
+  },
   edgesync_sidecar_gate_open: {
     type: "gauge",
     help: "1 when the main container may start, by condition (payload, secrets).",

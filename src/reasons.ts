@@ -88,6 +88,17 @@ export const CLOCK_REASONS = {
 } as const satisfies Record<string, string>;
 export type ClockReason = keyof typeof CLOCK_REASONS;
 
+/** Why the sealed set of secrets was not used while Vault could not be reached. */
+export const OFFLINE_REASONS = {
+  absent: "no set has been sealed on this volume yet",
+  unreadable: "the set was sealed with another key, or is damaged",
+  other_declaration: "the set is another workload's, or of other annotations than those of now",
+  too_old: "Vault vouched for the set longer ago than offline-secrets allows",
+  secret_ended: "the lease or the certificate of a secret in the set has ended",
+  denied: "Vault has refused the login, so the set was removed",
+} as const satisfies Record<string, string>;
+export type OfflineReason = keyof typeof OFFLINE_REASONS;
+
 /** Why a file is fetched whole. */
 export const WHOLE_REASONS = {
   no_delta: "no delta, and no chain of deltas, starts from what the site has",

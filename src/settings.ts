@@ -41,6 +41,12 @@ const shortText: Value<string> = {
   format: (value) => value,
 };
 
+const ownerText: Value<string> = {
+  allowed: "a text of 1 to 1024 printable characters",
+  parse: (input) => (/^[\x21-\x7e]{1,1024}$/.test(input) ? input : undefined),
+  format: (value) => value,
+};
+
 const appProbes: Value<readonly AppProbes[]> = {
   allowed: "a JSON list of containers and their probes, as the webhook writes it",
   parse(input) {
@@ -149,6 +155,15 @@ export const SETTINGS = {
   "token-file": {
     help: "The sidecar's service-account token, or another JWT for the login.",
     value: anyPath,
+  },
+  "offline-key-dir": {
+    help: "Folder whose file `key` holds the key that the offline set of secrets is sealed with.",
+    value: anyPath,
+  },
+  workload: {
+    help: "Owner and service account of the pod, to which the offline set of secrets is bound.",
+    podOnly: true,
+    value: ownerText,
   },
   "secrets-mode": {
     help: "Mode of secret files that have none of their own.",

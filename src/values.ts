@@ -354,3 +354,14 @@ export const runAs: Value<RunAs> = {
   format: ({ uid, gid }) =>
     uid === undefined ? ASSIGNED : gid === undefined ? String(uid) : `${uid}:${gid}`,
 };
+
+/** `never`, or the age in milliseconds up to which a sealed set of secrets is used. */
+export type OfflineSecrets = "never" | number;
+
+const offlineAge = duration("1m", "8760h");
+
+export const offlineSecrets: Value<OfflineSecrets> = {
+  allowed: `never, or ${offlineAge.allowed}`,
+  parse: (input) => (input === "never" ? input : offlineAge.parse(input)),
+  format: (value) => (value === "never" ? value : offlineAge.format(value)),
+};

@@ -18,6 +18,7 @@ import { openAlarm } from "./alarm.ts";
 import { loginMethod, required } from "./login.ts";
 import type { VaultHttp } from "./login.ts";
 import { openMounted } from "./mounted.ts";
+import type { OfflineStatus } from "./offline.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
 import { openSource } from "./source.ts";
@@ -37,6 +38,8 @@ export interface SecretsDeps {
   readonly log: Log;
   readonly metrics: SidecarMetrics;
   readonly http: VaultHttp;
+  /** The time that it cannot be before, as signed statements have said: milliseconds since the epoch. */
+  readonly floor?: () => number | undefined;
 }
 
 export interface SecretStatus {
@@ -58,6 +61,8 @@ export interface SecretsStatus {
   readonly code?: ErrorCode;
   readonly rotations: number;
   readonly secrets: readonly SecretStatus[];
+  /** Absent where no set is kept for a start without a link. */
+  readonly sealed?: OfflineStatus;
 }
 
 export interface SecretsAgent {
@@ -92,7 +97,6 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const { address, namespace, login } = options;
   const identity = JSON.stringify([address, namespace, login.mount, settings.vaultRole]);
   const saved = fromSaved(await store.load(), identity, clock);
-  const vault = openVault(deps.http, options);
 
   const dirty = openAlarm(clock);
   const turnstile = openTurnstile(deps);
@@ -106,6 +110,13 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     hasChanged = true;
     dirty.ring();
   };
+  // What few pods want is loaded here.
+  const offline =
+    settings.offlineSecrets === "never"
+      ? undefined
+      : await (await import("./offline-place.ts")).offlineFor(deps, options, changed);
+  const directly = openVault(deps.http, options);
+  const vault = offline?.overheard(directly) ?? directly;
 
   const keeper = openTokenKeeper(
     {
@@ -184,7 +195,13 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       if (source.current !== undefined) versions.set(source, source.current);
     const settled = retirement.pending();
     await store.save(toSaved({ identity, keeper, versions, retired: retirement.all(), clock }));
-    if (versions.size < sources.length) return;
+    if (versions.size < sources.length) {
+      const sealed = await offline?.instead();
+      if (sealed === undefined) return;
+      await publication.publish(sealed);
+      isPublished = sealed.length > 0;
+      return;
+    }
     const files = [...versions.values()].flatMap((version) => version.files);
     const swapped = await publication.publish(files);
     if (swapped && (isPublished || publication.wasPublished)) {
@@ -195,10 +212,23 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     shown = versions;
     isPublished = true;
     retirement.published(settled, swapped);
+    const rows = expiries(sources, shown, clock);
+    const vouched = keeper.code === undefined && rows.every(({ code }) => code === undefined);
+    const isLeased = [...versions.values()].some(({ leaseId }) => leaseId !== undefined);
+    const secrets = rows.map(({ name, expiresAt: endsAt }) => ({
+      name,
+      ...(endsAt === undefined ? {} : { endsAt: Math.floor(endsAt) }),
+    }));
+    await offline?.good({ files, secrets, isLeased }, vouched);
   };
+  const rowsNow = (): readonly ExpiryRow[] =>
+    expiries(sources, shown, clock).map((row) => {
+      const expiresAt = offline?.endOf(row.name);
+      return expiresAt === undefined ? row : { ...row, isShown: true, expiresAt };
+    });
   const report = (): void => {
     metrics.clear("edgesync_sidecar_lease_expiry_timestamp_seconds");
-    for (const { name, expiresAt } of expiries(sources, shown, clock))
+    for (const { name, expiresAt } of rowsNow())
       if (expiresAt !== undefined)
         metrics.set(
           "edgesync_sidecar_lease_expiry_timestamp_seconds",
@@ -235,6 +265,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       const parts = [
         { run: keepWriting },
         ...(options === NO_VAULT ? [] : [turnstile, keeper, retirement]),
+        ...(offline === undefined ? [] : [offline]),
         ...sources,
       ];
       // Each by itself: what nobody expected in one of them takes no other along.
@@ -246,7 +277,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     published: () => isPublished,
     expiredSince() {
       const now = clock.now();
-      const ended = expiries(sources, shown, clock)
+      const ended = rowsNow()
         .map((row) => row.expiresAt)
         .filter((at) => at !== undefined && at <= now);
       return ended.length === 0 ? undefined : Math.min(...ended.map((at) => at ?? now));
@@ -263,11 +294,16 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
           : { vaultFailingSince: new Date(clock.now() - failingMs).toISOString() }),
         ...(code === undefined ? {} : { code }),
         rotations,
-        secrets: expiries(sources, shown, clock).map((row) => statusOf(row, clock.now())),
+        secrets: rowsNow().map((row) => statusOf(row, clock.now())),
+        ...(offline === undefined ? {} : { sealed: offline.status() }),
       };
     },
     async revoke(signal) {
       isEnded = true;
+      if (offline?.needsLeases() === true) {
+        log.info({}, "nothing is revoked: the sealed set is of use only while its leases last");
+        return;
+      }
       const tokens = [keeper.held, keeper.former].filter((token) => token !== undefined);
       const limited = AbortSignal.any([signal, AbortSignal.timeout(REVOKE_TIMEOUT_MS)]);
       try {

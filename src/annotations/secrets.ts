@@ -110,6 +110,20 @@ export const SECRETS = {
     default: "5m",
     sidecar: true,
   },
+  "offline-secrets": {
+    section: "Secrets",
+    help: "Keeps the last good set of secrets sealed on the payload volume, for a start while Vault cannot be reached; used up to this age.",
+    value: v.offlineSecrets,
+    default: "never",
+    sidecar: true,
+  },
+  "offline-key": {
+    section: "Secrets",
+    help: "Secret whose key `key` holds the key that the set is sealed with: 32 random bytes, or base64 of them; required with offline-secrets. Mounted in the sidecar only.",
+    value: v.objectName,
+    otherwise: "none",
+    sidecar: false,
+  },
 } as const satisfies Record<string, Row<never> | Row<unknown>>;
 
 /** Families: `edgesync.dev/<family>.<name>`, one name for each secret. `secret` declares it; the others refine it. */

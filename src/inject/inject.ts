@@ -42,6 +42,7 @@ import { findTargets, runsOn } from "./targets.ts";
 import type { Targets } from "./targets.ts";
 import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
 import { warnings } from "./warnings.ts";
+import { workloadOf } from "./workload.ts";
 
 export type Injection =
   | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
@@ -293,6 +294,7 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): 
     resources,
     localBytes: localLimit([...runningBeside(spec), { resources }]),
     serviceAccount: spec.serviceAccountName || "default",
+    workload: workloadOf(pod),
   });
   const sidecar = found === undefined ? wanted : adoptSidecar(found.container, wanted, cluster);
   const change = (place: Place): Container => rewrite(place, mounted(place, options, targets));

@@ -20,6 +20,7 @@ export const VOLUMES = {
   vaultTls: "edgesync-vault-tls",
   vaultApprole: "edgesync-vault-approle",
   mounted: "edgesync-mounted",
+  offlineKey: "edgesync-offline-key",
   noToken: "edgesync-no-token",
 } as const;
 
@@ -36,6 +37,7 @@ export const PATHS = {
   vaultApprole: "/edgesync/vault-approle",
   /** Each Secret in a folder of its name. */
   mounted: "/edgesync/mounted",
+  offlineKey: "/edgesync/offline-key",
   import: "/edgesync/import",
   hold: "/edgesync/hold",
   seed: "/edgesync/seed",
@@ -47,7 +49,7 @@ export const PATHS = {
 export const SECRETS_SUBPATH = "set";
 
 /** File names in the mounted ConfigMaps and in the token's volume. */
-export const FILES = { root: "root.json", ca: "ca.crt", token: "token" } as const;
+export const FILES = { root: "root.json", ca: "ca.crt", token: "token", key: "key" } as const;
 
 /** Keys of the Secrets with which the sidecar logs in. */
 export const LOGIN_FILES = {

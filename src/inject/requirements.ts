@@ -91,6 +91,16 @@ function neededTogether(
       problems.push(
         `${PREFIX}${key} is needed with ${PREFIX}vault-auth: ${method}; it names the Secret with ${LOGIN[method]}`,
       );
+  if (typeof options.offlineSecrets === "number") {
+    if (!has(annotations, "offline-key"))
+      problems.push(
+        `${PREFIX}offline-key is needed with ${PREFIX}offline-secrets; it names the Secret whose key \`key\` seals the set`,
+      );
+    if (!channel && options.payloads.length === 0)
+      problems.push(
+        `${PREFIX}offline-secrets needs a payload volume, which comes with ${PREFIX}channel`,
+      );
+  }
   return problems;
 }
 

@@ -17,7 +17,8 @@ import type { PayloadVolumes } from "./payload-volumes.ts";
 import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
 import type { Targets } from "./targets.ts";
 import { localShare } from "./resources.ts";
-import { sidecarMounts, usesToken } from "./volumes.ts";
+import { isKept, sidecarMounts, usesToken } from "./volumes.ts";
+import { toldOfWorkload } from "./workload.ts";
 
 /** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
 const ENDLESS = 2_147_483_647;
@@ -73,6 +74,8 @@ export interface SidecarParts {
   readonly app: readonly AppProbes[];
   readonly payloads: Targets["payloads"];
   readonly serviceAccount: string;
+  /** Owner and service account. */
+  readonly workload: string;
 }
 
 /** By what is the operator's, then by what the annotations say: both live as long as they are used. */
@@ -166,7 +169,7 @@ function settingsOf(parts: SidecarParts): Settings {
 
 /** @param payload the one whose settings they are; undefined where none is meant */
 function settingsWith(
-  { options, cluster, identity, localBytes, app, payloads, serviceAccount }: SidecarParts,
+  { options, cluster, identity, localBytes, app, payloads, serviceAccount, workload }: SidecarParts,
   payload: PayloadVolumes | undefined,
   count: number,
 ): Settings {
@@ -203,6 +206,8 @@ function settingsWith(
     vaultApproleDir: vault && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
     vaultCaFile:
       vault && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
+    offlineKeyDir: secrets && isKept(options) ? PATHS.offlineKey : undefined,
+    workload: toldOfWorkload(options) ? workload : undefined,
     secretsMode: identity.secretsMode,
     port: cluster.sidecarPort,
     listenAddress: undefined,

@@ -54,11 +54,21 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
       const secret = { secretName, items, defaultMode: READABLE };
       volumes.push({ name: VOLUMES[kind], secret });
     }
+    if (options.offlineKey !== undefined && isKept(options)) {
+      const items = [{ key: FILES.key, path: FILES.key }];
+      const secret = { secretName: options.offlineKey, items, defaultMode: READABLE };
+      volumes.push({ name: VOLUMES.offlineKey, secret });
+    }
   }
   for (const [secretName, { volume }] of mountedVolumes(options))
     volumes.push({ name: volume, secret: { secretName, defaultMode: READABLE } });
   volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
   return firstOfEach(volumes, ({ name }) => name);
+}
+
+/** Whether the pod's secrets are kept for a start without a link. Also for options of which one could not be read. */
+export function isKept({ offlineSecrets }: Partial<PodOptions>): boolean {
+  return typeof offlineSecrets === "number";
 }
 
 /** Payloads may have volumes and mounts in common. */
@@ -126,8 +136,9 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
   const mount = (at: Mount | undefined): void => {
     if (at !== undefined) mounts.push({ name: at.volume, mountPath: at.path, readOnly: true });
   };
-  const readable = (volume: "token" | "vaultCa" | "vaultTls" | "vaultApprole" | "noToken"): void =>
-    mount({ volume: VOLUMES[volume], path: PATHS[volume] });
+  const readable = (
+    volume: "token" | "vaultCa" | "vaultTls" | "vaultApprole" | "offlineKey" | "noToken",
+  ): void => mount({ volume: VOLUMES[volume], path: PATHS[volume] });
   for (const { payload, link, imports, ...others } of payloadVolumes(options)) {
     const { trust, repositoryCa, repositoryCredentials, seed } = others;
     // Writable and first: the folder in which the claim is mounted is made in it, which read-only mounts then find there.
@@ -152,6 +163,7 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
     if (usesToken(options)) readable("token");
     for (const [kind] of loginSecrets(options)) readable(kind);
     if (options.vaultCa !== undefined) readable("vaultCa");
+    if (options.offlineKey !== undefined && isKept(options)) readable("offlineKey");
   }
   for (const [, at] of mountedVolumes(options)) mount(at);
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.

@@ -40,6 +40,16 @@ export function warnings(
       `spec.hostNetwork is true: ${PREFIX}sidecar-port can be asked from the node's network, and what uses the node's loopback interface can hold updates`,
     );
   if (payloads.length === 0) found.push(...idle(annotations, "Updates", "channel"));
+  if (options.secrets.length > 0 && options.offlineSecrets !== "never")
+    found.push(
+      `${PREFIX}offline-secrets keeps the secrets sealed on the payload volume, with a key from a Kubernetes Secret: that protects a volume that is taken alone, and not a node that is stolen with its keys`,
+    );
+  if (
+    options.secrets.length > 0 &&
+    options.offlineSecrets === "never" &&
+    has(annotations, "offline-key")
+  )
+    found.push(`${PREFIX}offline-key has no effect without ${PREFIX}offline-secrets`);
   if (options.secrets.length === 0) found.push(...idle(annotations, "Secrets", "secret.<name>"));
   else if (!needsVault(options))
     for (const key of Object.keys(ANNOTATIONS))

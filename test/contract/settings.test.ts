@@ -140,6 +140,8 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       vaultTlsDir: path,
       vaultApproleDir: path,
       tokenFile: path,
+      offlineKeyDir: path,
+      workload: shortText,
       secretsMode: fc.constantFrom(0o440, 0o444),
       port,
       app: fc.array(app, { maxLength: 3 }),

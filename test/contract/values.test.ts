@@ -304,6 +304,16 @@ const KINDS = {
     "sealed:a/../../web",
     "",
   ),
+  offlineSecrets: kind(
+    v.offlineSecrets,
+    fc.oneof(
+      fc.constant<"never">("never"),
+      fc.integer({ min: 1, max: 525_600 }).map((minutes) => minutes * 60_000),
+    ),
+    "always",
+    "1s",
+    "",
+  ),
   secretFormat: kind(
     secretFormat,
     fc.oneof(

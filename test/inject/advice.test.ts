@@ -215,3 +215,17 @@ describe("resources of the pod as a whole", () => {
     assert.equal(sidecarOf(pod).resources?.requests?.["cpu"], "5m");
   });
 });
+
+describe("secrets that are kept for a start without a link", () => {
+  const kept = { "secret.db": "database/creds/web", "offline-secrets": "72h", "offline-key": "k" };
+
+  test("come with a word of what the key protects, and of what it does not", () => {
+    assert.match(warned(kept), /protects a volume that is taken alone, and not a node/);
+    assert.doesNotMatch(warned({ "secret.db": "database/creds/web" }), /offline/);
+  });
+
+  test("have no use for a key once they are not kept any more", () => {
+    const { "offline-secrets": _, ...rest } = kept;
+    assert.match(warned(rest), /edgesync\.dev\/offline-key has no effect without/);
+  });
+});

@@ -52,6 +52,16 @@ describe("annotations are refused, and named:", () => {
       ["edgesync.dev/vault-server-name"],
     ],
     [
+      "a set for a start without a link, without its key",
+      { ...BOTH, "offline-secrets": "72h" },
+      ["edgesync.dev/offline-key is needed", "edgesync.dev/offline-secrets"],
+    ],
+    [
+      "the same without a volume to keep it on",
+      { ...SECRET, "offline-secrets": "72h", "offline-key": "seal" },
+      ["edgesync.dev/offline-secrets needs a payload volume", "edgesync.dev/channel"],
+    ],
+    [
       "a trial that cannot be long enough",
       { ...CHANNEL, "trial-duration": "10m", "trial-timeout": "10m" },
       ["edgesync.dev/trial-timeout", "edgesync.dev/trial-duration"],

@@ -55,6 +55,8 @@ export interface SidecarOptions {
   readonly random?: () => number;
   readonly refreshInterval?: string;
   readonly role?: string;
+  /** Variables beside those that the other options make. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Where the volumes are; a new folder in memory when absent. */
   readonly folder?: string;
 }
@@ -84,7 +86,13 @@ export async function prepareSettings(
 export async function prepareEnvironment(
   world: World,
   folder: string,
-  { auth = "kubernetes", secrets, refreshInterval = "5m", role = "web" }: SidecarOptions,
+  {
+    auth = "kubernetes",
+    secrets,
+    refreshInterval = "5m",
+    role = "web",
+    environment,
+  }: SidecarOptions,
 ): Promise<Readonly<Record<string, string>>> {
   const token = join(folder, "token");
   const audience = auth === "jwt" ? { audience: AUDIENCE } : {};
@@ -103,6 +111,7 @@ export async function prepareEnvironment(
     EDGESYNC_TOKEN_FILE: token,
     EDGESYNC_SECRETS_DIR: volume,
     EDGESYNC_SECRETS_REFRESH_INTERVAL: refreshInterval,
+    ...environment,
     ...(Object.fromEntries(declared) as Readonly<Record<string, string>>),
   };
 }
