@@ -68,6 +68,13 @@ describe("the check of others' kinds", () => {
       "spec.ca.secret is not known",
     ]);
   });
+
+  test("refuses an object without a field that they must have", () => {
+    const certificate = { apiVersion: "cert-manager.io/v1", kind: "Certificate", metadata: {} };
+    assert.deepEqual(customResourceProblems({ ...certificate, spec: { secretName: "x" } }), [
+      "spec.issuerRef is required",
+    ]);
+  });
 });
 
 describe("what is built with kustomize", () => {

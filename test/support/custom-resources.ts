@@ -1,6 +1,7 @@
 /**
- * The kinds of others that the manifests use, strictly, as far as they use them: field names after the custom resource definitions of the Prometheus
- * Operator 0.80, cert-manager 1.17 and Flux 2.5.
+ * The kinds of others that the manifests use, strictly, as far as they use them. The shapes and all of the manifests' objects of these kinds have been
+ * held against the custom resource definitions of the Prometheus Operator 0.93, cert-manager 1.21, and Flux' source-controller and kustomize-controller
+ * 1.9, in which each field is of that type; the rules in them are about fields that are not used here.
  */
 
 type Shape =
@@ -65,6 +66,15 @@ const SPECS: Readonly<Record<string, Readonly<Record<string, Shape>>>> = {
   },
 };
 
+/** Fields of `spec` that their definitions require. */
+const REQUIRED: Readonly<Record<string, readonly string[]>> = {
+  ServiceMonitor: ["endpoints", "selector"],
+  PodMonitor: ["selector"],
+  Certificate: ["issuerRef", "secretName"],
+  GitRepository: ["interval", "url"],
+  Kustomization: ["interval", "prune", "sourceRef"],
+};
+
 /** `undefined` for a kind that is not one of these. */
 export function customResourceProblems(
   object: Readonly<Record<string, unknown>>,
@@ -72,7 +82,11 @@ export function customResourceProblems(
   const shape = SPECS[`${String(object["apiVersion"])} ${String(object["kind"])}`];
   if (shape === undefined) return undefined;
   const problems: string[] = [];
-  check("spec", object["spec"], shape, problems);
+  const { kind, spec } = object;
+  check("spec", spec, shape, problems);
+  for (const field of REQUIRED[String(kind)] ?? [])
+    if (typeof spec !== "object" || spec === null || !(field in spec))
+      problems.push(`spec.${field} is required`);
   for (const key of Object.keys(object))
     if (!["apiVersion", "kind", "metadata", "spec"].includes(key))
       problems.push(`${key} is not known`);
