@@ -1,11 +1,12 @@
 /**
  * Admission over keep-alive TLS: the webhook's bundle with the flags of its Deployment, beside the least that a Node server that parses and answers the same
  * reviews can be. Throughput is per second of processor time, so that neither the client nor other work on the machine counts; latency is measured at a
- * fixed rate that does not wait for answers.
+ * fixed rate that does not wait for answers. The pods are those of one controller: alike, but each with a token volume of its own name, as the API server
+ * gives it.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, readdir, writeFile } from "node:fs/promises";
 import https from "node:https";
 import { join } from "node:path";
 import process from "node:process";
@@ -19,28 +20,33 @@ import { podWith, WEB } from "../test/support/inject.ts";
 import { freePort } from "../test/support/process.ts";
 import { temporaryFolder } from "../test/support/temporary.ts";
 import { localCertificate } from "../test/support/webhook.ts";
+import { rotation } from "./rotation.ts";
 import { figuresOf } from "./site.ts";
 import { median, round } from "./subjects.ts";
 import type { Measurement } from "./subjects.ts";
 
-/** Bytes of a pod, reviews of one round of the throughput, and how many come in a second for the latency. */
+/**
+ * Bytes of a pod, reviews after which the code of both is compiled, those of one round of the throughput, and how many come in a second for the
+ * latency.
+ */
 const SIZES = [
-  { name: "4KiB", bytes: 4 * 1024, reviews: 1_500, rate: 200 },
-  { name: "40KiB", bytes: 40 * 1024, reviews: 600, rate: 100 },
-  { name: "1.5MiB", bytes: 1.5 * 2 ** 20, reviews: 40, rate: 5 },
+  { name: "4KiB", bytes: 4 * 1024, warmUp: 20_000, reviews: 4_000, rate: 200 },
+  { name: "40KiB", bytes: 40 * 1024, warmUp: 8_000, reviews: 1_500, rate: 100 },
+  { name: "1.5MiB", bytes: 1.5 * 2 ** 20, warmUp: 100, reviews: 40, rate: 5 },
 ] as const;
-const ROUNDS = 3;
+const ROUNDS = 5;
 const LATENCY_S = 10;
 const CLIENTS = 4;
-/** The code of both is compiled after that. */
-const WARM_UP = 400;
 
 interface Subject extends AsyncDisposable {
   readonly name: "webhook" | "floor";
   readonly pid: number;
-  /** Posts a review and resolves with the length of the answer's patch. @throws Error for anything but an admission */
-  post(review: string): Promise<number>;
+  /** Posts a review and resolves with the answer. @throws Error for anything but an admission with a patch */
+  post(review: string): Promise<string>;
 }
+
+/** Each with a number of its own. */
+type Reviews = (index: number) => string;
 
 export async function* admission(): AsyncGenerator<Measurement> {
   await using folder = await temporaryFolder();
@@ -52,7 +58,8 @@ export async function* admission(): AsyncGenerator<Measurement> {
   await writeFile(join(folder.path, "tls.key"), key);
   const { env } = await readImage(folder.path);
   const flags = await flagsOfDeployment();
-  const begin = (name: Subject["name"], patchBytes: number): Promise<Subject> =>
+  const answerPath = join(folder.path, "answer.json");
+  const begin = (name: Subject["name"]): Promise<Subject> =>
     open(
       name,
       name === "webhook"
@@ -68,15 +75,17 @@ export async function* admission(): AsyncGenerator<Measurement> {
         EDGESYNC_IMAGE: "edgesync:bench",
         EDGESYNC_REPOSITORY: "https://releases.example",
         EDGESYNC_VAULT_ADDRESS: "https://vault.example",
-        BENCH_PATCH_BYTES: String(patchBytes),
+        BENCH_ANSWER: answerPath,
       },
     );
   for (const size of SIZES) {
-    const review = reviewOf(size.bytes);
-    await using webhook = await begin("webhook", 0);
-    await using floor = await begin("floor", await webhook.post(review));
-    yield* compare(size, review, [floor, webhook]);
+    const reviews = reviewsOf(size.bytes);
+    await using webhook = await begin("webhook");
+    await writeFile(answerPath, await webhook.post(reviews(0)));
+    await using floor = await begin("floor");
+    yield* compare(size, reviews, [floor, webhook]);
   }
+  yield* rotation(join(folder.path, "edgesync.mjs"), reviewsOf(SIZES[0].bytes));
 }
 
 /** Those of Node with which the manifests start the webhook. */
@@ -90,24 +99,21 @@ async function flagsOfDeployment(): Promise<readonly string[]> {
 
 async function* compare(
   size: (typeof SIZES)[number],
-  review: string,
+  reviews: Reviews,
   subjects: readonly Subject[],
 ): AsyncGenerator<Measurement> {
   const rates = new Map<string, number[]>();
-  for (const subject of subjects) await flood(subject, review, Math.min(WARM_UP, size.reviews));
+  for (const subject of subjects) await flood(subject, reviews, size.warmUp);
   for (let turn = 0; turn < ROUNDS; turn++)
     for (const subject of subjects) {
-      const before = await figuresOf(subject.pid);
-      await flood(subject, review, size.reviews);
-      const { cpu } = await figuresOf(subject.pid);
-      rates.set(subject.name, [
-        ...(rates.get(subject.name) ?? []),
-        size.reviews / (cpu - before.cpu),
-      ]);
+      const before = await processorSeconds(subject.pid);
+      await flood(subject, reviews, size.reviews);
+      const used = (await processorSeconds(subject.pid)) - before;
+      rates.set(subject.name, [...(rates.get(subject.name) ?? []), size.reviews / used]);
     }
   const floors = new Map<string, number>();
   for (const subject of subjects) {
-    const latencies = await pace(subject, review, size.rate);
+    const latencies = await pace(subject, reviews, size.rate);
     const { rss, rssPeak } = await figuresOf(subject.pid);
     const figures: readonly (readonly [string, number, string])[] = [
       ["throughput", median(rates.get(subject.name) ?? []), "reviews/core-second"],
@@ -131,8 +137,19 @@ async function* compare(
   }
 }
 
-/** A pod whose JSON has about so many bytes: more of what makes pods large, variables of containers. */
-function reviewOf(bytes: number): string {
+/** Of all its threads, to the nanosecond: the ticks of /proc/<pid>/stat are as long as a hundred reviews. */
+async function processorSeconds(pid: number): Promise<number> {
+  const folder = `/proc/${pid}/task`;
+  const texts = (await readdir(folder)).map((task) => readFile(join(folder, task, "schedstat")));
+  const times = (await Promise.all(texts)).map((text) => Number(text.toString().split(" ")[0]));
+  return times.reduce((sum, ns) => sum + ns, 0) / 1e9;
+}
+
+/** Five characters that are in no review otherwise. */
+const MARK = "@@@@@";
+
+/** Pods whose JSON has about so many bytes: more of what makes pods large, variables of containers. */
+function reviewsOf(bytes: number): Reviews {
   const count = Math.max(1, Math.floor((bytes - 600) / 100));
   const env = Array.from({ length: count }, (_, index) => ({
     name: `SETTING_${String(index).padStart(6, "0")}`,
@@ -140,21 +157,38 @@ function reviewOf(bytes: number): string {
   }));
   const pod = podWith(
     { channel: "web/stable", "secret.db": "database/creds/web" },
-    { containers: [{ ...WEB, env }] },
+    {
+      containers: [
+        {
+          ...WEB,
+          env,
+          volumeMounts: [
+            { name: `kube-api-access-${MARK}`, mountPath: TOKEN_PATH, readOnly: true },
+          ],
+        },
+      ],
+      volumes: [{ name: `kube-api-access-${MARK}`, ...TOKEN_SOURCE }],
+    },
   );
-  return JSON.stringify({
+  const parts = JSON.stringify({
     apiVersion: "admission.k8s.io/v1",
     kind: "AdmissionReview",
     request: {
-      uid: "705ab4f5-8393-11e8-b7cc-42010a800002",
+      uid: `705ab4f5-8393-11e8-b7cc-42010a8${MARK}`,
       kind: { group: "", version: "v1", kind: "Pod" },
       resource: { group: "", version: "v1", resource: "pods" },
       operation: "CREATE",
       namespace: "shop",
       object: pod,
     },
-  });
+  }).split(MARK);
+  return (index) => parts.join(String(index % 100_000).padStart(MARK.length, "0"));
 }
+
+const TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount";
+const TOKEN_SOURCE = {
+  projected: { sources: [{ serviceAccountToken: { expirationSeconds: 3607, path: "token" } }] },
+};
 
 async function open(
   name: Subject["name"],
@@ -214,27 +248,34 @@ async function open(
     name,
     pid: child.pid ?? 0,
     async post(review) {
-      const { response } = JSON.parse(await ask("/mutate", review)) as {
-        response: { allowed: boolean; patch?: string };
-      };
-      if (!response.allowed) throw new Error(`${name} refuses the pod`);
-      return response.patch?.length ?? 0;
+      // As an API server asks.
+      const answer = await ask("/mutate?timeout=10s", review);
+      const { response } = JSON.parse(answer) as { response: { patch?: string } };
+      if (response.patch === undefined) throw new Error(`${name} does not inject: ${answer}`);
+      return answer;
     },
     [Symbol.asyncDispose]: stop,
   };
 }
 
-/** As fast as some clients can. */
-async function flood(subject: Subject, review: string, reviews: number): Promise<void> {
-  let left = reviews;
-  const client = async (): Promise<void> => {
-    while (left-- > 0) await subject.post(review);
+/**
+ * As fast as some clients can. They never sleep: to wake whoever waits for an answer is work of the process that writes it, the more often the slower
+ * that is, and says nothing about it.
+ */
+async function flood(subject: Subject, reviews: Reviews, count: number): Promise<void> {
+  let left = count;
+  const awake = (): void => {
+    if (left > 0) setImmediate(awake);
   };
+  const client = async (): Promise<void> => {
+    for (let index = left--; index > 0; index = left--) await subject.post(reviews(index));
+  };
+  awake();
   await Promise.all(Array.from({ length: CLIENTS }, client));
 }
 
 /** Milliseconds of each review; the next comes whatever became of those before. */
-async function pace(subject: Subject, review: string, rate: number): Promise<readonly number[]> {
+async function pace(subject: Subject, reviews: Reviews, rate: number): Promise<readonly number[]> {
   const begun = performance.now();
   const count = rate * LATENCY_S;
   return await Promise.all(
@@ -243,7 +284,7 @@ async function pace(subject: Subject, review: string, rate: number): Promise<rea
       await sleep(Math.max(0, due - performance.now()));
       // A timer of ours that is late is not the subject's affair.
       const asked = performance.now();
-      await subject.post(review);
+      await subject.post(reviews(index));
       return performance.now() - asked;
     }),
   );

@@ -12,7 +12,8 @@
  *     delta     deltas beside those of other tools, only when it is named; what follows the name are the corpora, see delta.ts
  *     fleet     100,000 sites at one repository, idle and through a roll-out: requests and bytes for each, peaks, shares
  *     publish   a release added, of many small files and of some large ones, beside tar and zstd at the same level
- *     admission latency, throughput and memory of the webhook for pods of 4 KiB, 40 KiB and 1.5 MiB, beside a bare server
+ *     admission latency, throughput and memory of the webhook for pods of 4 KiB, 40 KiB and 1.5 MiB, beside a bare server,
+ *               and requests that failed while its certificate was replaced
  *     trust     a delegated role of 10,000 targets verified, and one of 2,000 beside tuf-js
  */
 import process from "node:process";
