@@ -118,7 +118,10 @@ function isEqual(a: GoValue, b: GoValue, around: Sink): boolean {
       ? false
       : around.fail(`values of type ${typeOf(a)} and ${typeOf(b)} cannot be compared`);
   if (kindA === "int") return isKind(a, "int") && isKind(b, "int") && a.value === b.value;
-  if (kindA === "text") return stringKind(a) === stringKind(b);
+  if (kindA === "text") {
+    around.reserve((stringKind(a) ?? "").length);
+    return stringKind(a) === stringKind(b);
+  }
   if (kindA !== "none") return a === b;
   if (isNothing(a) || isNothing(b)) return isNothing(a) === isNothing(b);
   return around.fail(`values of type ${typeOf(b)} cannot be compared`);

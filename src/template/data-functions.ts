@@ -3,6 +3,7 @@ import type { GoFunction, Surroundings } from "./function.ts";
 import { formatTime } from "./go-time.ts";
 import { parseJson, toJson } from "./go-json.ts";
 import type { JsonForm } from "./go-json.ts";
+import { MAX_LAYOUT } from "./limits.ts";
 import { bytesOf, textOf } from "./runes.ts";
 import { goMap, isKind } from "./values.ts";
 import type { GoValue } from "./values.ts";
@@ -68,6 +69,7 @@ export const DATA_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
       if (args.length > 1) return around.fail("timestamp takes one layout at most");
       const layout = text(args[0]);
       if (args.length === 1 && layout === "unix") return String(Math.floor(around.now / 1000));
+      if (layout.length > MAX_LAYOUT) return around.fail(`a layout may have ${MAX_LAYOUT} bytes`);
       around.reserve(layout.length * 10);
       return formatTime(around.now, args.length === 0 ? "2006-01-02T15:04:05Z07:00" : layout);
     },

@@ -52,11 +52,17 @@ export function evaluate(inputs: Inputs): string {
     env: (name) => inputs.env(name),
     ask(kind, words) {
       if (words.length === 0) return null;
+      for (const word of words) around.reserve(word.length);
       const asked = parseCall(kind, words);
       if (typeof asked === "string") return fail(asked);
       calls.add(asked.key);
       if (calls.size > MAX_CALLS) fail(`a template may ask for ${MAX_CALLS} secrets`);
-      return inputs.ask(asked);
+      try {
+        return inputs.ask(asked);
+      } catch (cause) {
+        if (cause instanceof RangeError) return fail("the secret is nested too deeply");
+        throw cause;
+      }
     },
     fail(message) {
       throw fault("TEMPLATE_FAILED", source, place, message);

@@ -10,7 +10,7 @@ export const MAX_TEXT = 1024 * 1024;
 export const MAX_STEPS = 200_000;
 
 /** Bytes of all texts and lists that one rendering makes, together. */
-export const MAX_WORK = 32 * 1024 * 1024;
+export const MAX_WORK = 8 * 1024 * 1024;
 
 /** Levels of blocks and parentheses in a template. */
 export const MAX_NESTING = 100;
@@ -20,6 +20,12 @@ export const MAX_DEPTH = 400;
 
 /** Levels of lists and maps in a secret. */
 export const MAX_DATA_DEPTH = 200;
+
+/** Variables that are known at one place. */
+export const MAX_VARIABLES = 1000;
+
+/** Bytes of a layout of `timestamp`. */
+export const MAX_LAYOUT = 1024;
 
 /** Different secrets that one template asks for. */
 export const MAX_CALLS = 1000;

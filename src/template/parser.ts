@@ -4,7 +4,7 @@ import { fault } from "./fault.ts";
 import type { Source } from "./fault.ts";
 import { openLexer } from "./lexer.ts";
 import type { Token, TokenKind } from "./lexer.ts";
-import { MAX_NESTING } from "./limits.ts";
+import { MAX_NESTING, MAX_VARIABLES } from "./limits.ts";
 import { characterLiteral, numberLiteral, unquote } from "./literals.ts";
 import type { BlockNode, Command, Node, Operand, Pipe } from "./nodes.ts";
 
@@ -244,6 +244,8 @@ export function parse(source: Source, checkFunction: (name: string, at: number) 
     }
     // As in Go, where a variable that is used before it has a value is an error of the rendering.
     variables.push(...declared);
+    if (variables.length > MAX_VARIABLES)
+      fail(`a template may have ${MAX_VARIABLES} variables at one place`, at);
     const commands: Command[] = [];
     for (;;) {
       const token = nextWord();

@@ -33,12 +33,15 @@ export function sprintf(format: string, values: readonly GoValue[], sink: Sink):
   let argument = 0;
   let reordered = false;
   let isGood = true;
+  /** Whether there may be a `]` ahead: looked for once and not for every `[`. */
+  let isClosed = true;
 
   /** `[n]` behind a `%`: which argument is next. */
   function index(): boolean {
     if (format[at] !== "[") return false;
     reordered = true;
-    const close = format.indexOf("]", at + 1);
+    const close = isClosed ? format.indexOf("]", at + 1) : -1;
+    isClosed = close !== -1;
     if (close === -1 || at + 3 > format.length) {
       isGood = false;
       at += 1;

@@ -54,6 +54,11 @@ function trimmed(cutset: string, bytes: string): string {
   return trimRunes(bytes, (code) => set.has(code));
 }
 
+/** Before one text is looked for in another: in the worst case each byte is compared with each. */
+function search(pattern: string, bytes: string, around: Surroundings): void {
+  around.reserve(Math.ceil((pattern.length * bytes.length) / 256));
+}
+
 function trimSpace(bytes: string): string {
   return trimRunes(bytes, isSpace);
 }
@@ -72,6 +77,7 @@ function exploded(bytes: string): string[] {
 function split(separator: string, bytes: string, around: Surroundings): readonly string[] {
   const inner = trimSpace(bytes);
   if (inner === "") return [];
+  search(separator, inner, around);
   const parts = separator === "" ? exploded(inner) : inner.split(separator);
   around.reserve(parts.length * 16);
   return parts;
@@ -83,6 +89,7 @@ function replaced(from: string, to: string, bytes: string, around: Surroundings)
     around.reserve((parts.length + 1) * (to.length + 1));
     return to + parts.map((part) => part + to).join("");
   }
+  search(from, bytes, around);
   const parts = bytes.split(from);
   around.reserve(parts.length * (to.length + 1));
   return parts.join(to);
@@ -134,10 +141,13 @@ function isIn(list: GoValue, value: GoValue, around: Surroundings): boolean {
     return typeOf(one) === typeOf(value);
   };
   const string = (one: GoValue): string => (isKind(one, "number") ? one.text : text(one));
-  if (typeof list === "string" || isKind(list, "number"))
-    return comparesTexts(list) && string(list).includes(string(value));
+  if (typeof list === "string" || isKind(list, "number")) {
+    if (!comparesTexts(list)) return false;
+    search(string(value), string(list), around);
+    return string(list).includes(string(value));
+  }
   if (!isKind(list, "list")) return false;
-  around.reserve(list.items.length);
+  around.reserve(list.items.length + string(value).length);
   return list.items.some((item) => {
     if (isKind(item, "int"))
       return (

@@ -1,6 +1,6 @@
 /**
- * `npm run fuzz [-- --runs <n>] [--seed <n>] [--from <n>]`: changes valid deltas of every codec and has them decoded. Ends with 0 when each
- * was refused with DELTA_INVALID or made a file of the declared size, none took long, and memory stayed within its bound. A failure names
+ * `npm run fuzz [-- --runs <n>] [--seed <n>] [--from <n>]`: changes valid deltas of every codec and has them decoded, and valid templates
+ * and has them rendered. Ends with 0 when each was refused with its own code or made a file of the declared size, or a text, none took long, and memory stayed within its bound. A failure names
  * the seed and the run; `--seed S --from R --runs 1` repeats it.
  */
 import { availableParallelism } from "node:os";

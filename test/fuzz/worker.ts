@@ -3,6 +3,7 @@ import process from "node:process";
 import { parentPort, workerData } from "node:worker_threads";
 import { openFuzzer } from "./judge.ts";
 import type { Outcome } from "./judge.ts";
+import { openTemplateFuzzer } from "./templates.ts";
 
 export interface Work {
   readonly seed: number;
@@ -27,14 +28,16 @@ const REPORT = 500;
 
 if (parentPort !== null) {
   const { seed, first, step, end, places, place } = workerData as Work;
-  const fuzzer = await openFuzzer();
+  const fuzzers = [await openFuzzer(), openTemplateFuzzer()];
   const counts = { same: 0, different: 0, refused: 0 };
   let failures: string[] = [];
   let done = 0;
   for (let number = first; number < end; number += step) {
     Atomics.store(places, place, number);
     try {
-      counts[await fuzzer.run(seed, number)]++;
+      // By the number alone, so that a run can be repeated; not its last bit, which is a thread's own.
+      const fuzzer = fuzzers[(number >> 4) % fuzzers.length];
+      if (fuzzer !== undefined) counts[await fuzzer.run(seed, number)]++;
     } catch (error) {
       failures.push(describe(error));
     }
