@@ -55,7 +55,7 @@ export function resourcesOf(
   others: readonly Container[],
   mode: Mode,
 ): Resources {
-  const amounts = amountsOf(options, !given(pod) && isGuaranteed(others), mode);
+  const amounts = amountsOf(options, !statesAny(pod) && isGuaranteed(others), mode);
   const storage = ephemeralLimit(options, others);
   return {
     requests: {
@@ -68,6 +68,11 @@ export function resourcesOf(
       ...(storage === undefined ? {} : { "ephemeral-storage": storage }),
     },
   };
+}
+
+/** Charts write an empty object where nothing is stated, and then the containers decide as if it were not there. */
+function statesAny(pod: Resources | null | undefined): boolean {
+  return Object.keys({ ...pod?.requests, ...pod?.limits }).length > 0;
 }
 
 /** Sums of fractions of a processor are not exact; the least that Kubernetes counts is a thousandth. */

@@ -205,6 +205,16 @@ describe("resources of the pod as a whole", () => {
     );
   });
 
+  test("do not when there are none: the pod stays Guaranteed", () => {
+    const same = { cpu: "1", memory: "64Mi" };
+    for (const resources of [{}, { requests: {}, limits: null }]) {
+      const containers = [{ ...WEB, resources: { requests: same, limits: same } }];
+      const { pod } = injected(podWith(CHANNEL, { resources, containers }));
+      const { requests, limits } = sidecarOf(pod).resources ?? {};
+      assert.deepEqual(requests, limits);
+    }
+  });
+
   test("decide the QoS class, so the sidecar's need not be equal", () => {
     const { pod } = injected(
       podWith(CHANNEL, {
