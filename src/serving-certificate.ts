@@ -105,10 +105,14 @@ function renewalAt({ certificate }: Identity): number {
   return made + RENEW_AT * (validToDate.getTime() - made);
 }
 
-/** Whether the certificate can be read and the key is its own. */
+/** Whether the certificate can be read, with all of its chain, as a TLS server does, and the key is its own. */
 export function isWhole({ certificate, key }: Identity): boolean {
+  const stated = certificate.split("-----BEGIN CERTIFICATE-----").length - 1;
   try {
-    return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+    return (
+      certificatesIn(certificate).length === stated &&
+      new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key))
+    );
   } catch {
     // Not PEM at all.
     return false;

@@ -50,6 +50,17 @@ describe("the leader", () => {
     }
   });
 
+  test("puts back what it serves when the chain in the Secret cannot be read", () => {
+    const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    const kept = { serving: { ...one, certificate: one.certificate + broken } };
+    assert.deepEqual(nextStep(seen(kept, one.ca, { served: one })), {
+      step: "restore",
+      identity: one,
+    });
+    const found = { kept: { ...NOTHING, ...kept }, bundles: [one.ca], host: HOST, now: NOW };
+    assert.equal(choose({ ...found, served: one }), one);
+  });
+
   test("waits until two thirds of its life have passed", () => {
     const wait = nextStep(seen({ serving: one }, one.ca));
     assert.deepEqual(wait, { step: "wait", ms: 20 * DAY_MS });
