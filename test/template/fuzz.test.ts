@@ -12,6 +12,6 @@ describe("a template that somebody has changed", () => {
     const counts = { same: 0, different: 0, refused: 0 };
     for (let run = 0; run < RUNS; run++) counts[await fuzzer.run(SEED, run)]++;
     // Each kind of end is reached, or the changes are not what they should be.
-    assert.ok(counts.same > 0 && counts.different > RUNS / 10 && counts.refused > RUNS / 10);
+    assert.ok(counts.same > 0 && counts.different > RUNS / 50 && counts.refused > RUNS / 10);
   });
 });
