@@ -1,17 +1,20 @@
-/** The auth methods of the development Vault: `kubernetes`, which asks a cluster's TokenReview, and `jwt` with static keys. */
+/** The auth methods of the development Vault that take a token: `kubernetes`, which asks a cluster's TokenReview, and `jwt` with static keys. */
 import { importSPKI, decodeJwt, jwtVerify } from "jose";
 import type { JWTPayload } from "jose";
 import { request } from "node:https";
-import { NO_CONTENT, absent, answer, denied, durationMs, flag, invalid } from "./exchange.ts";
+import { NO_CONTENT, absent, answer, denied, invalid } from "./exchange.ts";
 import { isRecord, list, needed, record, text } from "./exchange.ts";
 import type { Answer, Call, Fields } from "./exchange.ts";
 import { authOf } from "./tokens.ts";
-import type { Terms, TokenStore } from "./tokens.ts";
+import { approleMethod } from "./approle.ts";
+import { certificateMethod } from "./certificate.ts";
+import { openRoles, policiesOf, termsOf } from "./roles.ts";
+import type { TokenStore } from "./tokens.ts";
 
 /** One mounted method. Paths are those below the mount. */
 export interface AuthMethod {
   readonly type: string;
-  login(fields: Fields): Promise<Answer>;
+  login(call: Call): Promise<Answer>;
   /** Configuration, for who may. */
   handle(call: Call): Answer;
 }
@@ -31,6 +34,8 @@ interface Identity {
 }
 
 export function authMethod(type: string, deps: AuthDeps): AuthMethod {
+  if (type === "approle") return approleMethod(deps);
+  if (type === "cert") return certificateMethod(deps);
   const verify: Readonly<Record<string, Verify>> = {
     kubernetes: verifyByReview,
     jwt: (role, config, jwt) => verifyByKeys(role, config, jwt, deps.now()),
@@ -38,10 +43,10 @@ export function authMethod(type: string, deps: AuthDeps): AuthMethod {
   const method = verify[type];
   if (method === undefined) throw invalid(`plugin not found in the catalog: ${type}`);
   let config: Fields | undefined;
-  const roles = new Map<string, Fields>();
+  const roles = openRoles("role");
   return {
     type,
-    async login(fields) {
+    async login({ fields }) {
       const name = needed(fields, "role");
       const role = roles.get(name);
       if (role === undefined) throw invalid(`role "${name}" could not be found`);
@@ -62,31 +67,9 @@ export function authMethod(type: string, deps: AuthDeps): AuthMethod {
         else if (config === undefined) throw absent();
         return call.operation === "write" ? NO_CONTENT : answer({ data: config ?? {} });
       }
-      const name = /^role\/([\w.-]+)$/.exec(call.path)?.[1];
-      if (name === undefined) throw absent();
-      if (call.operation === "write") {
-        termsOf(call.fields);
-        roles.set(name, call.fields);
-        return NO_CONTENT;
-      }
-      if (call.operation === "delete") {
-        roles.delete(name);
-        return NO_CONTENT;
-      }
-      const role = roles.get(name);
-      if (role === undefined) throw absent();
-      return answer({ data: role });
+      return roles.handle(call);
     },
   };
-}
-
-function policiesOf(role: Fields): readonly string[] {
-  const policies = list(role, "token_policies");
-  return flag(role, "token_no_default_policy", false) ? policies : ["default", ...policies];
-}
-
-function termsOf(role: Fields): Terms {
-  return { ttlMs: durationMs(role, "token_ttl"), maxTtlMs: durationMs(role, "token_max_ttl") };
 }
 
 /** Seconds that a token's times may be off, as in the library that the real method uses. */

@@ -10,6 +10,8 @@ export interface Call {
   /** Below `/v1/`, without a slash at either end. */
   readonly path: string;
   readonly fields: Fields;
+  /** What the client showed when it connected, PEM. */
+  readonly certificate?: string | undefined;
 }
 
 export interface Answer {

@@ -7,6 +7,7 @@ import { randomUUID } from "node:crypto";
 import { createServer as plainServer } from "node:http";
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { createServer as tlsServer } from "node:https";
+import { TLSSocket } from "node:tls";
 import type { Clock } from "#core/clock.ts";
 import { Refusal, denied, invalid, isRecord } from "./exchange.ts";
 import type { Answer, Call, Fields, Operation } from "./exchange.ts";
@@ -108,7 +109,10 @@ export async function openDevVault(options: DevVaultOptions): Promise<DevVault> 
   };
 
   const server = await listen(
-    tls === undefined ? plainServer(listener) : tlsServer({ ...tls }, listener),
+    tls === undefined
+      ? plainServer(listener)
+      : // Whoever has a certificate shows it; whether it is good is the auth method's to say.
+        tlsServer({ ...tls, requestCert: true, rejectUnauthorized: false }, listener),
     options.port,
   );
   const stop = new AbortController();
@@ -144,6 +148,10 @@ function callOf(request: IncomingMessage, url: URL, path: string, body: string):
     operation: isList ? "list" : operation,
     path: path.replace(/\/$/, ""),
     fields: { ...Object.fromEntries(url.searchParams), ...parseFields(body) },
+    certificate:
+      request.socket instanceof TLSSocket
+        ? request.socket.getPeerX509Certificate()?.toString()
+        : undefined,
   };
 }
 
@@ -166,7 +174,7 @@ async function route(
   const [method, auth] = mountOf(system.methods, call.path) ?? [];
   if (method !== undefined && auth !== undefined && call.path === `${method}login`) {
     if (call.operation !== "write") throw new Refusal(405, []);
-    return auth.login(call.fields);
+    return auth.login(call);
   }
   const token = typeof header === "string" ? system.tokens.find(header) : undefined;
   if (token === undefined) throw denied();

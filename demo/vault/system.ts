@@ -3,7 +3,16 @@ import { authMethod } from "./auth.ts";
 import type { AuthMethod } from "./auth.ts";
 import { engine } from "./engines.ts";
 import type { Engine } from "./engines.ts";
-import { NO_CONTENT, absent, answer, denied, durationMs, flag, invalid } from "./exchange.ts";
+import {
+  NO_CONTENT,
+  Refusal,
+  absent,
+  answer,
+  denied,
+  durationMs,
+  flag,
+  invalid,
+} from "./exchange.ts";
 import { list, needed, record, text } from "./exchange.ts";
 import type { Answer, Call, Fields } from "./exchange.ts";
 import { DEFAULT_POLICY, allows, parsePolicy } from "./policy.ts";
@@ -166,6 +175,10 @@ export async function handleToken(system: System, call: Call, token: Token): Pro
     case "write lookup-accessor":
       return answer({ data: { ...describe(byAccessor(), now()), id: "" } });
     case "write renew-self":
+      if (token.certificate !== undefined && call.certificate === undefined)
+        throw invalid("no client certificate found");
+      if (token.certificate !== undefined && call.certificate !== token.certificate)
+        throw new Refusal(500, ["client identity during renewal not matching"]);
       tokens.renew(token, durationMs(call.fields, "increment"));
       return answer({ auth: authOf(token, now()) });
     case "write revoke-self":

@@ -23,6 +23,8 @@ export interface Token {
   readonly displayName: string;
   readonly issuedAt: number;
   readonly renewable: boolean;
+  /** The certificate that it was had with, and must be renewed with; PEM. */
+  readonly certificate?: string | undefined;
   /** The terms for a renewal, as the role now has them. */
   readonly terms: () => Terms;
   /** Milliseconds since the epoch; `undefined` for a root token. */
@@ -46,6 +48,7 @@ export interface TokenStore {
     readonly metadata?: Readonly<Record<string, string>>;
     readonly displayName?: string;
     readonly renewable?: boolean;
+    readonly certificate?: string | undefined;
     readonly terms: () => Terms;
   }): Token;
   /** A token that does not expire. */
