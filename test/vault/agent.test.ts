@@ -18,7 +18,7 @@ after(() => world[Symbol.asyncDispose]());
 const lease = { request: () => `${world.names.broker}/creds/app` };
 
 describe("the secrets agent", () => {
-  for (const auth of ["kubernetes", "jwt"] as const)
+  for (const auth of ["kubernetes", "jwt", "cert", "approle"] as const)
     test(`logs in by ${auth} and publishes both versions of KV`, async () => {
       await using sidecar = await startSidecar(world, {
         auth,

@@ -11,6 +11,8 @@ import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { createMetrics } from "#core/telemetry.ts";
 import type { Log } from "#core/telemetry.ts";
 import { openHttp } from "../../sidecar/network/http.ts";
+import type { HttpOptions } from "../../sidecar/network/http.ts";
+import { openIdentified } from "../../sidecar/network/identified.ts";
 import { openSecretsAgent } from "../../sidecar/secrets/agent.ts";
 import type { SecretsAgent } from "../../sidecar/secrets/agent.ts";
 import { realClock } from "../support/real-clock.ts";
@@ -46,7 +48,9 @@ function expandErrors(_key: string, value: unknown): unknown {
 }
 
 export interface SidecarOptions {
-  readonly auth?: "kubernetes" | "jwt";
+  readonly auth?: "kubernetes" | "jwt" | "cert" | "approle";
+  /** Of the connections to Vault. */
+  readonly http?: Partial<HttpOptions>;
   /** By name: what the annotations say. */
   readonly secrets: Readonly<
     Record<string, { request: string; format?: string; file?: string; mode?: string }>
@@ -94,6 +98,8 @@ export async function prepareEnvironment(
     environment,
   }: SidecarOptions,
 ): Promise<Readonly<Record<string, string>>> {
+  const login = join(folder, "login");
+  await writeLogin(world, login);
   const token = join(folder, "token");
   const audience = auth === "jwt" ? { audience: AUDIENCE } : {};
   await writeFile(token, await world.cluster.token(world.account, audience));
@@ -109,11 +115,21 @@ export async function prepareEnvironment(
     EDGESYNC_VAULT_MOUNT: world.names[auth],
     EDGESYNC_VAULT_ROLE: role,
     EDGESYNC_TOKEN_FILE: token,
+    EDGESYNC_VAULT_TLS_DIR: login,
+    EDGESYNC_VAULT_APPROLE_DIR: login,
     EDGESYNC_SECRETS_DIR: volume,
     EDGESYNC_SECRETS_REFRESH_INTERVAL: refreshInterval,
     ...environment,
     ...(Object.fromEntries(declared) as Readonly<Record<string, string>>),
   };
+}
+
+/** What the sidecar's Secrets would hold, in one folder. */
+export async function writeLogin(world: World, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const { cert, key } = world.clientIdentity();
+  const files = { "tls.crt": cert, "tls.key": key, ...(await world.approle()) };
+  for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text);
 }
 
 export async function startSidecar(world: World, options: SidecarOptions): Promise<Sidecar> {
@@ -123,11 +139,16 @@ export async function startSidecar(world: World, options: SidecarOptions): Promi
   const log = recordedLog();
   const registry = new Registry();
   const metrics = createMetrics(SIDECAR_METRICS, { Counter, Gauge, Histogram }, registry);
-  const http = openHttp({
+  const connections = {
     ...(world.ca === undefined ? {} : { ca: world.ca }),
     idleTimeoutMs: 5_000,
     unavailable: "VAULT_UNAVAILABLE",
-  });
+    ...options.http,
+  } as const;
+  const http =
+    options.auth === "cert"
+      ? openIdentified(connections, join(folder, "login"))
+      : openHttp(connections);
   stack.defer(() => http.close());
   const agent = await openSecretsAgent({
     settings,

@@ -15,6 +15,9 @@ import type { DevCluster, ServiceAccount } from "../../demo/vault/cluster.ts";
 import { openDevVault } from "../../demo/vault/server.ts";
 import type { DevVault } from "../../demo/vault/server.ts";
 import { authority } from "../support/certificates.ts";
+import type { Identity } from "../support/certificates.ts";
+import { CLIENT_AUTH, DIGITAL_SIGNATURE, KEY_CERT_SIGN, issue, newKey } from "../support/chains.ts";
+import type { Issued, Spec } from "../support/chains.ts";
 import { realClock } from "../support/real-clock.ts";
 
 export interface Reply {
@@ -54,10 +57,16 @@ export interface World extends AsyncDisposable {
     readonly broker: string;
     readonly kubernetes: string;
     readonly jwt: string;
+    readonly cert: string;
+    readonly approle: string;
     readonly policy: string;
   };
   /** Whom the roles `web` of both auth methods let in. */
   readonly account: ServiceAccount;
+  /** A certificate with which the role `web` of `cert` lets in; another one each time. */
+  clientIdentity(change?: Partial<Spec>): Identity;
+  /** role_id and a new secret_id of the role `web` of `approle`. */
+  approle(): Promise<{ readonly role_id: string; readonly secret_id: string }>;
   /** A request with a token, the administrator's when absent. */
   call(method: string, path: string, body?: object, token?: string): Promise<Reply>;
   /** As `call` with the administrator's token, and fails unless it succeeds. */
@@ -78,6 +87,26 @@ export interface WorldOptions {
 }
 
 export const AUDIENCE = "vault.edgesync.test";
+
+const PERIOD = { fromMs: -3_600_000, untilMs: 86_400_000 } as const;
+const CLIENT = {
+  name: "web",
+  ...PERIOD,
+  ca: false,
+  usage: DIGITAL_SIGNATURE,
+  purposes: [CLIENT_AUTH],
+  names: ["web"],
+};
+/** The authority of the clients' certificates. */
+let clientAuthority: Issued | undefined;
+const clients = (): Issued =>
+  (clientAuthority ??= issue({
+    name: "edgesync test clients",
+    ...PERIOD,
+    ca: true,
+    usage: KEY_CERT_SIGN,
+    key: newKey("ec"),
+  }));
 
 const ca = authority("edgesync test Vault CA");
 const identity = ca.issue(["localhost", "127.0.0.1"]);
@@ -114,6 +143,8 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     broker: `${run}-broker`,
     kubernetes: `${run}-k8s`,
     jwt: `${run}-jwt`,
+    cert: `${run}-cert`,
+    approle: `${run}-approle`,
     policy: `${run}-web`,
   };
   const account = { namespace: "shop", name: "web" };
@@ -172,6 +203,14 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     ...terms,
   });
 
+  await mount("auth", names.cert, { type: "cert" });
+  await configure("POST", `auth/${names.cert}/certs/web`, {
+    certificate: clients().cert,
+    ...terms,
+  });
+  await mount("auth", names.approle, { type: "approle" });
+  await configure("POST", `auth/${names.approle}/role/web`, terms);
+
   const owned = stack.move();
   return {
     url,
@@ -180,6 +219,19 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     broker,
     names,
     account,
+    clientIdentity: (change = {}) => {
+      const { cert, keyPem: key } = issue({ ...CLIENT, key: newKey("ec"), ...change }, clients());
+      return { cert, key };
+    },
+    async approle() {
+      const role = `auth/${names.approle}/role/web`;
+      const { body: id } = await configure("GET", `${role}/role-id`);
+      const { body: secret } = await configure("POST", `${role}/secret-id`, {});
+      return {
+        role_id: String(id.data?.["role_id"]),
+        secret_id: String(secret.data?.["secret_id"]),
+      };
+    },
     call,
     configure,
     leaseTerms,
