@@ -99,7 +99,8 @@ export async function prepareEnvironment(
   }: SidecarOptions,
 ): Promise<Readonly<Record<string, string>>> {
   const login = join(folder, "login");
-  await writeLogin(world, login);
+  // Vault is asked for it, and may be what is out of order.
+  if (auth === "cert" || auth === "approle") await writeLogin(world, login);
   const token = join(folder, "token");
   const audience = auth === "jwt" ? { audience: AUDIENCE } : {};
   await writeFile(token, await world.cluster.token(world.account, audience));
