@@ -13,6 +13,17 @@ export function isSecretData(value: unknown): value is SecretData {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !isRawJson(value);
 }
 
+/** The fields of a secret as Vault answers it: those in the version of KV version 2, where it is one. */
+export function fieldsOf(data: SecretData): SecretData {
+  const { data: inner, metadata, ...more } = data;
+  const isVersion =
+    isSecretData(metadata) &&
+    typeof metadata["version"] === "number" &&
+    typeof metadata["created_time"] === "string" &&
+    typeof metadata["destroyed"] === "boolean";
+  return isVersion && isSecretData(inner) && Object.keys(more).length === 0 ? inner : data;
+}
+
 /**
  * @throws EdgeSyncError SECRET_INVALID when the data cannot be put in that form; the message names the field that the format
  *   asked for

@@ -4,6 +4,7 @@ import { request } from "node:http";
 import { NO_CONTENT, Refusal, absent, answer, durationMs, invalid, isRecord } from "./exchange.ts";
 import { needed, record, text } from "./exchange.ts";
 import type { Answer, Call, Fields } from "./exchange.ts";
+import { pki } from "./pki.ts";
 import { secondsLeft } from "./tokens.ts";
 import type { Terms, Token, TokenStore } from "./tokens.ts";
 
@@ -26,6 +27,7 @@ export interface EngineDeps {
 export function engine(type: string, options: Fields, deps: EngineDeps): Engine {
   if (type === "kv") return text(options, "version") === "2" ? versionedKv(deps) : plainKv(deps);
   if (type === "kv-v2") return versionedKv(deps);
+  if (type === "pki") return pki(deps);
   if (type === "rabbitmq") return rabbitmq(deps);
   throw invalid(`plugin not found in the catalog: ${type}`);
 }

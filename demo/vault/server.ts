@@ -15,6 +15,7 @@ import { listen, readText } from "./listen.ts";
 import { authorize, handleSystem, handleToken, mountOf, openSystem } from "./system.ts";
 import type { System } from "./system.ts";
 import { openTokenStore } from "./tokens.ts";
+import { openWrapping } from "./wrapping.ts";
 
 /** A fault: what a request meets instead of, or before, its answer. */
 export interface Fault {
@@ -74,6 +75,7 @@ export async function openDevVault(options: DevVaultOptions): Promise<DevVault> 
   const tokens = openTokenStore(clock);
   const system = openSystem(tokens, () => clock.now());
   const root = tokens.issueRoot();
+  const wrapping = openWrapping(() => clock.now());
   const state = { sealed: false, standby: false, faults: [] as readonly Fault[] };
   const requests: string[] = [];
 
@@ -95,7 +97,13 @@ export async function openDevVault(options: DevVaultOptions): Promise<DevVault> 
       if (path === "sys/health" || path === "sys/seal-status") return health(state, clock.now());
       if (state.sealed) throw new Refusal(503, ["Vault is sealed"]);
       if (state.standby) throw new Refusal(503, ["Vault is in standby mode"]);
-      return route(system, callOf(request, url, path, body), request.headers["x-vault-token"]);
+      const call = callOf(request, url, path, body);
+      const token = request.headers["x-vault-token"];
+      if (path === "sys/wrapping/unwrap" && typeof token === "string")
+        return wrapping.unwrap(token);
+      const answered = await route(system, call, token);
+      const ttl = request.headers["x-vault-wrap-ttl"];
+      return typeof ttl === "string" ? wrapping.wrap(path, answered, ttl) : answered;
     });
     if (fault?.dropAnswer === true) request.socket.destroy();
     else send(response, result);

@@ -1,6 +1,6 @@
 /** From what a source gave to the files that the pod has declared of it. */
 import type { SecretOptions } from "#core/pod-options.ts";
-import { secretFile } from "#core/secret-file.ts";
+import { fieldsOf, secretFile } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import type { SecretFile } from "./publication.ts";
 
@@ -10,9 +10,10 @@ export function filesOf(
   data: SecretData,
   defaultMode: number,
 ): readonly SecretFile[] {
+  const fields = fieldsOf(data);
   return secrets.map(({ file, format, mode }) => ({
     name: file,
-    bytes: secretFile(data, format),
+    bytes: secretFile(fields, format),
     mode: mode ?? defaultMode,
   }));
 }

@@ -17,7 +17,8 @@ import type { SecretFile } from "./publication.ts";
 import { outcomeOf } from "./turnstile.ts";
 import type { Outcome, Turnstile } from "./turnstile.ts";
 import { answeredOf } from "./vault.ts";
-import type { Secret, Vault } from "./vault.ts";
+import type { Secret } from "./reading.ts";
+import type { Vault } from "./vault.ts";
 import type { Token, TokenKeeper } from "./vault-token.ts";
 
 /** What a source gave at one time. */

@@ -7,12 +7,12 @@ import * as v from "valibot";
 import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import type { Grant } from "#core/lease.ts";
-import { isSecretData, parseExactJson } from "#core/secret-file.ts";
-import type { SecretData } from "#core/secret-file.ts";
 import type { VaultRequest } from "#core/secret-request.ts";
 import { readBody } from "../network/http.ts";
 import { proofOf } from "./login.ts";
 import type { LoginMethod, VaultHttp } from "./login.ts";
+import { absence, grantOf, parseAnswer, readSecret, seconds } from "./reading.ts";
+import type { Answer, Secret, Send } from "./reading.ts";
 
 export interface VaultOptions {
   /** `https://host[:port][/path]`. */
@@ -29,14 +29,6 @@ export interface Login {
   readonly accessor: string;
   /** `undefined` when it does not end. */
   readonly grant: Grant | undefined;
-}
-
-export interface Secret {
-  readonly data: SecretData;
-  readonly leaseId: string | undefined;
-  readonly grant: Grant | undefined;
-  /** Milliseconds until there will be other data, where Vault says so. */
-  readonly readAgainMs: number | undefined;
 }
 
 export interface Vault {
@@ -82,8 +74,6 @@ const answered = v.strictObject({
 const BODY_LIMIT_BYTES = 1_048_576;
 const TIMEOUT_MS = 10_000;
 
-const seconds = v.pipe(v.number(), v.finite(), v.minValue(0), v.maxValue(4_000_000_000));
-
 const loginAnswer = v.object({
   auth: v.object({
     client_token: v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,8192}$/)),
@@ -97,27 +87,7 @@ const renewedToken = v.object({
   auth: v.object({ lease_duration: seconds, renewable: v.boolean() }),
 });
 
-const fields = v.custom<SecretData>(isSecretData);
-
-const secretAnswer = v.object({
-  lease_id: v.optional(v.string(), ""),
-  lease_duration: v.optional(seconds, 0),
-  renewable: v.optional(v.boolean(), false),
-  data: v.nullish(fields),
-});
-
 const leaseAnswer = v.object({ lease_duration: seconds, renewable: v.boolean() });
-
-/** What KV version 2 wraps around the data of a secret. */
-const versioned = v.strictObject({
-  data: fields,
-  metadata: v.object({ version: v.number(), created_time: v.string(), destroyed: v.boolean() }),
-});
-
-/** A certificate, from a PKI engine: it has an end and no lease. */
-const certificate = v.object({ certificate: v.string(), expiration: seconds });
-/** The password of a static role, which is the same for everybody until it is rotated. */
-const rotated = v.object({ ttl: seconds, rotation_period: seconds });
 
 /** How a status becomes a code: methods of a login other than kubernetes answer 400 to what they do not accept. */
 const LOGIN_MEANINGS: Readonly<Record<number, ErrorCode>> = {
@@ -131,9 +101,10 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
   const send = async (
     method: "GET" | "POST",
     path: string,
-    { token, fields, isLogin = false }: { token?: string; fields?: object; isLogin?: boolean },
+    what: Parameters<Send>[2] & { readonly isLogin?: boolean },
     signal: AbortSignal,
-  ): Promise<{ readonly body: string; readonly headers: IncomingHttpHeaders }> => {
+  ): Promise<Answer> => {
+    const { token, fields, isLogin = false } = what;
     const limited = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
     try {
       const response = await http.request(
@@ -146,6 +117,7 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
             ...(token === undefined ? {} : { "x-vault-token": token }),
             ...(namespace === undefined ? {} : { "x-vault-namespace": namespace }),
             ...(fields === undefined ? {} : { "content-type": "application/json" }),
+            ...what.headers,
           },
           ...(fields === undefined ? {} : { body: Buffer.from(JSON.stringify(fields)) }),
         },
@@ -153,7 +125,10 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
       );
       const body = await readBody(response, BODY_LIMIT_BYTES, limited);
       const { status, headers } = response;
-      if (status < 200 || status > 299) throw refusal(method, path, status, headers, isLogin);
+      if (status < 200 || status > 299) {
+        const why = status === 404 ? absence(body.toString("utf8")) : "";
+        throw refusal(`${method} ${path}`, status, why, headers, isLogin);
+      }
       return { body: body.toString("utf8"), headers };
     } catch (error) {
       signal.throwIfAborted();
@@ -172,7 +147,7 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
           throw explained(error, problemAt);
         },
       );
-      const { auth } = parse(loginAnswer, body, path);
+      const { auth } = parseAnswer(loginAnswer, body, path);
       return {
         token: auth.client_token,
         accessor: auth.accessor,
@@ -186,36 +161,17 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
       const path = "auth/token/renew-self";
       const fields = { increment: inSeconds(incrementMs) };
       const { body } = await send("POST", path, { token, fields }, signal);
-      return grantOf(parse(renewedToken, body, path).auth);
+      return grantOf(parseAnswer(renewedToken, body, path).auth);
     },
     async revokeToken(token, signal) {
       await send("POST", "auth/token/revoke-self", { token, fields: {} }, signal);
     },
-    async read(token, { path, version, parameters }, signal) {
-      // A POST, not a PUT: it may issue something, so nobody on the way may take it for repeatable.
-      const isWrite = Object.keys(parameters).length > 0;
-      const { body, headers } = isWrite
-        ? await send("POST", path, { token, fields: parameters }, signal)
-        : await send(
-            "GET",
-            version === undefined ? path : `${path}?version=${version}`,
-            { token },
-            signal,
-          );
-      if (body === "") throw nothingAt(path);
-      const answer = parse(secretAnswer, body, path);
-      if (answer.data === null || answer.data === undefined) throw nothingAt(path);
-      const data = v.is(versioned, answer.data) ? answer.data.data : answer.data;
-      const readAgainMs = rotationOf(data);
-      return answer.lease_id === ""
-        ? { data, leaseId: undefined, grant: validityOf(data, headers), readAgainMs }
-        : { data, leaseId: answer.lease_id, grant: grantOf(answer), readAgainMs };
-    },
+    read: (token, request, signal) => readSecret(send, token, request, signal),
     async renewLease(token, leaseId, incrementMs, signal) {
       const path = "sys/leases/renew";
       const fields = { lease_id: leaseId, increment: inSeconds(incrementMs) };
       const { body } = await send("POST", path, { token, fields }, signal);
-      return grantOf(parse(leaseAnswer, body, path));
+      return grantOf(parseAnswer(leaseAnswer, body, path));
     },
     async revokeLease(token, leaseId, signal) {
       await send("POST", "sys/leases/revoke", { token, fields: { lease_id: leaseId } }, signal);
@@ -231,28 +187,6 @@ function explained(error: unknown, problemAt: (time: number) => string | undefin
   return new EdgeSyncError(error.code, `${error.message}: ${problem}`, { cause: error.cause });
 }
 
-function parse<T>(schema: v.GenericSchema<unknown, T>, body: string, path: string): T {
-  let json: unknown;
-  try {
-    json = parseExactJson(body);
-  } catch {
-    // Left out on purpose: the parser's message quotes the body.
-    throw strange(path);
-  }
-  const result = v.safeParse(schema, json);
-  if (!isSecretData(json) || !result.success) throw strange(path);
-  return result.output;
-}
-
-/** A proxy's page, or half an answer: it may be right the next time. */
-function strange(path: string): EdgeSyncError {
-  return new EdgeSyncError("VAULT_UNAVAILABLE", `${path}: the answer is not one of Vault's`);
-}
-
-function nothingAt(path: string): EdgeSyncError {
-  return new EdgeSyncError("SECRET_INVALID", `${path}: Vault answers without data`);
-}
-
 const MEANINGS: Readonly<Record<number, ErrorCode>> = {
   400: "SECRET_INVALID",
   403: "VAULT_DENIED",
@@ -262,9 +196,9 @@ const MEANINGS: Readonly<Record<number, ErrorCode>> = {
 
 /** Everything else may pass: 412 behind, 429 too many, 472 and 473 standby, 503 sealed, a redirect to another node. */
 function refusal(
-  method: string,
-  path: string,
+  what: string,
   status: number,
+  why: string,
   headers: IncomingHttpHeaders,
   isLogin: boolean,
 ): EdgeSyncError {
@@ -277,7 +211,7 @@ function refusal(
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     ...(!isLogin || Number.isNaN(at) ? {} : { at }),
   };
-  return new EdgeSyncError(code, `${method} ${path}: Vault answers ${status}`, { cause });
+  return new EdgeSyncError(code, `${what}: Vault answers ${status}${why}`, { cause });
 }
 
 /** RFC 9110, 10.2.3: seconds, or a date, which is measured against the answer's own, as this node's clock may be wrong. */
@@ -288,25 +222,6 @@ function retryAfterOf(headers: IncomingHttpHeaders): number | undefined {
   return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
 
-function grantOf(answer: { lease_duration: number; renewable: boolean }): Grant {
-  return { durationMs: answer.lease_duration * 1_000, renewable: answer.renewable };
-}
-
 function inSeconds(ms: number): number {
   return Math.max(1, Math.round(ms / 1_000));
-}
-
-/** How long a certificate is good: measured against the time of Vault, and not of this node, whose clock may be wrong. */
-function validityOf(data: SecretData, headers: IncomingHttpHeaders): Grant | undefined {
-  const serverTime = Date.parse(headers.date ?? "");
-  if (!v.is(certificate, data) || Number.isNaN(serverTime)) return undefined;
-  const durationMs = data.expiration * 1_000 - serverTime;
-  return durationMs > 0 ? { durationMs, renewable: false } : undefined;
-}
-
-/** Milliseconds after a static role's rotation at which its new password is read. */
-const ROTATION_MARGIN_MS = 1_000;
-
-function rotationOf(data: SecretData): number | undefined {
-  return v.is(rotated, data) ? data.ttl * 1_000 + ROTATION_MARGIN_MS : undefined;
 }

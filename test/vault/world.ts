@@ -55,6 +55,7 @@ export interface World extends AsyncDisposable {
     readonly kv: string;
     readonly plain: string;
     readonly broker: string;
+    readonly pki: string;
     readonly kubernetes: string;
     readonly jwt: string;
     readonly cert: string;
@@ -141,6 +142,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     kv: `${run}-kv`,
     plain: `${run}-plain`,
     broker: `${run}-broker`,
+    pki: `${run}-pki`,
     kubernetes: `${run}-k8s`,
     jwt: `${run}-jwt`,
     cert: `${run}-cert`,
@@ -164,6 +166,27 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
   await configure("POST", `${names.broker}/roles/app`, {
     tags: "monitoring",
     vhosts: JSON.stringify({ "/": { configure: "", write: ".*", read: ".*" } }),
+  });
+  await mount("mounts", names.pki, { type: "pki", config: { max_lease_ttl: "8760h" } });
+  await configure("POST", `${names.pki}/root/generate/internal`, {
+    common_name: "edgesync test PKI",
+    key_type: "ec",
+    ttl: "8760h",
+  });
+  await configure("POST", `${names.pki}/roles/web`, {
+    allowed_domains: ["web.example"],
+    allow_subdomains: true,
+    allow_ip_sans: true,
+    allowed_uri_sans: ["spiffe://web.example/*"],
+    key_type: "any",
+    max_ttl: "72h",
+  });
+  await configure("POST", `${names.pki}/roles/ec`, {
+    allowed_domains: ["web.example"],
+    allow_subdomains: true,
+    key_type: "ec",
+    key_bits: 256,
+    max_ttl: "72h",
   });
   const leaseTerms: World["leaseTerms"] = async (ttl, maxTtl) => {
     await configure("POST", `${names.broker}/config/lease`, { ttl, max_ttl: maxTtl });
@@ -240,7 +263,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
   };
 }
 
-function policyText({ kv, plain, broker }: World["names"]): string {
+function policyText({ kv, plain, broker, pki }: World["names"]): string {
   return `
 # What the role web may do.
 path "${kv}/data/web/*" { capabilities = ["read"] }
@@ -248,6 +271,8 @@ path "${kv}/data/+/shared" { capabilities = ["read"] }
 path "${kv}/data/web/forbidden" { capabilities = ["deny"] }
 path "${plain}/web/*" { capabilities = ["read", "update", "create"] }
 path "${broker}/creds/app" { capabilities = ["read"] }
+path "${pki}/issue/ec" { capabilities = ["update"] }
+path "${pki}/sign/web" { capabilities = ["update"] }
 path "sys/leases/revoke" { capabilities = ["update"] }
 `;
 }
