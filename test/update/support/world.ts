@@ -39,8 +39,11 @@ export interface World extends AsyncDisposable {
   renew(): Promise<void>;
 }
 
-/** @param identity of the web server, which then speaks TLS */
-export async function openWorld(identity?: Identity): Promise<World> {
+/**
+ * @param identity of the web server, which then speaks TLS
+ * @param platform of the releases
+ */
+export async function openWorld(identity?: Identity, platform = PLATFORM): Promise<World> {
   const folder = await temporaryFolder();
   const repository = join(folder.path, "repository");
   const keyring = openKeyring(join(folder.path, "keys"), undefined);
@@ -54,7 +57,7 @@ export async function openWorld(identity?: Identity): Promise<World> {
     await mkdir(tree);
     await writeTree(tree, files);
     await using open = await openRepository(repository, Date.now());
-    const wanted = { folder: tree, app: "web", version, platform: PLATFORM, deltas: 3 };
+    const wanted = { folder: tree, app: "web", version, platform, deltas: 3 };
     await addRelease(open, keyring, wanted, Date.now(), silent, new AbortController().signal);
   }
   async function channel(version: string): Promise<void> {
