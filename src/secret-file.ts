@@ -34,6 +34,8 @@ export function secretFile(data: SecretData, format: SecretFormat): Uint8Array {
       return encode(`${JSON.stringify(sorted(data))}\n`);
     case "env":
       return encode(envFile(data));
+    case "pem":
+      return encode(pemFile(data));
     case "raw":
       return rawField(data, format.field);
     default:
@@ -61,6 +63,40 @@ function rawField(data: SecretData, field: string): Uint8Array {
   if (value === undefined || value === null)
     throw new EdgeSyncError("SECRET_INVALID", `the secret has no field ${JSON.stringify(field)}`);
   return value instanceof Uint8Array ? value : encode(plainText(value));
+}
+
+/** By the names that Vault's PKI engine gives them, and those of a Secret of type kubernetes.io/tls. */
+const PEM_FIELDS = [
+  ["private_key", "certificate", "ca_chain"],
+  ["tls.key", "tls.crt"],
+] as const;
+
+/**
+ * The key, its certificate and the chain above it, as haproxy, and nginx with one file for both, read them: the certificate before
+ * those that have signed it. A root that a chain ends with is the reader's own to have, but does no harm.
+ */
+function pemFile(data: SecretData): string {
+  const fields = PEM_FIELDS.find(([key]) => Object.hasOwn(data, key));
+  if (fields === undefined)
+    throw new EdgeSyncError(
+      "SECRET_INVALID",
+      'the secret has no private key; expected "private_key" or "tls.key"',
+    );
+  const parts = fields.flatMap((field): readonly string[] => {
+    const value = Object.hasOwn(data, field) ? data[field] : undefined;
+    const isChain = field === "ca_chain";
+    const texts: readonly unknown[] = Array.isArray(value) ? value : [value];
+    if (texts.every((text) => typeof text === "string" && text.startsWith("-----BEGIN ")))
+      return texts.map((text) => String(text).trimEnd());
+    // Of a root that signs by itself there is no chain.
+    if (isChain && (value === undefined || value === null)) return issuerOf(data);
+    throw new EdgeSyncError("SECRET_INVALID", `the field ${JSON.stringify(field)} is not PEM`);
+  });
+  return [...new Set(parts)].map((part) => `${part}\n`).join("");
+}
+
+function issuerOf({ issuing_ca: issuer }: SecretData): readonly string[] {
+  return typeof issuer === "string" && issuer.startsWith("-----BEGIN ") ? [issuer.trimEnd()] : [];
 }
 
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;

@@ -130,14 +130,14 @@ export const SECRETS = {
 export const SECRET_ANNOTATIONS = {
   secret: {
     section: "Secrets",
-    help: "What to ask Vault for: a path, and parameters for a path that is written.",
+    help: "What to ask for: a path of Vault, and parameters where it is written; or a Secret that only the sidecar mounts.",
     value: secretRequest,
     otherwise: "required for each name",
     sidecar: true,
   },
   format: {
     section: "Secrets",
-    help: "Form of the secret's file: all fields as json or env, or one field as it is.",
+    help: "Form of the secret's file: all fields as json or env, a key with its certificate and their chain as pem, or one field as it is.",
     value: secretFormat,
     default: "json",
     sidecar: true,

@@ -317,7 +317,7 @@ const KINDS = {
   secretFormat: kind(
     secretFormat,
     fc.oneof(
-      fc.constantFrom<SecretFormat>({ kind: "json" }, { kind: "env" }),
+      fc.constantFrom<SecretFormat>({ kind: "json" }, { kind: "env" }, { kind: "pem" }),
       fc.stringMatching(/^[A-Za-z0-9_.-]{1,30}$/).map((field) => ({ kind: "raw" as const, field })),
     ),
     "raw",

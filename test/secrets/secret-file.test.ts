@@ -94,3 +94,45 @@ describe("one field of a secret", () => {
     });
   });
 });
+
+describe("a key and its certificate in one file", () => {
+  const pem = (label: string, text: string): string =>
+    `-----BEGIN ${label}-----\n${text}\n-----END ${label}-----`;
+  const [key, leaf, middle, root] = [
+    pem("PRIVATE KEY", "k"),
+    pem("CERTIFICATE", "l"),
+    pem("CERTIFICATE", "m"),
+    pem("CERTIFICATE", "r"),
+  ];
+
+  test("are the key, the certificate and what has signed it, each once and on lines of its own", () => {
+    const data = {
+      private_key: key,
+      certificate: leaf,
+      ca_chain: [middle, root],
+      issuing_ca: middle,
+    };
+    assert.equal(rendered(data, { kind: "pem" }), `${key}\n${leaf}\n${middle}\n${root}\n`);
+    const { ca_chain: _, ...short } = data;
+    assert.equal(rendered(short, { kind: "pem" }), `${key}\n${leaf}\n${middle}\n`);
+  });
+
+  test("are read from a Secret of type kubernetes.io/tls as well", () => {
+    const data = { "tls.key": `${key}\n`, "tls.crt": `${leaf}\n${middle}\n` };
+    assert.equal(rendered(data, { kind: "pem" }), `${key}\n${leaf}\n${middle}\n`);
+  });
+
+  test("are refused when one is missing or is no PEM, and nothing of it is told", () => {
+    for (const data of [
+      { certificate: CANARY },
+      { private_key: key },
+      { private_key: CANARY, certificate: leaf },
+      { private_key: key, certificate: leaf, ca_chain: [CANARY] },
+    ])
+      assert.throws(
+        () => secretFile(data, { kind: "pem" }),
+        (error: Error & { code?: string }) =>
+          error.code === "SECRET_INVALID" && !error.message.includes(CANARY),
+      );
+  });
+});
