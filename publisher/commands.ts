@@ -12,6 +12,7 @@ import { releaseCommands } from "./commands/release.ts";
 import { repositoryCommands } from "./commands/repository.ts";
 import { roleCommands } from "./commands/role.ts";
 import { rootCommands } from "./commands/root.ts";
+import { secretCommands } from "./commands/secret.ts";
 import { upkeepCommands } from "./commands/upkeep.ts";
 
 export const COMMANDS: readonly Command[] = [
@@ -27,5 +28,6 @@ export const COMMANDS: readonly Command[] = [
   ...roleCommands,
   ...rootCommands,
   ...bundleCommands,
+  ...secretCommands,
   completionCommand(() => COMMANDS),
 ];

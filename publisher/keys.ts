@@ -166,7 +166,8 @@ export async function readPublic(path: string): Promise<PublicKey> {
   return publicKey(key, name, path);
 }
 
-async function writeKey(path: string, pem: string | Buffer, mode: number): Promise<void> {
+/** @throws EdgeSyncError KEY_INVALID when there is a file already */
+export async function writeKey(path: string, pem: string | Buffer, mode: number): Promise<void> {
   await makeFolder(dirname(path));
   try {
     await using file = await open(path, "wx", mode);

@@ -138,6 +138,13 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     const times = floors.flatMap((at) => (at === null ? [] : [Date.parse(at)]));
     return times.length === 0 ? undefined : Math.max(...times);
   };
+  const payloadFolder = first?.payloadLinkDir ?? first?.payloadDir;
+  const release = payloadFolder !== undefined && {
+    release: {
+      folder: payloadFolder,
+      isOnTrial: () => agents.updates.get(names[0] ?? "")?.status().trial !== null,
+    },
+  };
   const forgotten =
     names.length > 0 &&
     import("./secrets/offline-place.ts").then((place) => place.forgetOffline(settings, log));
@@ -145,7 +152,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     settings.secrets.length > 0
       ? keepRunning(
           "secrets agent",
-          () => openSecretsAgent({ ...shell, http: clients.vault, floor }),
+          () => openSecretsAgent({ ...shell, http: clients.vault, floor, ...release }),
           (agent) => (agents.secrets = agent),
         )
       : undefined;

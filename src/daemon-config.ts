@@ -10,7 +10,14 @@ import { isObject } from "./json.ts";
 import { callsBack } from "./own-ports.ts";
 import { nearName } from "./near-name.ts";
 import { MAX_PAYLOADS, isInherited, keyFor, payloadName } from "./payloads.ts";
-import { camel, mountedSecrets, needsVault, readSecrets, readText } from "./pod-options.ts";
+import {
+  camel,
+  mountedSecrets,
+  needsVault,
+  usesSealed,
+  readSecrets,
+  readText,
+} from "./pod-options.ts";
 import { payloadNames, payloadRows, settingRows, settingsOf } from "./settings.ts";
 import type { Settings } from "./settings.ts";
 import { formatDuration } from "./values.ts";
@@ -233,6 +240,8 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
       ? (["vault-address", ...login[vaultAuth ?? "kubernetes"]] as const)
       : []),
     ...(mountedSecrets(settings).length > 0 ? (["mounted-dir"] as const) : []),
+    ...(usesSealed(settings) ? (["sealed-key-dir"] as const) : []),
+    ...(typeof settings.offlineSecrets === "number" ? (["offline-key-dir"] as const) : []),
   ];
   for (const key of keys)
     if (settings[camel(key)] === undefined && !given.has(key))

@@ -80,6 +80,11 @@ export function needsVault({ secrets }: Pick<PodOptions, "secrets">): boolean {
 }
 
 /** The Secrets whose keys are read, each once, in the order of their names. */
+/** Whether a secret comes sealed with a release. */
+export function usesSealed({ secrets }: Pick<PodOptions, "secrets">): boolean {
+  return secrets.some(({ request }) => request.kind === "sealed");
+}
+
 export function mountedSecrets({ secrets }: Pick<PodOptions, "secrets">): readonly string[] {
   const names = secrets.flatMap(({ request }) =>
     request.kind === "mounted" ? [request.secret] : [],

@@ -160,6 +160,10 @@ export const SETTINGS = {
     help: "Folder whose file `key` holds the key that the offline set of secrets is sealed with.",
     value: anyPath,
   },
+  "sealed-key-dir": {
+    help: "Folder whose file `key` holds the private key that opens the sealed files of releases.",
+    value: anyPath,
+  },
   workload: {
     help: "Owner and service account of the pod, to which the offline set of secrets is bound.",
     podOnly: true,

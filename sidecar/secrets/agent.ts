@@ -6,9 +6,9 @@
 import { join } from "node:path";
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
+import { codeOf, unreachable } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
-import { needsVault } from "#core/pod-options.ts";
+import { needsVault, usesSealed } from "#core/pod-options.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
 import { secretRequest } from "#core/secret-request.ts";
 import type { SecretRequest } from "#core/secret-request.ts";
@@ -21,6 +21,7 @@ import { openMounted } from "./mounted.ts";
 import type { OfflineStatus } from "./offline.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
+import type { ReleaseAt } from "./sealed.ts";
 import { openSource } from "./source.ts";
 import type { Source, Version } from "./source.ts";
 import { fromSaved, toSaved } from "./resume.ts";
@@ -40,6 +41,8 @@ export interface SecretsDeps {
   readonly http: VaultHttp;
   /** The time that it cannot be before, as signed statements have said: milliseconds since the epoch. */
   readonly floor?: () => number | undefined;
+  /** Of the payload with sealed files. */
+  readonly release?: ReleaseAt;
 }
 
 export interface SecretStatus {
@@ -110,11 +113,13 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     hasChanged = true;
     dirty.ring();
   };
-  // What few pods want is loaded here.
   const offline =
     settings.offlineSecrets === "never"
       ? undefined
       : await (await import("./offline-place.ts")).offlineFor(deps, options, changed);
+  const openSealed = usesSealed(settings)
+    ? (await import("./sealed.ts")).sealedOpener(deps)
+    : undefined;
   const directly = openVault(deps.http, options);
   const vault = offline?.overheard(directly) ?? directly;
 
@@ -174,7 +179,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
         return openMounted(key, join(parent, request.secret), secrets, sourceDeps);
       }
       case "sealed":
-        throw new EdgeSyncError("CONFIG_INVALID", "sealed files of a release are not read yet");
+        return required(openSealed, "sealed-key-dir")(key, request.path, secrets, sourceDeps);
       default:
         return unreachable(request);
     }

@@ -117,6 +117,13 @@ export const SECRETS = {
     default: "never",
     sidecar: true,
   },
+  "sealed-key": {
+    section: "Secrets",
+    help: "Secret whose key `key` holds the site's private key, a JWK or PEM, which opens the sealed files of releases; required with secret.<name>: sealed:<path>. Mounted in the sidecar only.",
+    value: v.objectName,
+    otherwise: "none",
+    sidecar: false,
+  },
   "offline-key": {
     section: "Secrets",
     help: "Secret whose key `key` holds the key that the set is sealed with: 32 random bytes, or base64 of them; required with offline-secrets. Mounted in the sidecar only.",

@@ -21,6 +21,7 @@ export const VOLUMES = {
   vaultApprole: "edgesync-vault-approle",
   mounted: "edgesync-mounted",
   offlineKey: "edgesync-offline-key",
+  sealedKey: "edgesync-sealed-key",
   noToken: "edgesync-no-token",
 } as const;
 
@@ -38,6 +39,7 @@ export const PATHS = {
   /** Each Secret in a folder of its name. */
   mounted: "/edgesync/mounted",
   offlineKey: "/edgesync/offline-key",
+  sealedKey: "/edgesync/sealed-key",
   import: "/edgesync/import",
   hold: "/edgesync/hold",
   seed: "/edgesync/seed",

@@ -1,7 +1,7 @@
 /** What the annotations require of each other, of the pod and of the operator's lists: a sentence for each thing that is wrong. */
 import { PREFIX } from "#core/annotations.ts";
 import { MAIN_PAYLOAD, keyFor } from "#core/payloads.ts";
-import { needsVault, payloadsOf } from "#core/pod-options.ts";
+import { needsVault, payloadsOf, usesSealed } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { formatBytes, formatDuration } from "#core/values.ts";
 import { isAllowed } from "./cluster.ts";
@@ -91,6 +91,14 @@ function neededTogether(
       problems.push(
         `${PREFIX}${key} is needed with ${PREFIX}vault-auth: ${method}; it names the Secret with ${LOGIN[method]}`,
       );
+  if (usesSealed(options)) {
+    if (!has(annotations, "sealed-key"))
+      problems.push(
+        `${PREFIX}sealed-key is needed with sealed: secrets; it names the Secret whose key \`key\` opens them`,
+      );
+    if (!channel && options.payloads.length === 0)
+      problems.push(`a sealed: secret is a file of a release, which comes with ${PREFIX}channel`);
+  }
   if (typeof options.offlineSecrets === "number") {
     if (!has(annotations, "offline-key"))
       problems.push(

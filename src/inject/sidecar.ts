@@ -1,6 +1,6 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
 import { posix } from "node:path";
-import { mountedSecrets, needsVault, payloadsOf } from "#core/pod-options.ts";
+import { mountedSecrets, needsVault, payloadsOf, usesSealed } from "#core/pod-options.ts";
 import { onceFor, openRecent } from "#core/remember.ts";
 import type { Recent } from "#core/remember.ts";
 import type { PodOptions } from "#core/pod-options.ts";
@@ -206,6 +206,7 @@ function settingsWith(
     vaultApproleDir: vault && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
     vaultCaFile:
       vault && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
+    sealedKeyDir: usesSealed(options) ? PATHS.sealedKey : undefined,
     offlineKeyDir: secrets && isKept(options) ? PATHS.offlineKey : undefined,
     workload: toldOfWorkload(options) ? workload : undefined,
     secretsMode: identity.secretsMode,

@@ -1,5 +1,5 @@
 /** The volumes that the injection adds, and where the sidecar and the application mount them. */
-import { mountedSecrets, needsVault } from "#core/pod-options.ts";
+import { mountedSecrets, needsVault, usesSealed } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { onceFor } from "#core/remember.ts";
 import { formatBytes } from "#core/values.ts";
@@ -54,11 +54,10 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
       const secret = { secretName, items, defaultMode: READABLE };
       volumes.push({ name: VOLUMES[kind], secret });
     }
-    if (options.offlineKey !== undefined && isKept(options)) {
-      const items = [{ key: FILES.key, path: FILES.key }];
-      const secret = { secretName: options.offlineKey, items, defaultMode: READABLE };
-      volumes.push({ name: VOLUMES.offlineKey, secret });
-    }
+  }
+  for (const [kind, secretName] of keySecrets(options)) {
+    const items = [{ key: FILES.key, path: FILES.key }];
+    volumes.push({ name: VOLUMES[kind], secret: { secretName, items, defaultMode: READABLE } });
   }
   for (const [secretName, { volume }] of mountedVolumes(options))
     volumes.push({ name: volume, secret: { secretName, defaultMode: READABLE } });
@@ -69,6 +68,18 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
 /** Whether the pod's secrets are kept for a start without a link. Also for options of which one could not be read. */
 export function isKept({ offlineSecrets }: Partial<PodOptions>): boolean {
   return typeof offlineSecrets === "number";
+}
+
+/** The Secrets with keys of edgesync's own, which only the sidecar mounts. */
+function keySecrets(
+  options: PodOptions,
+): readonly (readonly ["offlineKey" | "sealedKey", string])[] {
+  const { secrets, offlineKey, sealedKey } = options;
+  const isSealed = secrets.length > 0 && isKept(options);
+  return [
+    ...(isSealed && offlineKey !== undefined ? [["offlineKey", offlineKey] as const] : []),
+    ...(usesSealed(options) && sealedKey !== undefined ? [["sealedKey", sealedKey] as const] : []),
+  ];
 }
 
 /** Payloads may have volumes and mounts in common. */
@@ -137,7 +148,8 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
     if (at !== undefined) mounts.push({ name: at.volume, mountPath: at.path, readOnly: true });
   };
   const readable = (
-    volume: "token" | "vaultCa" | "vaultTls" | "vaultApprole" | "offlineKey" | "noToken",
+    volume:
+      "token" | "vaultCa" | "vaultTls" | "vaultApprole" | "offlineKey" | "sealedKey" | "noToken",
   ): void => mount({ volume: VOLUMES[volume], path: PATHS[volume] });
   for (const { payload, link, imports, ...others } of payloadVolumes(options)) {
     const { trust, repositoryCa, repositoryCredentials, seed } = others;
@@ -163,8 +175,8 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
     if (usesToken(options)) readable("token");
     for (const [kind] of loginSecrets(options)) readable(kind);
     if (options.vaultCa !== undefined) readable("vaultCa");
-    if (options.offlineKey !== undefined && isKept(options)) readable("offlineKey");
   }
+  for (const [kind] of keySecrets(options)) readable(kind);
   for (const [, at] of mountedVolumes(options)) mount(at);
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.
   readable("noToken");

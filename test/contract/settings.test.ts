@@ -141,6 +141,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       vaultApproleDir: path,
       tokenFile: path,
       offlineKeyDir: path,
+      sealedKeyDir: path,
       workload: shortText,
       secretsMode: fc.constantFrom(0o440, 0o444),
       port,

@@ -62,6 +62,16 @@ describe("annotations are refused, and named:", () => {
       ["edgesync.dev/offline-secrets needs a payload volume", "edgesync.dev/channel"],
     ],
     [
+      "a sealed secret without the key that opens it",
+      { ...CHANNEL, "secret.db": "sealed:secrets/db.jwe" },
+      ["edgesync.dev/sealed-key is needed"],
+    ],
+    [
+      "a sealed secret without a release to come with",
+      { "secret.db": "sealed:secrets/db.jwe", "sealed-key": "site-key" },
+      ["edgesync.dev/channel"],
+    ],
+    [
       "a trial that cannot be long enough",
       { ...CHANNEL, "trial-duration": "10m", "trial-timeout": "10m" },
       ["edgesync.dev/trial-timeout", "edgesync.dev/trial-duration"],
