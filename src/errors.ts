@@ -233,7 +233,8 @@ export const ERRORS = {
   },
   VAULT_DENIED: {
     means: "Vault refuses the login, or the policy does not allow the path (403).",
-    remedy: "Check the role, its bound service account and audience, and the policy for the path.",
+    remedy:
+      "Check the role, what it binds (service account, audience, certificate, secret_id), and the policy for the path; the message says where a token or certificate has ended.",
     exit: 77,
   },
   SECRET_INVALID: {
@@ -261,8 +262,9 @@ export const ERRORS = {
   },
   TLS_UNTRUSTED: {
     means:
-      "The other side's certificate is not signed by the configured CA, or names another host.",
-    remedy: "Check the CA bundle and the address.",
+      "The other side's certificate is not signed by the configured CA, names another host, or is out of its time.",
+    remedy:
+      "Check the CA bundle and the address; where it has expired or is not valid yet, renew it or correct the node's clock.",
     exit: 77,
   },
 } as const satisfies Record<string, ErrorSpec>;

@@ -100,6 +100,7 @@ function* pathsFrom(
   roots: readonly Link[],
 ): Generator<readonly Link[]> {
   let signatures = 0;
+  // checkIssued: names, key identifiers, a key that may sign certificates, and no extension twice.
   const issues = (issuer: Link, { x509 }: Link): boolean => {
     if (!x509.checkIssued(issuer.x509) || signatures >= MAX_SIGNATURES) return false;
     signatures += 1;
@@ -184,7 +185,6 @@ const KEY_USAGE = {
   digitalSignature: 0x80,
   keyEncipherment: 0x20,
   keyAgreement: 0x08,
-  keyCertSign: 0x04,
 } as const;
 
 /** Version 3. */
@@ -192,10 +192,7 @@ const VERSION = 2;
 
 function formProblem({ parsed }: Link): string | undefined {
   if (parsed.version !== VERSION) return "it is not of version 3";
-  const seen = new Set<string>();
   for (const { extnID, critical, parsedValue } of parsed.extensions ?? []) {
-    if (seen.has(extnID)) return `extension ${extnID} is there twice`;
-    seen.add(extnID);
     if (critical && !UNDERSTOOD.has(extnID)) return `critical extension ${extnID} is not known`;
     if (UNDERSTOOD.has(extnID) && (parsedValue === undefined || "parsingError" in parsedValue))
       return `extension ${extnID} cannot be read`;
@@ -210,9 +207,6 @@ function authorityProblem({ parsed }: Link, below: number): string | undefined {
   const { pathLenConstraint: most } = constraints;
   if (most !== undefined && !(typeof most === "number" && below <= most))
     return "there are more authorities below it than it allows";
-  const usage = keyUsageOf(parsed);
-  if (usage !== undefined && (usage & KEY_USAGE.keyCertSign) === 0)
-    return "its key is not for certificates";
   const purposes = purposesOf(parsed);
   return purposes === undefined || purposes.includes(SERVER_AUTH)
     ? undefined

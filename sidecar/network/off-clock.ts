@@ -1,5 +1,5 @@
 /**
- * A connection to a server whose certificate this node's clock puts out of its time: node's clock may be what is wrong. Node says only
+ * A connection to a server whose certificate this node's clock puts out of its time; the clock may be what is wrong. Node says only
  * that it has expired, or is not valid yet, and that can hide everything else that is wrong with it. So the handshake is made without
  * Node's judgement, and the socket is given to nobody before all of the chain that it presented has been verified at the nearest moment
  * at which it is valid, if that is not further away than the allowance. Until then nothing is written.

@@ -47,7 +47,8 @@ for (const kind of ["rsa", "ec"] as const)
       });
 
     test("refused when its certificate is its own authority, even a trusted one", () => {
-      assert.throws(() => judged(selfSigned(kind)), UNTRUSTED);
+      for (const change of [{}, { ca: true, usage: 0xa4 }])
+        assert.throws(() => judged(selfSigned(kind, change)), UNTRUSTED);
     });
   });
 

@@ -150,6 +150,16 @@ describe("a clock that may be off", () => {
     assert.equal(server.received(), 0);
   });
 
+  test("is not asked about when Node says that something else is wrong", async () => {
+    for (const shape of [{ stranger: true }, { leaf: { names: ["x.example"] } }] as const) {
+      const chain = chainOf("ec", shape);
+      await using server = await counting(identityOf(chain));
+      using http = client(chain);
+      await assert.rejects(ask(http, addressOf(chain, server.port)), { code: "TLS_UNTRUSTED" });
+      assert.equal(server.connections(), 1);
+    }
+  });
+
   test("costs one more connection, and none as long as that is kept", async () => {
     await using server = await inTurns(off);
     using http = client(off);

@@ -206,6 +206,10 @@ export const REFUSED: Readonly<Record<string, Shape>> = {
   },
   "has an extension twice": { leaf: { ...EXPIRED, twice: "2.5.29.37" } },
   "is below one of version 1": { leaf: EXPIRED, middle: { version: 0 } },
+  "is below one of version 2": { leaf: EXPIRED, middle: { version: 1 } },
+  "names another issuer than the one that signed it": {
+    leaf: { ...EXPIRED, issuerName: "somebody else" },
+  },
 };
 
 /** As above; OpenSSL would not even let a server have them. */
@@ -218,9 +222,9 @@ export const REFUSED_UNSERVED: Readonly<Record<string, Shape>> = {
 };
 
 /** Signed by its own key and nobody else's. */
-export function selfSigned(kind: KeyKind): Chain {
+export function selfSigned(kind: KeyKind, change: Change = {}): Chain {
   const own = chainOf(kind, {}).presented[0];
   if (own === undefined) throw new TypeError("no certificate");
-  const alone = issue({ ...own.spec, ...EXPIRED, key: own.key });
+  const alone = issue({ ...own.spec, ...EXPIRED, key: own.key, ...change });
   return { host: "localhost", presented: [alone], trusted: [alone] };
 }

@@ -25,7 +25,7 @@ export interface Spec {
   readonly unknown?: readonly string[];
   /** OID to be there twice. */
   readonly twice?: string;
-  /** 0 for version 1, 2 for version 3. */
+  /** 0 for version 1, which has no extensions, 2 for version 3. */
   readonly version?: number;
   readonly hash?: "sha1" | "sha256";
   /** The bytes of the signature are not those of the issuer. */
@@ -70,7 +70,7 @@ export function issue(spec: Spec & { readonly key: KeyObject }, issuer?: Issued)
   certificate.notAfter = timeOf(spec.untilMs);
   const spki = createPublicKey(key).export({ type: "spki", format: "der" });
   certificate.subjectPublicKeyInfo.fromSchema(asn1.fromBER(bytesOf(spki)).result);
-  if (certificate.version === 2) certificate.extensions = extensionsOf(spec);
+  if (certificate.version > 0) certificate.extensions = extensionsOf(spec);
   const algorithm = algorithmOf(signer, spec.hash ?? "sha256");
   certificate.signature = algorithm;
   certificate.signatureAlgorithm = algorithm;
@@ -113,6 +113,9 @@ function timeOf(ms: number): pkijs.Time {
   return new pkijs.Time({ type: 0, value: new Date(Date.now() + ms) });
 }
 
+/** DER wants none of the bits at the end that are 0. */
+const BIT_STRING_UNUSED: Readonly<Record<number, number>> = { 0xa0: 5, 0xa4: 2 };
+
 const ALGORITHMS = {
   rsa: { sha1: "1.2.840.113549.1.1.5", sha256: "1.2.840.113549.1.1.11" },
   ec: { sha1: "1.2.840.10045.4.1", sha256: "1.2.840.10045.4.3.2" },
@@ -138,7 +141,10 @@ function extensionsOf(spec: Spec): pkijs.Extension[] {
     add("2.5.29.19", true, constraints.toSchema());
   }
   if (usage !== undefined) {
-    const bits = { valueHex: Uint8Array.of(usage).buffer, unusedBits: usage === 0xa0 ? 5 : 1 };
+    const bits = {
+      valueHex: Uint8Array.of(usage).buffer,
+      unusedBits: BIT_STRING_UNUSED[usage] ?? 1,
+    };
     add("2.5.29.15", true, new asn1.BitString(bits));
   }
   if (purposes !== undefined)
