@@ -118,10 +118,18 @@ function onStarted(state: UpdateState, banks: readonly string[], policy: Policy)
         ? back({ ...state, mayRun: lost.mayRun }, state.from, policy)
         : settle();
     case "staged":
-      if (!has(state.bank) || !has(state.from)) return settle(state.from, state.bank);
+      if (!has(state.from)) return settle(state.bank);
+      if (!has(state.bank)) return back({ ...state, mayRun: lost.mayRun }, state.from, policy);
       return enter(state, { ...told(state), ...lost }, policy);
     case "trial": {
-      if (!has(state.bank) || !has(state.fallback)) return settle(state.fallback, state.bank);
+      if (!has(state.fallback)) return settle(state.bank);
+      if (!banks.includes(state.bank.id)) {
+        // The application may run what is gone, and that is not the release's fault.
+        const { bank: failed, fallback: to } = state;
+        const others = besides(lost.mayRun ?? [], failed, to);
+        const known = undelivered(state, failed) > 0 ? forgive(state, failed.channel) : state;
+        return enter(known, { phase: "rolling-back", failed, to, ...others }, policy);
+      }
       const trial = { ...told(state), ...lost, resumed: state.resumed + 1, watch: NOTHING_SEEN };
       if (trial.resumed > RESUMPTIONS) return rollBack(state, trial, "interrupted", policy);
       return enter(state, trial, policy);
@@ -234,7 +242,8 @@ function onStaged(state: UpdateState, bank: Bank, policy: Policy): Outcome {
   if (from === null) return commit(state, bank, null, "post-commit", policy);
   // The same tree under another number or name is adopted as it stands, without a trial of what runs already.
   if (from.tree === bank.tree) return back(state, { ...bank, id: from.id }, policy);
-  return enter(state, { phase: "staged", bank, from, ...besides(astray(state), bank) }, policy);
+  // Also where it is this one, fetched a second time: when something newer takes its place it is still what the application may run.
+  return enter(state, { phase: "staged", bank, from, ...besides(astray(state)) }, policy);
 }
 
 function onFailed(state: UpdateState, policy: Policy): Outcome {

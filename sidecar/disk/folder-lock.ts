@@ -3,7 +3,8 @@
  * has it, however that ends, and holds across containers of one machine. Node has no call for it, but its SQLite has: an empty database that is
  * held exclusively, and never written to. Why this and nothing else: docs/decisions/0020.
  */
-import { readFile, rm, stat, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -28,6 +29,8 @@ export interface FolderLocksDeps {
 }
 
 const FILE = "agent.lock";
+/** What a process asks about whether there are locks at all, under a name of its own: several containers each have a process 1. */
+const PROBE = "agent.lock.";
 /** Who has it: for people, and believed by nobody else. */
 const HOLDER = "agent.json";
 
@@ -40,9 +43,10 @@ export function openFolderLocks({ pid, now, log }: FolderLocksDeps): FolderLocks
       const identity = await identityOf(folder);
       if (held.has(identity)) return;
       const outcome = await lock(join(folder, FILE));
-      if (outcome === "busy" && (await hasLocks(join(folder, `${FILE}.${pid}`))))
+      if (outcome === "busy" && (await hasLocks(join(folder, `${PROBE}${randomUUID()}`))))
         throw new EdgeSyncError("AGENT_RUNNING", `${folder} is in use by ${await nameOf(folder)}`);
       held.set(identity, outcome);
+      await removeProbes(folder);
       if (typeof outcome === "string")
         log.warn({ detail: folder }, "payload folder cannot be locked against a second agent");
       const text = `${JSON.stringify({ pid, since: new Date(now()).toISOString() })}\n`;
@@ -67,6 +71,14 @@ async function hasLocks(path: string): Promise<boolean> {
   if (typeof outcome === "object") outcome.close();
   await rm(path, { force: true });
   return outcome !== "busy";
+}
+
+/** Left by processes that were killed while they asked; one that asks now finds no fault with it. */
+async function removeProbes(folder: string): Promise<void> {
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names)
+    if (name.startsWith(PROBE))
+      await rm(join(folder, name), { force: true }).catch(() => undefined);
 }
 
 /** SQLITE_BUSY. */

@@ -154,14 +154,18 @@ export async function openUpdateAgent(deps: UpdateDeps): Promise<UpdateAgent> {
 
   /** The time between two looks. What waits for a permission waits in its step, and not here. */
   async function rest(ms: number, signal: AbortSignal): Promise<void> {
-    if (machine.waits()) return;
     const now = state();
-    if (now.phase !== "committed") return await pause.wait(ms, signal);
-    if (!machine.whole()) {
+    // What is to be fetched may wait for a window; the application cannot.
+    const bank =
+      now.phase === "committed" ? now.bank : now.phase === "downloading" ? now.from : null;
+    // Looked at again: it may have been about a bank that is served no more.
+    if (bank !== null && !machine.whole() && !(await keep())) {
       // As long as it takes: there is nothing that could be done meanwhile.
-      await rebuild.work(now.bank, signal);
+      await rebuild.work(bank, signal);
       if (!(await keep())) return await pause.wait(Math.min(ms, rebuild.againMs()), signal);
     }
+    if (machine.waits()) return;
+    if (now.phase !== "committed") return await pause.wait(ms, signal);
     if (machine.unfinished()) await pause.wait(ms, signal);
     else await pause.fill(ms, (forMs, bounded) => scrub.work(now.bank, forMs, bounded), signal);
   }

@@ -199,6 +199,8 @@ export function openUpdateMachine(deps: MachineDeps): UpdateMachine {
         // Of a notice nobody waits for the end.
         waits = first.step !== "notify";
       } else if (outcome !== "done") await feed(outcome, signal);
+      // It goes on by itself: that it has come about is found out with the next look.
+      else if (first.step === "deliver") unfinished = true;
     },
     whole: () => gone === undefined,
     keep: () =>

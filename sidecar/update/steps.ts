@@ -85,8 +85,8 @@ export function openStepper(deps: StepDeps): Stepper {
   let resting: { readonly key: string; readonly until: number } | undefined;
   /** What `current` names. */
   let activated = "";
-  /** How often in a row nobody had time for a notice. */
-  let unheard = 0;
+  /** How often in a row nobody had time for a notice, and for which. */
+  let unheard = { key: "", times: 0 };
   let eventAt = clock.monotonic();
   let startsSeen = workload.starts();
 
@@ -237,9 +237,11 @@ export function openStepper(deps: StepDeps): Stepper {
     // Nobody can listen yet, and who will has to be told.
     if (held()) return "later";
     const { answer } = await ask(notice.hook, bank, notice.from, signal);
-    unheard = answer === "later" || answer === "broken" ? unheard + 1 : 0;
-    if (unheard > 0 && unheard < NOTICE_ATTEMPTS) return "later";
-    unheard = 0;
+    const key = `${bank.id} ${notice.hook}`;
+    const times = unheard.key === key ? unheard.times + 1 : 1;
+    unheard = { key, times };
+    if ((answer === "later" || answer === "broken") && times < NOTICE_ATTEMPTS) return "later";
+    unheard = { key: "", times: 0 };
     return { event: "notified" };
   }
 

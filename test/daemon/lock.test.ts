@@ -4,6 +4,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
+import { DatabaseSync } from "node:sqlite";
 import { describe, test } from "node:test";
 import { openFolderLocks } from "../../sidecar/disk/folder-lock.ts";
 import { edgesync } from "../publisher/world.ts";
@@ -103,6 +104,29 @@ describe("a second agent for one payload folder", () => {
     });
     await assert.rejects(locks.take(join(folder.path, "none")), { code: "DISK_FAILED" });
     assert.deepEqual(warnings, []);
+    assert.deepEqual(readdirSync(folder.path).toSorted(), ["agent.json", "agent.lock"]);
+  });
+
+  test("is refused also while another container's process of the same number asks", async () => {
+    await using folder = await temporaryFolder();
+    const deps = { pid: 1, now: () => 0, log: { warn() {} } };
+    const first = openFolderLocks(deps);
+    await first.take(folder.path);
+    const asks = new DatabaseSync(join(folder.path, "agent.lock.1"));
+    asks.exec("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE");
+    try {
+      await assert.rejects(openFolderLocks(deps).take(folder.path), { code: "AGENT_RUNNING" });
+    } finally {
+      asks.close();
+    }
+    // The lock is its own as long as it is referred to.
+    await first.take(folder.path);
+  });
+
+  test("leaves nothing behind when it was killed while it asked", async () => {
+    await using folder = await temporaryFolder();
+    await writeFile(join(folder.path, "agent.lock.left"), "");
+    await openFolderLocks({ pid: 1, now: () => 0, log: { warn() {} } }).take(folder.path);
     assert.deepEqual(readdirSync(folder.path).toSorted(), ["agent.json", "agent.lock"]);
   });
 

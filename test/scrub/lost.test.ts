@@ -192,6 +192,24 @@ describe("a site whose bank is gone", () => {
     assert.match(bankOf(volume), /2\.0\.0/);
   });
 
+  test("does not wait for the window of the next release to have it again", async () => {
+    await using own = await openWorld();
+    await own.publish("1.0.0", files("1.0.0"));
+    const volume = await installed(own, "1.0.0");
+    const bank = bankOf(volume);
+    const seedDir = join(own.folder, "seed");
+    await cp(bank, seedDir, { recursive: true, verbatimSymlinks: true });
+    const downloadWindow = windows.parse(`0 ${(new Date().getUTCHours() + 12) % 24} * * * 1h`);
+    await using site = await scrubbing(own, volume, { settings: { downloadWindow, seedDir } });
+    await own.publish("2.0.0", files("2.0.0"));
+    await site.until("the wait", ({ waiting }) => waiting?.moment === "download");
+    await rm(bank, { recursive: true });
+    await noticed(site, "bank");
+    await site.until("the bank", ({ release }) => release !== null);
+    assert.equal(readFileSync(join(volume, "current/version"), "utf8"), "1.0.0");
+    assert.equal(site.agent.status().waiting?.moment, "download");
+  });
+
   test("says so at its start, and installs what its channel names", async () => {
     await rm(bankOf(payload), { recursive: true });
     const { url } = world.origin;

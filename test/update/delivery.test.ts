@@ -14,7 +14,7 @@ import { realClock } from "../support/real-clock.ts";
 import { journalOf } from "./support/invariants.ts";
 import { application, committed, openSite, siteSettings } from "./support/site.ts";
 import type { Application, Site, SiteOptions } from "./support/site.ts";
-import { openWorld } from "./support/world.ts";
+import { PLATFORM, openWorld } from "./support/world.ts";
 import type { World } from "./support/world.ts";
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -194,5 +194,49 @@ describe("an application that cannot be told of a release", () => {
     await site.until("the release before", committed(first));
     await site.looked();
     assert.equal(site.agent.status().phase, "committed");
+  });
+
+  /** Last: it takes the channel's sequence number far ahead. */
+  test("of a rollback is told of it as soon as that is possible, also while the channel is paused", async () => {
+    await using setup = await settled(({ target }) => ({
+      hookPreSwap: target,
+      hookPostSwap: target,
+    }));
+    const { asked, site, first } = setup;
+    let deaf = false;
+    asked.answer = ({ hook, version }) => {
+      if (hook === "post-swap") deaf = true;
+      if (hook === "post-swap") return { status: 409 };
+      if (hook === "pre-swap") return { status: version === cure ? 503 : 204 };
+      return { status: deaf ? 500 : 204 };
+    };
+    let cure = "";
+    await publish();
+    await site.until("the rollback", ({ phase }) => phase === "rolling-back");
+    cure = `1.${minor + 1}.0`;
+    await publish();
+    await site.until("the cure, which waits", ({ phase }) => phase === "staged");
+    const mayRun = (): unknown => (journalOf(site.payload) as { mayRun?: unknown }).mayRun;
+    assert.notEqual(mayRun(), undefined);
+    await world.forgeChannel({
+      schema: 1,
+      app: "web",
+      channel: "stable",
+      sequence: 1_000,
+      releases: [{ platform: PLATFORM, version: cure }],
+      rollout: {
+        start: "2026-01-01T00:00:00Z",
+        duration: 0,
+        percent: 100,
+        paused: true,
+        salt: "2",
+        from: [{ platform: PLATFORM, version: first }],
+      },
+    });
+    await site.until("the pause", ({ rollout }) => rollout?.waiting === "rollout_paused");
+    await site.looked();
+    deaf = false;
+    await site.until("that it was told", () => mayRun() === undefined);
+    assert.equal(site.agent.status().phase, "staged");
   });
 });

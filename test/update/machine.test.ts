@@ -274,6 +274,13 @@ describe("a rollback that the application is not told of", () => {
     }
   });
 
+  test("is gone back to also when the newer one is lost from the volume", () => {
+    const waiting = after(rolling, seen(3), staged(3), started(1, 2))[0];
+    assert.deepEqual([waiting.phase, banksOf(waiting)], ["rolling-back", [bank(1), bank(2)]]);
+    const begun = after(rolling, seen(3), staged(3), permitted, started(1, 2))[0];
+    assert.deepEqual([begun.phase, banksOf(begun)], ["rolling-back", [bank(1), bank(3), bank(2)]]);
+  });
+
   test("is not followed by more and more releases that do not reach the application either", () => {
     let state = rolling;
     for (let number = 3; number < 20; number++)
@@ -291,7 +298,13 @@ describe("a rollback that the application is not told of", () => {
     assert.equal(state.phase, "downloading");
     assert.deepEqual(steps.at(-1), { step: "build", target: target(2), from: bank(1) });
     const [ready] = after(state, staged(2));
-    assert.deepEqual([ready.phase, astray(ready)], ["staged", []]);
+    assert.deepEqual([ready.phase, astray(ready)], ["staged", [bank(2)]]);
+    // It may run it still when something newer takes its place.
+    const [newer, [, , swept]] = after(ready, seen(3));
+    assert.deepEqual(
+      [newer.phase, swept],
+      ["downloading", { step: "sweep", keep: [bank(1).id, bank(2).id] }],
+    );
   });
 });
 
@@ -585,6 +598,14 @@ describe("recovery", () => {
     assert.deepEqual(after(state, started(1, 2))[1].at(-1), awaitSwap);
   });
 
+  test("tells the application of the fallback when the release on trial is gone, and blames nobody", () => {
+    const [rolling, steps] = after(watching, started(1));
+    assert.deepEqual(steps.at(-1), { step: "restart", withinMs: null });
+    assert.equal(rolling.channels[CHANNEL]?.blocked, null);
+    const [state] = after(rolling, restarted, seen(2));
+    assert.deepEqual([state.phase, served(state)], ["downloading", bank(1)]);
+  });
+
   test("ends a rollback", () => {
     const [rolling] = after(trial, { event: "tick", passedMs: 600_000 });
     assert.deepEqual(after(rolling, started(1, 2))[1], stepsOf(rolling, policy));
@@ -680,7 +701,11 @@ describe("in any history", () => {
         follow(events, (before, event, state, steps) => {
           if (event.event === "retry") rolledBack.clear();
           // On the way in only: who says "retry" while it goes back means it.
-          if (state.phase === "rolling-back" && before.phase !== "rolling-back")
+          if (
+            state.phase === "rolling-back" &&
+            before.phase === "trial" &&
+            event.event !== "started"
+          )
             rolledBack.add(state.failed.sequence);
           const blocked = state.channels[CHANNEL]?.blocked;
           if (blocked && blocked !== before.channels[CHANNEL]?.blocked)
