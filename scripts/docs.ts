@@ -31,6 +31,14 @@ import { payloadRows, settingRows, variableOf } from "#core/settings.ts";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
 import type { Metric } from "#core/metrics.ts";
 import { labelNames } from "#core/telemetry.ts";
+import { FUNCTIONS, REFUSED } from "#core/template/functions.ts";
+import {
+  MAX_CALLS,
+  MAX_NESTING,
+  MAX_STEPS,
+  MAX_TEMPLATE,
+  MAX_TEXT,
+} from "#core/template/limits.ts";
 import { optionRows, synopsisOf } from "../publisher/command.ts";
 import type { Command } from "../publisher/command.ts";
 import { COMMANDS } from "../publisher/commands.ts";
@@ -239,6 +247,36 @@ function commands(): string {
   ].join("\n\n");
 }
 
+function templates(): string {
+  const rows = Object.entries(FUNCTIONS).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  const kib = (bytes: number): string => `${bytes / 1024} KiB`;
+  return [
+    "# Templates",
+    NOTICE,
+    "A template makes the text of one file from secrets. It is written as for Vault Agent: the template language of Go with functions of Consul Template, and it gives the same bytes for the same data. What writes files, runs programs or has no bound is not there.",
+    '```\n{{- with secret "secret/data/shop" -}}\nurl=postgres://{{ .Data.data.user | urlquery }}:{{ .Data.data.password | urlquery }}@db/shop\n{{ end -}}\n```',
+    "## What there is",
+    "`if`, `else if`, `else`, `with`, `else with`, `range` over lists, maps (sorted by key) and numbers, `break`, `continue`, `define`, `template`, `block`; variables with `:=` and `=`; pipes and parentheses; comments; `{{-` and `-}}` to trim white space. Numbers and texts are written as in Go; complex numbers are not supported, nor floats in hexadecimal digits, nor addresses (`%p`).",
+    '- A number of a secret is a text, as in Vault Agent: `eq .Data.data.port "5432"`, and `.Data.data.port.Int64` for arithmetic. `parseJSON` gives floats.',
+    "- A list of a secret is no list of texts: `join` takes what `split` makes.",
+    '- A field that does not exist is an error, unless the file is told to show `<no value>` as Vault Agent does. `index` gives nothing for it: `index .Data.data "name" | default "none"`.',
+    "- A secret that is still missing is no error: the file is made when all are there.",
+    `- A template has at most ${kib(MAX_TEMPLATE)}, its text ${kib(MAX_TEXT)}, its blocks and parentheses ${MAX_NESTING} levels; it takes at most ${MAX_STEPS} steps, and asks for at most ${MAX_CALLS} secrets.`,
+    "- Errors name line and column, and nothing of what is in a secret.",
+    "## Functions",
+    "Those of Go are its own, those of Consul Template are what Vault Agent has, and so are those of Sprig; those of edgesync are short names that Vault Agent does not know.",
+    table(
+      ["Function", "Arguments", "What it gives", "From"],
+      rows.map(([name, { form, help, from }]) => [`\`${name}\``, `\`${form}\``, help, from]),
+    ),
+    "## Functions of Vault Agent that there are not",
+    table(
+      ["Function", "Why, or what instead"],
+      Object.entries(REFUSED).map(([name, why]) => [`\`${name}\``, plain(why)]),
+    ),
+  ].join("\n\n");
+}
+
 /** Text in which nothing is taken for HTML. */
 function plain(text: string): string {
   return text.replaceAll("<", "\\<");
@@ -252,6 +290,7 @@ export async function pages(): Promise<ReadonlyMap<string, string>> {
     settings: settings(),
     webhook: webhook(),
     errors: errors(),
+    templates: templates(),
     metrics: metrics(),
   };
   const formatted = Object.entries(made).map(

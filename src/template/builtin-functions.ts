@@ -235,7 +235,7 @@ export const BUILTIN_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
     call: ([value, ...indexes], around) => sliced(value, indexes, around),
   },
   print: printing("As Go's fmt.Sprint.", sprint),
-  println: printing("The same with a space between all, and a line end.", sprintln),
+  println: printing("As print, with a space between all, and a line end.", sprintln),
   printf: {
     form: '"format" value…',
     help: "As Go's fmt.Sprintf, with its verbs and flags. Numbers of a secret are texts: `%s`.",
@@ -245,7 +245,7 @@ export const BUILTIN_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
     call: ([format, ...values], around) =>
       sprintf(typeof format === "string" ? format : "", values, around),
   },
-  html: escaping("With `<`, `>`, `&` and quotes escaped for HTML.", escapeHtml),
+  html: escaping("With angle brackets, `&` and quotes escaped for HTML.", escapeHtml),
   js: escaping("Escaped for a text in JavaScript.", escapeJs),
   urlquery: escaping("Escaped for the query of a URL.", escapeQuery),
 };

@@ -53,7 +53,7 @@ export const DATA_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
   },
   mustEnv: {
     form: '"NAME"',
-    help: "The same; an error when it is empty.",
+    help: "As env; an error when it is empty.",
     from: "Consul Template",
     parameters: ["string"],
     call: ([name], around) =>
@@ -76,16 +76,16 @@ export const DATA_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
   },
   toJSON: json(
     { escapesHtml: true, isPretty: false },
-    "JSON in one line; `<`, `>` and `&` as `\\u003c`…",
+    "JSON in one line; angle brackets and `&` as `\\u003c`…",
   ),
   toJSONPretty: json({ escapesHtml: true, isPretty: true }, "JSON, indented by two spaces."),
   toUnescapedJSON: json(
     { escapesHtml: false, isPretty: false },
-    "As toJSON, with `<`, `>` and `&` as they are.",
+    "As toJSON, with angle brackets and `&` as they are.",
   ),
   toUnescapedJSONPretty: json(
     { escapesHtml: false, isPretty: true },
-    "As toJSONPretty, with `<`, `>` and `&` as they are.",
+    "As toJSONPretty, with angle brackets and `&` as they are.",
   ),
   parseJSON: {
     form: "text",

@@ -96,6 +96,6 @@ export const MATH_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
     float: undefined,
     divides: true,
   }),
-  minimum: chosen("The smaller one.", (isLess) => isLess),
-  maximum: chosen("The larger one.", (_isLess, isGreater) => isGreater),
+  minimum: chosen("The smaller one of two numbers.", (isLess) => isLess),
+  maximum: chosen("The larger one of two numbers.", (_isLess, isGreater) => isGreater),
 };

@@ -213,8 +213,10 @@ export const TEXT_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
     { form: "text", help: "Base64 for URLs, with padding." },
     ([bytes = ""]) => toBase64Url(bytes),
   ),
-  base64URLDecode: ofTexts(1, { form: "text", help: "The bytes of it." }, ([bytes = ""], around) =>
-    fromBase64(bytes, "base64url", around),
+  base64URLDecode: ofTexts(
+    1,
+    { form: "text", help: "The bytes, also such as are no text." },
+    ([bytes = ""], around) => fromBase64(bytes, "base64url", around),
   ),
   trim: ofTexts(
     2,
@@ -319,15 +321,15 @@ export const TEXT_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
   },
   in: {
     form: "in value",
-    help: "The same, with its arguments the other way round.",
+    help: "As contains, with its arguments the other way round.",
     from: "Consul Template",
     parameters: ["any", "any"],
     call: ([list, value], around) => isIn(list, value, around),
   },
   containsAll: contains("Whether every element of the list is in the other.", false, false),
-  containsAny: contains("Whether one is.", true, true),
-  containsNone: contains("Whether none is.", true, false),
-  containsNotAll: contains("Whether one is not.", false, true),
+  containsAny: contains("Whether some element of the list is in the other.", true, true),
+  containsNone: contains("Whether no element of the list is in the other.", true, false),
+  containsNotAll: contains("Whether some element of the list is not in the other.", false, true),
   parseBool: ofTexts(
     1,
     { form: "text", help: "true or false; nothing is false." },
@@ -340,7 +342,7 @@ export const TEXT_FUNCTIONS: Readonly<Record<string, GoFunction>> = {
   ),
   parseUint: ofTexts(
     1,
-    { form: "text", help: "The same without a sign." },
+    { form: "text", help: "As parseInt, without a sign." },
     ([bytes = ""], around) => whole(bytes, "uint64", around),
   ),
   parseFloat: ofTexts(
