@@ -87,7 +87,7 @@ function neededTogether(
     ["cert", "vault-tls-secret"],
     ["approle", "vault-approle-secret"],
   ] as const)
-    if (secrets && options.vaultAuth === method && !has(annotations, key))
+    if (vault && options.vaultAuth === method && !has(annotations, key))
       problems.push(
         `${PREFIX}${key} is needed with ${PREFIX}vault-auth: ${method}; it names the Secret with ${LOGIN[method]}`,
       );

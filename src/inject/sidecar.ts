@@ -234,7 +234,7 @@ function mirrorsOf(
 
 /** By the names that all programs know. */
 function proxyVariables({ options, cluster }: SidecarParts): readonly EnvVar[] {
-  const forVault = options.secrets.length > 0 && options.vaultProxy === "environment";
+  const forVault = needsVault(options) && options.vaultProxy === "environment";
   if (payloadsOf(options).length === 0 && !forVault) return [];
   return Object.entries(cluster.proxy).map(([name, value]) => ({
     name,

@@ -127,6 +127,36 @@ describe("the sidecar", () => {
     );
   });
 
+  test("gets the cluster's proxy for Vault only where the pod says so", () => {
+    const cluster = { ...CLUSTER, proxy: { HTTPS_PROXY: "http://proxy.example:3128" } };
+    const proxyOf = (annotations: Readonly<Record<string, string>>): string | undefined =>
+      envOf(sidecarOf(injected(podWith(annotations), cluster).pod))["HTTPS_PROXY"];
+    assert.equal(proxyOf(SECRET), undefined);
+    assert.equal(
+      proxyOf({ "secret.a": "mounted:web.tls", "vault-proxy": "environment" }),
+      undefined,
+    );
+    const asked = { ...SECRET, "vault-proxy": "environment" };
+    assert.equal(proxyOf(asked), "http://proxy.example:3128");
+  });
+
+  test("shows a login's Secret to the sidecar alone, and has no token besides", () => {
+    for (const [method, kind] of [
+      ["cert", "tls"],
+      ["approle", "approle"],
+    ] as const) {
+      const key = `vault-${kind}-secret`;
+      const { pod } = injected(podWith({ ...SECRET, "vault-auth": method, [key]: "login" }));
+      const volume = `edgesync-vault-${kind}`;
+      assert.ok(mountsOf(pod, "edgesync").some(([name]) => name === volume));
+      assert.ok(!mountsOf(pod, "web").some(([name]) => name === volume));
+      assert.ok(!(pod.spec?.volumes ?? []).some(({ name }) => name === "edgesync-token"));
+      assert.equal(settingsOf(pod).vaultRole, undefined);
+    }
+    const mounted = { "secret.a": "mounted:web.tls", "vault-auth": "cert" };
+    assert.equal(settingsOf(injected(podWith(mounted)).pod).vaultTlsDir, undefined);
+  });
+
   test("gets a value with dollar signs as it was written, past the kubelet's expansion", () => {
     const request = "pki/issue/web common_name=$(POD_IP)$$x";
     const result = injected(podWith({ "secret.cert": request })).pod;

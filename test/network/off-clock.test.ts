@@ -214,7 +214,7 @@ describe("a clock that may be off", () => {
     const url = addressOf(off, stalling.port);
     await assert.rejects(ask(http, url), { code: "VAULT_UNAVAILABLE" });
     await using waiting = await inTurns(off, () => abort.abort(reason));
-    using patient = client(off);
+    using patient = client(off, { idleTimeoutMs: 600_000 });
     await assert.rejects(ask(patient, addressOf(off, waiting.port), abort.signal), reason);
   });
 
