@@ -305,7 +305,7 @@ export function evaluate(inputs: Inputs): string {
     operands: readonly Operand[],
     piped: Piped,
   ): GoValue {
-    const called = Object.hasOwn(FUNCTIONS, name) ? FUNCTIONS[name] : undefined;
+    const called = FUNCTIONS[name];
     if (called === undefined) return fail(`there is no function ${name}`);
     step(at);
     const { parameters, more } = called;

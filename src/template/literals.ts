@@ -86,7 +86,6 @@ const FLOAT = /^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$/;
 
 /** `undefined` for what is no number of Go, or no int and no float64. */
 export function numberLiteral(token: string): NumberLiteral | undefined {
-  if (token.length > 1000) return undefined;
   const match = INTEGER.exec(token);
   if (match !== null) {
     const [, sign, hex, binary, octal, old, decimal] = match;
