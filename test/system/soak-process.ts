@@ -19,6 +19,7 @@ export interface SoakStatus {
   readonly version: string | null;
   /** Sequence number of what is not tried again. */
   readonly blocked: number | null;
+  readonly reason: string | null;
   /** Bytes of the heap that are reachable. */
   readonly heap: number;
   /** Bytes that are nobody else's. */
@@ -45,7 +46,8 @@ await using site = await openSite({
   settings: {
     pollInterval: 15 * SPEED,
     trialDuration: 10 * SPEED,
-    trialTimeout: 5_000 * SPEED,
+    // A machine that is busy with something else for some seconds says nothing of a release.
+    trialTimeout: 20_000 * SPEED,
     scrubInterval: 0,
   },
 });
@@ -62,6 +64,7 @@ function status(): SoakStatus {
     sequence: release?.sequence ?? null,
     version: release?.version ?? null,
     blocked: blocked?.sequence ?? null,
+    reason: blocked?.reason ?? null,
     heap: process.memoryUsage().heapUsed,
     memory: Number(anonymous?.[1]) * 1024,
     handles: readdirSync("/proc/self/fd").length,

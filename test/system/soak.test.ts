@@ -131,7 +131,7 @@ describe("a soak", () => {
         counts.rollbacks += 1;
         assert.equal(end.version, served, "what was there before is served again");
         // The application starts with the sidecar here, and too many starts are a reason, too.
-        assert.ok(!good || kills > 0, `${version} is good`);
+        assert.ok(!good || kills > 0, `${version} is good: ${end.reason}`);
         counts.interrupted += Number(good);
       } else {
         assert.ok(good, `${version} is bad`);
