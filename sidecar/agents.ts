@@ -16,7 +16,6 @@ import { openHolds } from "./application/hold.ts";
 import { noHooks, openHooks } from "./application/hooks.ts";
 import type { OwnProcess } from "./application/reload.ts";
 import { openSandbox } from "./application/sandbox.ts";
-import { openSecretsAgent } from "./secrets/agent.ts";
 import type { ServerDeps } from "./server.ts";
 import { openStatus, updatePart } from "./status.ts";
 import type { Agents, Part, Status } from "./status.ts";
@@ -152,7 +151,11 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     settings.secrets.length > 0
       ? keepRunning(
           "secrets agent",
-          () => openSecretsAgent({ ...shell, http: clients.vault, floor, ...release }),
+          // Many pods have updates and no secrets, and do not load what those take.
+          async () => {
+            const { openSecretsAgent } = await import("./secrets/agent.ts");
+            return openSecretsAgent({ ...shell, http: clients.vault, floor, ...release });
+          },
           (agent) => (agents.secrets = agent),
         )
       : undefined;
