@@ -14,3 +14,13 @@ export function jsonObject(text: string): Readonly<Record<string, unknown>> | un
     return undefined;
   }
 }
+
+/** The members of a JSON object that are texts; `undefined` when it is none. */
+export function jsonStrings(text: string): Readonly<Record<string, string>> | undefined {
+  const object = jsonObject(text);
+  if (object === undefined) return undefined;
+  const entries = Object.entries(object).flatMap(([key, item]) =>
+    key !== "" && typeof item === "string" ? [[key, item] as const] : [],
+  );
+  return Object.fromEntries(entries);
+}

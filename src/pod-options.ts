@@ -15,7 +15,7 @@ import {
 import { refusal } from "./refusal.ts";
 import { onceFor, openRecent } from "./remember.ts";
 import type { SecretFormat } from "./secret-format.ts";
-import type { SecretRequest } from "./secret-request.ts";
+import type { SecretRequest, TemplateRequest } from "./secret-request.ts";
 import * as v from "./values.ts";
 import type { TypeOf } from "./values.ts";
 
@@ -68,7 +68,8 @@ export const payloadsOf: (options: PodOptions) => readonly Payload[] = onceFor((
 
 export interface SecretOptions {
   readonly name: string;
-  readonly request: SecretRequest;
+  readonly request: SecretRequest | TemplateRequest;
+  /** Of no meaning for a template. */
   readonly format: SecretFormat;
   readonly file: string;
   readonly mode: number | undefined;
@@ -76,7 +77,7 @@ export interface SecretOptions {
 
 /** Whether any of them is asked of Vault: a pod whose secrets all come from elsewhere needs neither its address nor a login. */
 export function needsVault({ secrets }: Pick<PodOptions, "secrets">): boolean {
-  return secrets.some(({ request }) => request.kind === "vault");
+  return secrets.some(({ request }) => request.kind === "vault" || request.kind === "template");
 }
 
 /** The Secrets whose keys are read, each once, in the order of their names. */
@@ -304,6 +305,10 @@ function readPayload(
   return { name, own };
 }
 
+function templateRequest(text: string | undefined): TemplateRequest | undefined {
+  return text === undefined ? undefined : { kind: "template", text };
+}
+
 /** @param prefix of every key */
 export function readSecrets(
   annotations: Readonly<Record<string, string>>,
@@ -323,13 +328,23 @@ export function readSecrets(
       problems.push(`${prefix}secret.${name} has a bad name; allowed: ${v.dnsLabel.allowed}`);
       continue;
     }
-    const asked = text("secret");
-    if (asked === undefined) {
+    const [asked, template] = [text("secret"), text("template")];
+    if (asked === undefined && template === undefined) {
       problems.push(`${prefix}secret.${name} is missing; another annotation refines it`);
       continue;
     }
+    for (const family of ["secret", "format"] as const)
+      if (template !== undefined && text(family) !== undefined)
+        problems.push(
+          `${prefix}${family}.${name} is beside ${prefix}template.${name}, which says all of the file; leave one out`,
+        );
     const table = SECRET_ANNOTATIONS;
-    const request = readText(`${prefix}secret.${name}`, table.secret, asked, problems);
+    const request =
+      template === undefined
+        ? readText(`${prefix}secret.${name}`, table.secret, asked ?? "", problems)
+        : templateRequest(
+            readText(`${prefix}template.${name}`, table.template, template, problems),
+          );
     const format = readText(
       `${prefix}format.${name}`,
       table.format,

@@ -31,6 +31,12 @@ export interface SealedRequest {
   readonly path: string;
 }
 
+/** The text of a template, whose calls say what is asked for. */
+export interface TemplateRequest {
+  readonly kind: "template";
+  readonly text: string;
+}
+
 export const KEY_TYPES = ["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"] as const;
 export type KeyType = (typeof KEY_TYPES)[number];
 
@@ -45,6 +51,12 @@ const MOUNTED = "mounted:";
 const SEALED = "sealed:";
 const RELEASE_PATH =
   /^(?!(.*\/)?\.{1,2}(\/|$))[A-Za-z0-9._@+-]{1,255}(\/[A-Za-z0-9._@+-]{1,255}){0,31}$/;
+
+export const templateText: Value<string> = {
+  allowed: "the text of a template, in the syntax of Vault Agent's",
+  parse: (input) => (input === "" || input.includes("\0") ? undefined : input),
+  format: (value) => value,
+};
 
 export const secretRequest: Value<SecretRequest> = {
   allowed:

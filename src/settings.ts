@@ -4,7 +4,7 @@
  */
 import { ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
-import { jsonObject } from "./json.ts";
+import { jsonStrings } from "./json.ts";
 import { PAYLOADS_VARIABLE, differences, payloadsText, readPayloads } from "./payload-settings.ts";
 import { MAIN_PAYLOAD, isPerPayload } from "./payloads.ts";
 import { camel, readText } from "./pod-options.ts";
@@ -312,7 +312,9 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
   for (const secret of settings.secrets) {
     const { name, request, format, file, mode } = secret;
     const text = JSON.stringify({
-      request: secretFields.request.format(request),
+      ...(request.kind === "template"
+        ? { template: request.text }
+        : { request: secretFields.request.format(request) }),
       format: secretFields.format.format(format),
       file,
       ...(mode === undefined ? {} : { mode: secretFields.mode.format(mode) }),
@@ -384,19 +386,14 @@ function readSecret(variable: string, text: string, problems: string[]): SecretO
   }
   const field = <T>(key: keyof typeof secretFields, value: Value<T>): T | undefined =>
     readText(`${variable} (${key})`, { value }, fields[key] ?? "", problems);
-  const request = field("request", secretFields.request);
+  const { template } = fields;
+  const request =
+    template === undefined
+      ? field("request", secretFields.request)
+      : { kind: "template" as const, text: template };
   const format = field("format", secretFields.format);
   const file = field("file", secretFields.file);
   const mode = fields["mode"] === undefined ? undefined : field("mode", secretFields.mode);
   if (request === undefined || format === undefined || file === undefined) return undefined;
   return { name, request, format, file, mode };
-}
-
-function jsonStrings(text: string): Readonly<Record<string, string>> | undefined {
-  const object = jsonObject(text);
-  if (object === undefined) return undefined;
-  const entries = Object.entries(object).flatMap(([key, item]) =>
-    key !== "" && typeof item === "string" ? [[key, item] as const] : [],
-  );
-  return Object.fromEntries(entries);
 }

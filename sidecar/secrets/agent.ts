@@ -3,27 +3,23 @@
  * changed. What is published is never taken away, whatever Vault says. The state is saved before each set is shown, so a
  * sidecar that is restarted goes on with the same token and the same leases.
  */
-import { join } from "node:path";
 import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
-import { codeOf, unreachable } from "#core/errors.ts";
+import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { needsVault, usesSealed } from "#core/pod-options.ts";
-import type { SecretOptions } from "#core/pod-options.ts";
-import { secretRequest } from "#core/secret-request.ts";
-import type { SecretRequest } from "#core/secret-request.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
+import { aborted } from "../aborted.ts";
 import { openAlarm } from "./alarm.ts";
 import { loginMethod, required } from "./login.ts";
 import type { VaultHttp } from "./login.ts";
-import { openMounted } from "./mounted.ts";
 import type { OfflineStatus } from "./offline.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
 import type { ReleaseAt } from "./sealed.ts";
-import { openSource } from "./source.ts";
 import type { Source, Version } from "./source.ts";
+import { openSources } from "./sources.ts";
 import { fromSaved, toSaved } from "./resume.ts";
 import { openStateStore } from "./state.ts";
 import { supervise } from "../supervise.ts";
@@ -170,20 +166,8 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     replaced: (version: Version) => retirement.supersede(version),
     discarded: (version: Version) => retirement.discard(version),
   };
-  const sources: readonly Source[] = grouped(settings.secrets).map(([key, request, secrets]) => {
-    switch (request.kind) {
-      case "vault":
-        return openSource(key, request, secrets, sourceDeps, saved?.secrets.get(key));
-      case "mounted": {
-        const parent = required(settings.mountedDir, "mounted-dir");
-        return openMounted(key, join(parent, request.secret), secrets, sourceDeps);
-      }
-      case "sealed":
-        return required(openSealed, "sealed-key-dir")(key, request.path, secrets, sourceDeps);
-      default:
-        return unreachable(request);
-    }
-  });
+  const opened = await openSources(settings, sourceDeps, saved?.secrets, openSealed);
+  const sources = opened.list;
 
   // The process before may have ended between losing a token and replacing what it had issued.
   for (const source of sources) {
@@ -200,7 +184,8 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       if (source.current !== undefined) versions.set(source, source.current);
     const settled = retirement.pending();
     await store.save(toSaved({ identity, keeper, versions, retired: retirement.all(), clock }));
-    if (versions.size < sources.length) {
+    // What only a template calls for is its own to wait for.
+    if (sources.some((source) => source.secrets.length > 0 && !versions.has(source))) {
       const sealed = await offline?.instead();
       if (sealed === undefined) return;
       await publication.publish(sealed);
@@ -275,9 +260,13 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       ];
       // Each by itself: what nobody expected in one of them takes no other along.
       const deps = { clock, random, log };
-      await Promise.all(
-        parts.map((part) => supervise("secrets", (stop) => part.run(stop), deps, signal)),
-      );
+      const running: Promise<void>[] = [];
+      const start = (part: Pick<Source, "run">): void =>
+        void running.push(supervise("secrets", (stop) => part.run(stop), deps, signal));
+      for (const part of parts) start(part);
+      opened.begin(start);
+      await aborted(signal);
+      await Promise.all(running);
     },
     published: () => isPublished,
     expiredSince() {
@@ -350,17 +339,6 @@ function vaultOptions(settings: Settings): VaultOptions {
     namespace: settings.vaultNamespace,
     login: loginMethod(settings),
   };
-}
-
-/** One source for each distinct request. */
-function grouped(
-  secrets: readonly SecretOptions[],
-): readonly (readonly [string, SecretRequest, readonly SecretOptions[]])[] {
-  return Array.from(
-    Map.groupBy(secrets, ({ request }) => secretRequest.format(request)),
-    ([key, [first, ...more]]) =>
-      first === undefined ? [] : [[key, first.request, [first, ...more]] as const],
-  ).flat();
 }
 
 interface ExpiryRow {

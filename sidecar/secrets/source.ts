@@ -55,7 +55,7 @@ export interface SourceDeps {
 export interface Source {
   /** The request's text form. */
   readonly key: string;
-  readonly kind: SecretRequest["kind"];
+  readonly kind: SecretRequest["kind"] | "template";
   readonly secrets: readonly SecretOptions[];
   readonly current: Version | undefined;
   /** Why the last request failed; `undefined` when it did not. */

@@ -1,6 +1,6 @@
 /** Annotations that say which credentials a pod gets, and from where. */
 import { secretFormat } from "../secret-format.ts";
-import { secretRequest } from "../secret-request.ts";
+import { secretRequest, templateText } from "../secret-request.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
@@ -140,6 +140,13 @@ export const SECRET_ANNOTATIONS = {
     help: "What to ask for: a path of Vault, and parameters where it is written; or a Secret that only the sidecar mounts.",
     value: secretRequest,
     otherwise: "required for each name",
+    sidecar: true,
+  },
+  template: {
+    section: "Secrets",
+    help: "The text of a template, as Vault Agent has them, instead of a secret: its calls of secret and pkiCert say what is asked for.",
+    value: templateText,
+    otherwise: "none",
     sidecar: true,
   },
   format: {

@@ -9,6 +9,7 @@ import type { ClusterOptions } from "./cluster.ts";
 import { DEFAULT_ID, VOLUMES } from "./names.ts";
 import { fieldOf } from "./pod.ts";
 import type { Container, Place, PodSpec } from "./pod.ts";
+import { templateProblems } from "./templates.ts";
 import { restartMs } from "./probes.ts";
 import { LEAST_MEMORY } from "./resources.ts";
 
@@ -22,7 +23,9 @@ export function has(annotations: Annotations, key: string): boolean {
 }
 
 function hasSecrets(annotations: Annotations): boolean {
-  return Object.keys(annotations).some((key) => key.startsWith(`${PREFIX}secret.`));
+  return Object.keys(annotations).some(
+    (key) => key.startsWith(`${PREFIX}secret.`) || key.startsWith(`${PREFIX}template.`),
+  );
 }
 
 /** A payload's options of which those that could not be read are undefined. */
@@ -54,6 +57,7 @@ export function requirements(
         ]
       : []),
     ...mountPaths(annotations, options),
+    ...templateProblems(options),
     ...sharedClaims(annotations, payloads),
   ];
 }

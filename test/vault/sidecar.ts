@@ -53,7 +53,10 @@ export interface SidecarOptions {
   readonly http?: Partial<HttpOptions>;
   /** By name: what the annotations say. */
   readonly secrets: Readonly<
-    Record<string, { request: string; format?: string; file?: string; mode?: string }>
+    Record<
+      string,
+      { request?: string; template?: string; format?: string; file?: string; mode?: string }
+    >
   >;
   readonly clock?: Clock;
   readonly random?: () => number;
