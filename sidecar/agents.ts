@@ -15,6 +15,7 @@ import type { Programs } from "./application/programs.ts";
 import { openHolds } from "./application/hold.ts";
 import { noHooks, openHooks } from "./application/hooks.ts";
 import type { OwnProcess } from "./application/reload.ts";
+import { openRotateHook } from "./application/rotate.ts";
 import { openSandbox } from "./application/sandbox.ts";
 import type { ServerDeps } from "./server.ts";
 import { openStatus, updatePart } from "./status.ts";
@@ -29,6 +30,9 @@ const SHUTDOWN_MS = 1_500;
 
 /** Milliseconds past the longest trial in which a payload may go on holding the turn: a rollback waits for its restart. */
 const TURN_SLACK_MS = 3_600_000;
+
+/** Beside the payloads among those that take turns with the lever; no payload can have this name. */
+const ROTATION = " on-rotate";
 
 export interface Shell {
   readonly settings: Settings;
@@ -97,7 +101,9 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     return supervise(part, once, shell, signal);
   };
   const trials = Array.from(settingsFor.values(), ({ trialTimeout }) => trialTimeout);
-  const turnOf = openTurns(names, 2 * Math.max(0, ...trials) + TURN_SLACK_MS, clock);
+  const rotates = settings.secrets.length > 0 && settings.onRotate.kind === "restart";
+  const sharers = rotates && names.length > 0 ? [...names, ROTATION] : names;
+  const turnOf = openTurns(sharers, 2 * Math.max(0, ...trials) + TURN_SLACK_MS, clock);
   const updates = Array.from(settingsFor, ([payload, own]) => {
     const deps = {
       ...shell,
@@ -147,6 +153,12 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
   const forgotten =
     names.length > 0 &&
     import("./secrets/offline-place.ts").then((place) => place.forgetOffline(settings, log));
+  const rotate = openRotateHook({
+    ...shell,
+    workload,
+    turn: turnOf(ROTATION),
+    held: () => status.held(),
+  });
   const secrets =
     settings.secrets.length > 0
       ? keepRunning(
@@ -154,7 +166,7 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
           // Many pods have updates and no secrets, and do not load what those take.
           async () => {
             const { openSecretsAgent } = await import("./secrets/agent.ts");
-            return openSecretsAgent({ ...shell, http: clients.vault, floor, ...release });
+            return openSecretsAgent({ ...shell, http: clients.vault, floor, rotate, ...release });
           },
           (agent) => (agents.secrets = agent),
         )

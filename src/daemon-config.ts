@@ -124,6 +124,7 @@ const NOT_HERE = {
   nodeName: undefined,
   app: [],
   workloadContainers: undefined,
+  rotateContainers: undefined,
   ephemeralStorage: undefined,
 };
 

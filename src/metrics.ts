@@ -220,6 +220,11 @@ export const SIDECAR_METRICS = {
     type: "gauge",
     help: "1 while nothing that is asked of Vault succeeds, so that it is tried once at a time.",
   },
+  edgesync_sidecar_rotation_hooks_total: {
+    type: "counter",
+    help: "Times that the application was told of new secrets, by outcome (ok, failed, interrupted).",
+    labels: ["outcome"],
+  },
   edgesync_sidecar_secret_reads_total: {
     type: "counter",
     help: "Secrets read from Vault, by outcome (ok, or an error code).",

@@ -6,6 +6,7 @@ import { camel } from "./pod-options.ts";
 
 const KEYS = [
   "on-update",
+  "on-rotate",
   "health",
   ...(Object.keys(HOOKS) as HookName[]).map((name) => `hook.${name}` as const),
 ] as const;

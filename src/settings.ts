@@ -190,6 +190,11 @@ export const SETTINGS = {
     value: appProbes,
     default: "[]",
   },
+  "rotate-containers": {
+    help: "Those of them that have the secrets; without it, all.",
+    podOnly: true,
+    value: v.containerNames,
+  },
   "workload-containers": {
     help: "Those of them that have the payload; without it, all.",
     podOnly: true,

@@ -29,6 +29,8 @@ export interface ReloadDeps {
   /** A number in [0,1). */
   readonly random: () => number;
   readonly channel: ChannelRef | undefined;
+  /** What it is about: a release, where nothing is stated, or new secrets. */
+  readonly hook?: "reload" | "rotate";
   /** Absent where no process is to be signalled. */
   readonly own?: OwnProcess | undefined;
   /** Absent in a pod. */
@@ -73,14 +75,15 @@ export async function reload(way: ReloadWay, deps: ReloadDeps, signal: AbortSign
 
 async function tell(way: ReloadWay, deps: ReloadDeps, signal: AbortSignal): Promise<HookReply> {
   const { app = "", channel = "" } = deps.channel ?? {};
+  const { hook = "reload" } = deps;
   switch (way.kind) {
     case "http":
-      return await postJson(way, { hook: "reload", app, channel }, CALL_TIMEOUT_MS, signal);
+      return await postJson(way, { hook, app, channel }, CALL_TIMEOUT_MS, signal);
     case "signal":
       return await sendSignal(way, deps);
     case "command": {
       if (deps.programs === undefined) return broken("a command is for a daemon only");
-      const facts = { EDGESYNC_HOOK: "reload", EDGESYNC_APP: app, EDGESYNC_CHANNEL: channel };
+      const facts = { EDGESYNC_HOOK: hook, EDGESYNC_APP: app, EDGESYNC_CHANNEL: channel };
       return await deps.programs.run(way.argv, facts, COMMAND_TIMEOUT_MS, signal);
     }
     default:

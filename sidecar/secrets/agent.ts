@@ -7,6 +7,7 @@ import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
+import { openLanes } from "#core/lanes.ts";
 import { needsVault, usesSealed } from "#core/pod-options.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
@@ -17,10 +18,15 @@ import type { VaultHttp } from "./login.ts";
 import type { OfflineStatus } from "./offline.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
+import type { RetiredLease } from "./retired-leases.ts";
+import { openRotation } from "./rotation.ts";
+import type { RotateHook, RotationStatus } from "./rotation.ts";
 import type { ReleaseAt } from "./sealed.ts";
 import type { Source, Version } from "./source.ts";
 import { openSources } from "./sources.ts";
 import { fromSaved, toSaved } from "./resume.ts";
+import { expiries, statusOf } from "./expiry.ts";
+import type { ExpiryRow, SecretStatus } from "./expiry.ts";
 import { openStateStore } from "./state.ts";
 import { supervise } from "../supervise.ts";
 import { openVault } from "./vault.ts";
@@ -39,15 +45,8 @@ export interface SecretsDeps {
   readonly floor?: () => number | undefined;
   /** Of the payload with sealed files. */
   readonly release?: ReleaseAt;
-}
-
-export interface SecretStatus {
-  readonly name: string;
-  readonly state: "missing" | "valid" | "expired";
-  /** RFC 3339; absent for what has no end. */
-  readonly expiresAt?: string;
-  /** Why the last request for it failed. */
-  readonly code?: ErrorCode;
+  /** Tells the application of new secrets; absent where nobody is to be told. */
+  readonly rotate?: RotateHook | undefined;
 }
 
 /** For people and tools: no paths, no values. */
@@ -59,6 +58,8 @@ export interface SecretsStatus {
   /** Why there is no token, or why the set could not be published. */
   readonly code?: ErrorCode;
   readonly rotations: number;
+  /** Absent where nobody is to be told of them. */
+  readonly onRotate?: RotationStatus;
   readonly secrets: readonly SecretStatus[];
   /** Absent where no set is kept for a start without a link. */
   readonly sealed?: OfflineStatus;
@@ -99,6 +100,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
 
   const dirty = openAlarm(clock);
   const turnstile = openTurnstile(deps);
+  const inOrder = openLanes(1);
   let isEnded = false;
   let isPublished = false;
   let rotations = 0;
@@ -177,19 +179,46 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     source.superseded(generation, former?.generation === generation ? former.expiresAt : undefined);
   }
 
+  const save = (): Promise<ReadonlyMap<Source, Version>> =>
+    inOrder(async () => {
+      const versions = new Map<Source, Version>();
+      for (const source of sources)
+        if (source.current !== undefined) versions.set(source, source.current);
+      const { saved: rotation } = teller ?? {};
+      const retired = retirement.all();
+      await store.save(toSaved({ identity, keeper, versions, retired, rotation, clock }));
+      return versions;
+    });
+  const unsettled = new Set<RetiredLease>();
+  const teller =
+    deps.rotate &&
+    openRotation(
+      {
+        hook: deps.rotate,
+        clock,
+        log,
+        metrics,
+        save: async () => void (await save()),
+        settled() {
+          retirement.published([...unsettled], false);
+          unsettled.clear();
+          changed();
+        },
+      },
+      saved?.rotation,
+    );
+
   /** Saves, then shows: a set whose credentials nobody remembers must not be seen. */
   const write = async (): Promise<void> => {
-    const versions = new Map<Source, Version>();
-    for (const source of sources)
-      if (source.current !== undefined) versions.set(source, source.current);
     const settled = retirement.pending();
-    await store.save(toSaved({ identity, keeper, versions, retired: retirement.all(), clock }));
+    const versions = await save();
     // What only a template calls for is its own to wait for.
     if (sources.some((source) => source.secrets.length > 0 && !versions.has(source))) {
       const sealed = await offline?.instead();
       if (sealed === undefined) return;
       await publication.publish(sealed);
       isPublished = sealed.length > 0;
+      if (isPublished) teller?.published(sealed);
       return;
     }
     const files = [...versions.values()].flatMap((version) => version.files);
@@ -201,7 +230,12 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     if (swapped) log.info({ outcome: "ok" }, "the set of secrets was published");
     shown = versions;
     isPublished = true;
-    retirement.published(settled, swapped);
+    teller?.published(files);
+    // Who has not been told yet goes on with what the leases before have issued.
+    const waits = teller?.isBusy === true;
+    if (waits) for (const lease of settled) unsettled.add(lease);
+    retirement.published(waits ? [] : settled, swapped);
+    if (swapped && teller !== undefined) await save();
     const rows = expiries(sources, shown, clock);
     const vouched = keeper.code === undefined && rows.every(({ code }) => code === undefined);
     const isLeased = [...versions.values()].some(({ leaseId }) => leaseId !== undefined);
@@ -254,6 +288,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     async run(signal) {
       const parts = [
         { run: keepWriting },
+        ...(teller === undefined ? [] : [teller]),
         ...(options === NO_VAULT ? [] : [turnstile, keeper, retirement]),
         ...(offline === undefined ? [] : [offline]),
         ...sources,
@@ -288,6 +323,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
           : { vaultFailingSince: new Date(clock.now() - failingMs).toISOString() }),
         ...(code === undefined ? {} : { code }),
         rotations,
+        ...(teller === undefined ? {} : { onRotate: teller.status() }),
         secrets: rowsNow().map((row) => statusOf(row, clock.now())),
         ...(offline === undefined ? {} : { sealed: offline.status() }),
       };
@@ -338,41 +374,5 @@ function vaultOptions(settings: Settings): VaultOptions {
     address: required(settings.vaultAddress, "vault-address"),
     namespace: settings.vaultNamespace,
     login: loginMethod(settings),
-  };
-}
-
-interface ExpiryRow {
-  readonly name: string;
-  readonly isShown: boolean;
-  /** Milliseconds since the epoch, of the published credential. */
-  readonly expiresAt: number | undefined;
-  readonly code: ErrorCode | undefined;
-}
-
-function expiries(
-  sources: readonly Source[],
-  shown: ReadonlyMap<Source, Version>,
-  clock: Clock,
-): readonly ExpiryRow[] {
-  const offset = clock.now() - clock.monotonic();
-  return sources.flatMap((source) => {
-    const version = shown.get(source);
-    const expiresAt = version?.expiresAt === undefined ? undefined : offset + version.expiresAt;
-    return source.secrets.map(({ name }) => ({
-      name,
-      isShown: version !== undefined,
-      expiresAt,
-      code: source.code,
-    }));
-  });
-}
-
-function statusOf({ name, isShown, expiresAt, code }: ExpiryRow, now: number): SecretStatus {
-  const state = expiresAt !== undefined && expiresAt <= now ? "expired" : "valid";
-  return {
-    name,
-    state: isShown ? state : "missing",
-    ...(expiresAt === undefined ? {} : { expiresAt: new Date(expiresAt).toISOString() }),
-    ...(code === undefined ? {} : { code }),
   };
 }

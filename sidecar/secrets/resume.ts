@@ -2,6 +2,7 @@
 import type { Clock } from "#core/clock.ts";
 import type { Grant } from "#core/lease.ts";
 import type { RetiredLease } from "./retired-leases.ts";
+import type { SavedRotation } from "./rotation.ts";
 import type { ResumedVersion, Source, Version } from "./source.ts";
 import type { SavedLease, SavedState, SavedToken } from "./state.ts";
 import type { FormerToken, Resumed, Token, TokenKeeper } from "./vault-token.ts";
@@ -11,6 +12,7 @@ export interface ResumedState {
   /** By the request's text form. */
   readonly secrets: ReadonlyMap<string, ResumedVersion>;
   readonly retired: readonly RetiredLease[];
+  readonly rotation: SavedRotation | undefined;
 }
 
 /** @param identity of the server and role that the agent is for; a state for another one is not used */
@@ -45,6 +47,7 @@ export function fromSaved(
         { data, leaseId, generation, lease: left(lease) },
       ]),
     ),
+    rotation: saved.rotation,
     retired: saved.retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
       leaseId,
       generation,
@@ -70,6 +73,7 @@ export function toSaved(parts: {
   readonly keeper: TokenKeeper;
   readonly versions: ReadonlyMap<Source, Version>;
   readonly retired: readonly RetiredLease[];
+  readonly rotation: SavedRotation | undefined;
   readonly clock: Clock;
 }): SavedState {
   const { identity, keeper, versions, retired, clock } = parts;
@@ -104,6 +108,7 @@ export function toSaved(parts: {
           ? undefined
           : { ...grant, expiresAt: offset + expiresAt },
     })),
+    rotation: parts.rotation,
     retired: retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
       leaseId,
       generation,

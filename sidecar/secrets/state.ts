@@ -8,6 +8,7 @@ import * as v from "valibot";
 import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import { ensureDirectory, guarded } from "./publication.ts";
+import type { SavedRotation } from "./rotation.ts";
 
 /** A grant, and when it ends by the wall clock: the next process can only estimate what is left of it. */
 export interface SavedLease {
@@ -52,6 +53,8 @@ export interface SavedState {
   readonly former?: SavedToken | undefined;
   readonly secrets: readonly SavedSecret[];
   readonly retired: readonly SavedRetired[];
+  /** What the application was told of. */
+  readonly rotation?: SavedRotation | undefined;
 }
 
 export interface StateStore {
@@ -85,6 +88,7 @@ const stateFile = v.object({
       generation: v.number(),
     }),
   ),
+  rotation: v.optional(v.object({ told: v.optional(v.string()), telling: v.boolean() })),
   retired: v.array(
     v.object({
       leaseId: v.string(),

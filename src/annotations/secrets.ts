@@ -1,6 +1,7 @@
 /** Annotations that say which credentials a pod gets, and from where. */
 import { secretFormat } from "../secret-format.ts";
 import { secretRequest, templateText } from "../secret-request.ts";
+import { daemonOnUpdate, onUpdate } from "../on-update.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
 
@@ -102,6 +103,14 @@ export const SECRETS = {
     value: v.bytes("64Ki", "64Mi"),
     default: "8Mi",
     sidecar: false,
+  },
+  "on-rotate": {
+    section: "Secrets",
+    help: "How the application is told that its secrets have changed, after the first set: by the same means as with on-update; restart goes through the liveness probes of the containers with the secrets, and waits while a release is on trial.",
+    value: onUpdate,
+    daemon: daemonOnUpdate,
+    default: "none",
+    sidecar: true,
   },
   "secrets-refresh-interval": {
     section: "Secrets",

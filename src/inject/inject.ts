@@ -8,7 +8,7 @@ import { EdgeSyncError } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { sameJson } from "#core/json-patch.ts";
 import { hasAnnotations, payloadsOf, readAnnotations } from "#core/pod-options.ts";
-import type { Payload, PodOptions } from "#core/pod-options.ts";
+import type { PodOptions } from "#core/pod-options.ts";
 import type { AppProbes } from "#core/probe.ts";
 import type { SkipReason } from "#core/reasons.ts";
 import { onceFor } from "#core/remember.ts";
@@ -23,6 +23,7 @@ import type { Facts } from "./facts.ts";
 import { listOf, meshProblems, modeOf, sidecarIndex } from "./mode.ts";
 import type { Mode } from "./mode.ts";
 import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
+import { probedPlaces, withLevers } from "./levers.ts";
 import { ownPorts } from "./own-ports.ts";
 import { payloadVolumes } from "./payload-volumes.ts";
 import { given, places } from "./pod.ts";
@@ -32,6 +33,7 @@ import {
   assignedProblems,
   leverProblems,
   requirements,
+  rotateProblems,
   signalProblems,
   trialProblems,
   volumeProblems,
@@ -119,6 +121,7 @@ export function inject(
         ...trialProblems(annotations, payload, fresh),
       ];
     }),
+    ...rotateProblems(annotations, options, spec, (targets?.secrets ?? []).filter(runsOn)),
   ];
   const taken = [
     ...meshProblems(spec, mode, at),
@@ -184,16 +187,6 @@ function deny(code: ErrorCode, problems: readonly string[]): Injection {
   return { kind: "deny", code, message, problems: different };
 }
 
-function hasLever({ options }: { readonly options: Partial<PodOptions> }): boolean {
-  return options.channel !== undefined && options.onUpdate?.kind === "restart";
-}
-
-/** The containers that a new release restarts through their probes, by name. */
-function withLevers(payloads: readonly Payload[], targets: Targets | undefined): Set<string> {
-  const places = payloads.filter(hasLever).flatMap(({ name }) => targets?.payloads.get(name) ?? []);
-  return new Set(places.filter(runsOn).map(({ container }) => container.name));
-}
-
 /** Ports that the sidecar listens on, by their annotation: the control port only where there are updates to control. */
 function portsOf(
   cluster: ClusterOptions,
@@ -231,8 +224,7 @@ function fieldConflicts(
     path === undefined
       ? []
       : (list ?? []).flatMap((place) => mountConflicts(place, mounts(path), again));
-  const payload = volumes.length === 0 ? [] : (targets?.payload ?? []);
-  const levers = withLevers(volumes, targets);
+  const levers = withLevers(options, volumes, targets);
   const known = probesBefore(found);
   return [
     ...portConflicts(annotations, spec, portsOf(cluster, options)),
@@ -245,8 +237,8 @@ function fieldConflicts(
     ...inTargets(secrets?.length === 0 ? [] : targets?.secrets, secretsPath, (mountPath) => [
       { name: VOLUMES.secrets, mountPath },
     ]),
-    ...payload
-      .filter((place) => runsOn(place) && !known.has(place.container.name))
+    ...probedPlaces(options, targets)
+      .filter((place) => !known.has(place.container.name))
       .flatMap((place) => probeConflicts(place, levers.has(place.container.name))),
   ];
 }
@@ -290,6 +282,7 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): 
     hostNetwork: spec.hostNetwork === true,
     app,
     payloads: targets.payloads,
+    readers: targets.secrets.filter(runsOn).map(({ container }) => container.name),
     identity: identityOf(options, spec, targets.main.container, readers),
     resources,
     localBytes: localLimit([...runningBeside(spec), { resources }]),
@@ -357,12 +350,11 @@ function throughSidecar({ options, cluster, targets, found }: Parts): {
   readonly list: readonly AppProbes[];
   readonly rewrite: (place: Place, container: Container) => Container;
 } {
-  const payloads = payloadsOf(options);
-  if (payloads.length === 0) return { list: [], rewrite: (_, container) => container };
+  const own = probedPlaces(options, targets);
+  if (own.length === 0) return { list: [], rewrite: (_, container) => container };
   const before = probesBefore(found);
-  const levers = withLevers(payloads, targets);
+  const levers = withLevers(options, payloadsOf(options), targets);
   const windowMs = options.restartWindow;
-  const own = targets.payload.filter(runsOn);
   const list = own.map(
     ({ container }) =>
       before.get(container.name) ?? appProbes(container, windowMs, levers.has(container.name)),

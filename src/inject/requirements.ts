@@ -288,6 +288,29 @@ export function leverProblems(
   having: readonly { readonly container: Container }[],
 ): readonly string[] {
   if (payload.options.onUpdate?.kind !== "restart") return [];
+  return restartProblems(keyOf(annotations, "on-update", payload), "a new release", spec, having);
+}
+
+/** As for a new release, for new secrets. */
+export function rotateProblems(
+  annotations: Annotations,
+  options: ReadOptions,
+  spec: PodSpec,
+  having: readonly Place[],
+): readonly string[] {
+  const { onRotate } = options;
+  if (!hasSecrets(annotations) || onRotate === undefined) return [];
+  const key = `${PREFIX}on-rotate`;
+  if (onRotate.kind === "restart") return restartProblems(key, "new secrets", spec, having);
+  return onRotate.kind === "signal" ? signalled(key, options, spec, having) : [];
+}
+
+function restartProblems(
+  key: string,
+  reason: string,
+  spec: PodSpec,
+  having: readonly { readonly container: Container }[],
+): readonly string[] {
   const policies = [
     ["spec.restartPolicy", spec.restartPolicy] as const,
     ...having.map(
@@ -298,7 +321,7 @@ export function leverProblems(
   return policies.flatMap(([field, policy]) =>
     policy === "Never" || policy === "OnFailure"
       ? [
-          `${field} is ${policy}, so a container that is stopped for a new release would not start again; set ${keyOf(annotations, "on-update", payload)}: none`,
+          `${field} is ${policy}, so a container that is stopped for ${reason} would not start again; set ${key}: none`,
         ]
       : [],
   );
@@ -314,10 +337,19 @@ export function signalProblems(
   spec: PodSpec,
   having: readonly Place[],
 ): readonly string[] {
-  const { onUpdate, runAs } = payload.options;
-  if (onUpdate?.kind !== "signal") return [];
+  const { options } = payload;
+  if (options.onUpdate?.kind !== "signal") return [];
+  return signalled(keyOf(annotations, "on-update", payload), options, spec, having);
+}
+
+function signalled(
+  key: string,
+  { runAs }: ReadOptions,
+  spec: PodSpec,
+  having: readonly Place[],
+): readonly string[] {
   const uid = runAs === undefined ? DEFAULT_ID : (runAs.uid ?? spec.securityContext?.runAsUser);
-  const instead = `; or use ${keyOf(annotations, "on-update", payload)}: http:<port>/<path>`;
+  const instead = `; or use ${key}: http:<port>/<path>`;
   const problems = having.flatMap((place) => {
     const field = `${fieldOf(place)}.securityContext.runAsUser`;
     const own = place.container.securityContext?.runAsUser ?? spec.securityContext?.runAsUser;

@@ -73,6 +73,8 @@ export interface SidecarParts {
   readonly localBytes: number | undefined;
   readonly app: readonly AppProbes[];
   readonly payloads: Targets["payloads"];
+  /** Names of the running containers with the secrets. */
+  readonly readers: readonly string[];
   readonly serviceAccount: string;
   /** Owner and service account. */
   readonly workload: string;
@@ -169,13 +171,24 @@ function settingsOf(parts: SidecarParts): Settings {
 
 /** @param payload the one whose settings they are; undefined where none is meant */
 function settingsWith(
-  { options, cluster, identity, localBytes, app, payloads, serviceAccount, workload }: SidecarParts,
+  {
+    options,
+    cluster,
+    identity,
+    localBytes,
+    app,
+    payloads,
+    readers,
+    serviceAccount,
+    workload,
+  }: SidecarParts,
   payload: PayloadVolumes | undefined,
   count: number,
 ): Settings {
   const secrets = options.secrets.length > 0;
   const vault = needsVault(options);
   const own = payload?.options ?? options;
+  const rotates = secrets && options.onRotate.kind === "restart";
   const having = payloads.get(payload?.name ?? "")?.map(nameOf);
   return {
     ...own,
@@ -214,7 +227,8 @@ function settingsWith(
     listenAddress: undefined,
     app,
     // With one payload, every container in the list is there for it.
-    workloadContainers: count > 1 ? having : undefined,
+    workloadContainers: count > 1 || rotates ? having : undefined,
+    rotateContainers: rotates ? readers : undefined,
   };
 }
 

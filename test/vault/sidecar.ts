@@ -15,6 +15,7 @@ import type { HttpOptions } from "../../sidecar/network/http.ts";
 import { openIdentified } from "../../sidecar/network/identified.ts";
 import { openSecretsAgent } from "../../sidecar/secrets/agent.ts";
 import type { SecretsAgent } from "../../sidecar/secrets/agent.ts";
+import type { RotateHook } from "../../sidecar/secrets/rotation.ts";
 import { realClock } from "../support/real-clock.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { AUDIENCE } from "./world.ts";
@@ -66,6 +67,7 @@ export interface SidecarOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Where the volumes are; a new folder in memory when absent. */
   readonly folder?: string;
+  readonly rotate?: RotateHook | undefined;
 }
 
 export interface Sidecar extends AsyncDisposable {
@@ -161,6 +163,7 @@ export async function startSidecar(world: World, options: SidecarOptions): Promi
     log,
     metrics,
     http,
+    rotate: options.rotate,
   });
   const end = new AbortController();
   const running = agent.run(end.signal);
