@@ -148,6 +148,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       app: fc.array(app, { maxLength: 3 }),
       listenAddress: fc.constantFrom(undefined, "127.0.0.1", "::1"),
       workloadContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
+      rotateContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
     },
     plain,
   )

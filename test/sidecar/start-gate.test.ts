@@ -38,7 +38,7 @@ describe("edgesync agent --wait", () => {
   });
 });
 
-describe("edgesync agent --once", () => {
+describe("edgesync agent --once", { timeout: 60_000 }, () => {
   test("ends well when the credentials are there, and leaves them for the application", async () => {
     await using world = await openWorld({ embedded: true });
     await using folder = await temporaryFolder("/dev/shm");
