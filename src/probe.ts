@@ -1,5 +1,6 @@
 /** A Kubernetes probe as the sidecar carries it out for the kubelet: ports are numbers, defaults are filled in. */
 import * as s from "valibot";
+import type { Value } from "./values.ts";
 
 export type ProbeHandler =
   | {
@@ -56,7 +57,7 @@ const probe = s.strictObject({
   failureThreshold: count,
 });
 
-const appProbes = s.array(
+const list = s.array(
   s.strictObject({
     container: s.string(),
     startupWindow: s.strictObject({ periodMs: ms, failureThreshold: count }),
@@ -66,8 +67,16 @@ const appProbes = s.array(
   }),
 );
 
-/** `undefined` when the value is not a list of {@link AppProbes}. */
-export function parseAppProbes(input: unknown): readonly AppProbes[] | undefined {
-  const result = s.safeParse(appProbes, input);
-  return result.success ? result.output : undefined;
-}
+export const appProbes: Value<readonly AppProbes[]> = {
+  allowed: "a JSON list of containers and their probes, as the webhook writes it",
+  parse(input) {
+    try {
+      const result = s.safeParse(list, JSON.parse(input));
+      return result.success ? result.output : undefined;
+    } catch {
+      // Not JSON: the caller names the variable and what it may hold.
+      return undefined;
+    }
+  },
+  format: (value) => JSON.stringify(value),
+};

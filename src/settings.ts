@@ -9,8 +9,7 @@ import { PAYLOADS_VARIABLE, differences, payloadsText, readPayloads } from "./pa
 import { MAIN_PAYLOAD, isPerPayload } from "./payloads.ts";
 import { camel, readText } from "./pod-options.ts";
 import type { Camel, PodOptions, SecretOptions } from "./pod-options.ts";
-import { parseAppProbes } from "./probe.ts";
-import type { AppProbes } from "./probe.ts";
+import { appProbes } from "./probe.ts";
 import { secretFormat } from "./secret-format.ts";
 import { secretRequest } from "./secret-request.ts";
 import * as v from "./values.ts";
@@ -35,30 +34,16 @@ const anyPath: Value<string> = {
   format: (value) => value,
 };
 
-const shortText: Value<string> = {
-  allowed: "a text of 1 to 253 printable characters",
-  parse: (input) => (/^[\x21-\x7e]{1,253}$/.test(input) ? input : undefined),
-  format: (value) => value,
-};
+function printable(limit: number): Value<string> {
+  return {
+    allowed: `a text of 1 to ${limit} printable characters`,
+    parse: (input) => (input.length <= limit && /^[\x21-\x7e]+$/.test(input) ? input : undefined),
+    format: (value) => value,
+  };
+}
 
-const ownerText: Value<string> = {
-  allowed: "a text of 1 to 1024 printable characters",
-  parse: (input) => (/^[\x21-\x7e]{1,1024}$/.test(input) ? input : undefined),
-  format: (value) => value,
-};
-
-const appProbes: Value<readonly AppProbes[]> = {
-  allowed: "a JSON list of containers and their probes, as the webhook writes it",
-  parse(input) {
-    try {
-      return parseAppProbes(JSON.parse(input));
-    } catch {
-      // Not JSON: the caller names the variable and what it may hold.
-      return undefined;
-    }
-  },
-  format: (value) => JSON.stringify(value),
-};
+const shortText = printable(253);
+const ownerText = printable(1_024);
 
 interface Row<T> {
   readonly help: string;

@@ -18,7 +18,6 @@
  * - A release that was rolled back, or refused by the application, is blocked until the channel's sequence number grows or a person says
  *   `edgesync update retry`. The sequence number itself only grows.
  * - What waits, to be fetched or to be swapped, gives way to what the channel names now.
- *
  * Names after Mender's client states; "blocked" after snapd.
  */
 import { block, forgive, learn, refuse, undelivered } from "./channel-memory.ts";

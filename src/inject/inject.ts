@@ -29,17 +29,10 @@ import { payloadVolumes } from "./payload-volumes.ts";
 import { given, places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, Resources, VolumeMount } from "./pod.ts";
 import { appProbes, probeConflicts, withLever } from "./probes.ts";
-import {
-  assignedProblems,
-  leverProblems,
-  requirements,
-  rotateProblems,
-  signalProblems,
-  trialProblems,
-  volumeProblems,
-} from "./requirements.ts";
+import { assignedProblems, requirements, volumeProblems } from "./requirements.ts";
 import { localLimit, podResourceProblems, resourcesOf } from "./resources.ts";
 import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
+import { leverProblems, rotateProblems, signalProblems, trialProblems } from "./telling.ts";
 import { findTargets, runsOn } from "./targets.ts";
 import type { Targets } from "./targets.ts";
 import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
