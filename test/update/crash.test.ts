@@ -20,7 +20,7 @@ function files(mark: string, health = "good"): Record<string, string | Buffer> {
 }
 
 /** `npm test` takes a part of the operations, `npm run test:system` more: of kills every one. */
-const SPARING = process.env["EDGESYNC_TEST_FULL"] === undefined ? 4 : 1;
+const SPARING = process.env["EDGESYNC_TEST_FULL"] === undefined ? 8 : 1;
 
 /** Pauses of seconds would only make the sweep long. */
 const quickClock: typeof realClock = {
