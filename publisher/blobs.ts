@@ -13,7 +13,7 @@ import {
   compressInMemory,
   isCompressible,
 } from "./compress.ts";
-import { CODEC } from "#core/delta/codec.ts";
+import { CODEC } from "#core/delta/codec-names.ts";
 import type { Deltas } from "./deltas.ts";
 import { readRange, spool } from "./files.ts";
 import type { Spooled } from "./files.ts";

@@ -1,7 +1,9 @@
 /** Deltas between two files, proven: the seam to the codecs. */
-import { CODEC, decoderOf } from "#core/delta/codec.ts";
+import { CODEC } from "#core/delta/codec-names.ts";
+import { decoderOf } from "#core/delta/codec.ts";
 import { encodeDelta } from "#core/delta/encode.ts";
 import type { Run } from "#core/delta/encode.ts";
+import { openSharedMemory } from "#core/delta/shared-memory.ts";
 import { codeOf } from "#core/errors.ts";
 import { openLanes } from "#core/lanes.ts";
 import { digestOf, openRandom, readRange, spool } from "./files.ts";
@@ -46,6 +48,7 @@ export interface Deltas extends AsyncDisposable {
 export function openDeltas(run: Run): Deltas {
   const matching = openMatching();
   const large = openLanes(1);
+  const memory = openSharedMemory();
   const small = openLanes(SMALL_LANES);
 
   async function make(
@@ -58,15 +61,16 @@ export function openDeltas(run: Run): Deltas {
     await using old = await openRandom(oldPath);
     await using file = await openRandom(target.path);
     let done = 0;
+    const lane = old.size + file.size < SMALL ? small : large;
     const crew = {
       run,
-      match: matching.match,
+      search: matching.search,
+      memory: lane === large ? memory : openSharedMemory(),
       advance(bytes: number): void {
         done += bytes;
         advance(bytes);
       },
     };
-    const lane = old.size + file.size < SMALL ? small : large;
     try {
       if (old.size === 0 || file.size !== target.size) return undefined;
       const delta = await lane(() => spool(path, encodeDelta(old, file, crew, signal)));

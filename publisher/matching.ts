@@ -2,9 +2,10 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { PART_BYTES, joinCopies, matchHere } from "#core/delta/match.ts";
-import type { Match } from "#core/delta/match.ts";
+import type { Search } from "#core/delta/match.ts";
 import { indexBytes } from "#core/delta/matcher.ts";
 import type { Copies, SeedIndex } from "#core/delta/matcher.ts";
+import { openSharedMemory } from "#core/delta/shared-memory.ts";
 import type { MatchTask } from "./match-worker.ts";
 
 /** Below this, a thread would take longer to start. Bytes of both files. */
@@ -19,26 +20,26 @@ const ENTRY = new URL(
 
 /** Threads live until it is disposed; one search runs at a time. */
 export interface Matching extends AsyncDisposable {
-  readonly match: Match;
+  readonly search: Search;
 }
 
 export function openMatching(): Matching {
   const threads: Thread[] = [];
   let turn: Promise<unknown> = Promise.resolve();
-  let memory = new SharedArrayBuffer(0);
+  const memory = openSharedMemory();
 
-  /** Room for an index, used again by the next one. */
   function indexFor(old: number): SeedIndex {
     const { heads, links } = indexBytes(old);
-    if (memory.byteLength < heads + links) memory = new SharedArrayBuffer(heads + links);
     return {
-      heads: new Int32Array(memory, 0, heads / 4),
-      links: new Int32Array(memory, heads, links / 4),
+      heads: new Int32Array(memory.take("heads", heads).buffer, 0, heads / 4),
+      links: new Int32Array(memory.take("links", links).buffer, 0, links / 4),
     };
   }
 
-  const search: Match = async (old, target, signal) => {
-    const count = Math.min(availableParallelism(), MAX_THREADS);
+  const searchAll: Search = async (old, target, searched, signal) => {
+    // No more than there are parts: each thread takes 10 MiB.
+    const wanted = Math.ceil(target.length / PART_BYTES);
+    const count = Math.max(1, Math.min(wanted, availableParallelism(), MAX_THREADS));
     while (threads.length < count) threads.push(startThread());
     const index = indexFor(old.length);
     await threads[0]?.run({ old, index });
@@ -52,6 +53,7 @@ export function openMatching(): Matching {
           const from = part * PART_BYTES;
           const to = Math.min(target.length, from + PART_BYTES);
           parts[part] = await thread.run({ old, index, search: { target, from, to } });
+          searched(to - from);
         }
       }),
     );
@@ -59,9 +61,9 @@ export function openMatching(): Matching {
   };
 
   return {
-    match(old, target, signal) {
-      if (old.length + target.length < SMALL_BYTES) return matchHere(old, target, signal);
-      const result = turn.then(() => search(shared(old), shared(target), signal));
+    search(old, target, searched, signal) {
+      if (old.length + target.length < SMALL_BYTES) return matchHere(old, target, searched, signal);
+      const result = turn.then(() => searchAll(shared(old), shared(target), searched, signal));
       turn = result.catch(() => undefined);
       return result;
     },

@@ -1,6 +1,6 @@
 /**
- * `npm run build [-- <folder>]`: one file for each program, as the image holds them, into `dist/` unless told otherwise. A sidecar's
- * dynamic imports are files of their own, `sidecar-*.mjs`, so that what few pods use costs the others nothing. What a sidecar must
+ * `npm run build [-- <folder>]`: one file for each program, as the image holds them, into `dist/` unless told otherwise. What a sidecar and
+ * the publisher's commands import dynamically are files of their own, `sidecar-*.mjs`, so that what few pods use costs the others nothing. What a sidecar must
  * not load, and how large it may become, is checked here, so that the price of a dependency is seen when it comes.
  */
 import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
@@ -10,6 +10,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import type { BuildResult, Metafile, Plugin } from "esbuild";
 import { sbom } from "./sbom.ts";
+import { checkKernel } from "./wat.ts";
 
 const ROOT = resolve(import.meta.dirname, "..");
 
@@ -43,6 +44,7 @@ export interface Bundle {
 
 /** @throws Error when a bundle holds what it must not, or is too large */
 export async function bundle(folder: string): Promise<readonly Bundle[]> {
+  await checkKernel();
   const paths: string[] = [];
   const packages = new Set<string>();
   for (const file of await readdir(folder).catch(() => []))
@@ -50,7 +52,7 @@ export async function bundle(folder: string): Promise<readonly Bundle[]> {
   for (const program of programs()) {
     const path = join(folder, `${program}.mjs`);
     const { metafile } =
-      program === "sidecar"
+      program === "sidecar" || program === "publisher"
         ? await bundleInParts(PROGRAMS[program], path)
         : await bundleOne(PROGRAMS[program], path, [siblings, unused]);
     if (program === "sidecar") checkSidecar(metafile);
@@ -67,7 +69,7 @@ function programs(): readonly Program[] {
 }
 
 /** Of an earlier build: their names hold a hash of their contents. */
-const PART = /^sidecar-.*\.mjs(\.map|\.LEGAL\.txt)?$/;
+const PART = /^(sidecar|publisher)-.*\.mjs(\.map|\.LEGAL\.txt)?$/;
 
 /** One program with everything that it imports, in one file. */
 export function bundleOne(

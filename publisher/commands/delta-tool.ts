@@ -1,6 +1,6 @@
 /** The delta engine as a plain tool: no repository, no keys. */
 import type { Command } from "../command.ts";
-import { applyDelta, describeDelta, makeDelta } from "../delta-tool.ts";
+import { applyDelta } from "../delta-apply.ts";
 
 const deltaMake: Command = {
   name: "delta make",
@@ -12,6 +12,7 @@ const deltaMake: Command = {
   async run(args, shell, signal) {
     const [from = "", to = ""] = args.positionals;
     const output = args.required("output");
+    const { makeDelta } = await import("../delta-tool.ts");
     const made = await makeDelta(from, to, output, shell.progress, signal);
     return {
       lines: [
@@ -45,6 +46,7 @@ const deltaInfo: Command = {
   options: {},
   async run(args, _, signal) {
     const [path = ""] = args.positionals;
+    const { describeDelta } = await import("../delta-tool.ts");
     const report = await describeDelta(path, signal);
     const { oldBytes, newBytes, deltaBytes, segments } = report;
     return {

@@ -268,14 +268,29 @@ async function unless<T>(
 /** Bytes read at a time. */
 const CHUNK = 64 * 1024;
 
-/** A stretch of a file, in order. */
+/**
+ * A stretch of a file, in order.
+ *
+ * @param room where each chunk stands until the next is asked for; without it each has memory of its own, which the collector takes its
+ * time over
+ */
 export async function* chunksOf(
   file: ReadableFile,
   offset: number,
   length: number,
+  room?: Buffer,
 ): AsyncGenerator<Uint8Array, void, void> {
-  for (let at = 0; at < length; at += CHUNK)
-    yield await file.read(offset + at, Math.min(CHUNK, length - at));
+  const step = room?.length ?? CHUNK;
+  for (let at = 0; at < length; at += step) {
+    const chunk = room?.subarray(0, length - at) ?? Buffer.allocUnsafe(Math.min(step, length - at));
+    await file.readInto(chunk, offset + at);
+    yield chunk;
+  }
+}
+
+/** Room for a chunk of a stretch. */
+export function roomForChunk(length: number): Buffer {
+  return Buffer.allocUnsafeSlow(Math.min(CHUNK, length));
 }
 
 /** Feeds a stretch of a file to a hash. All of it passes through one buffer: a large file leaves nothing to be collected. */

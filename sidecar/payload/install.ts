@@ -1,7 +1,7 @@
 /** From a version that a channel names to a complete, verified bank on the payload volume. */
 import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
-import { knownCodecs } from "#core/delta/codec.ts";
+import { knownCodecs } from "#core/delta/codec-names.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";

@@ -5,12 +5,11 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { constants, zstdDecompressSync } from "node:zlib";
-import { decoderOf } from "#core/delta/codec.ts";
 import { FULL_WINDOW_LOG, decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError, codeOf, unreachable } from "#core/errors.ts";
 import type { Blob, Content, DeltaBlob, FullBlob } from "#core/release.ts";
 import type { Link, Source } from "#core/route.ts";
-import { chunksOf, hashStretch } from "../disk/durable.ts";
+import { chunksOf, hashStretch, roomForChunk } from "../disk/durable.ts";
 import type { Disk } from "../disk/durable.ts";
 import { notKept } from "../disk/unsynced.ts";
 import type { Unsynced } from "../disk/unsynced.ts";
@@ -26,7 +25,7 @@ export interface OldFile {
 }
 
 /** The bytes of a blob that was fetched. */
-export type ReadBlob = (blob: Blob) => AsyncIterable<Uint8Array>;
+export type ReadBlob = (blob: Blob, room?: Buffer) => AsyncIterable<Uint8Array>;
 
 /** What turned out not to be usable. */
 export type Trouble = { readonly damaged: string } | { readonly rejected: string } | undefined;
@@ -145,7 +144,12 @@ export async function copyFile(
 ): Promise<boolean> {
   await using file = await place.disk.openRead(from);
   if (file?.size !== content.size) return false;
-  return await writeFile(place, content, chunksOf(file, 0, file.size), signal);
+  return await writeFile(
+    place,
+    content,
+    chunksOf(file, 0, file.size, roomForChunk(file.size)),
+    signal,
+  );
 }
 
 /** Where a new file is to be. */
@@ -174,8 +178,10 @@ export async function writeFile(
       size += chunk.byteLength;
       // A small blob can make a very large file; no more is written than is signed.
       if (size > content.size) break;
+      // Hashed while it is written.
+      const writing = file.write(chunk);
       hash.update(chunk);
-      await file.write(chunk);
+      await writing;
     }
     if (size === content.size && hash.digest("hex") === content.sha256) {
       await file.chmod(mode);
@@ -217,12 +223,14 @@ async function* expand(
   read: ReadBlob,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, void> {
+  // On demand: many sidecars never meet a delta.
+  const { decoderOf } = await import("#core/delta/codec.ts");
   const decoder = decoderOf(delta.codec);
   if (decoder === undefined)
     throw new EdgeSyncError("DELTA_INVALID", `codec ${delta.codec} is not known`);
   await using file = await disk.openRead(base);
   if (file === undefined) throw new EdgeSyncError("DELTA_INVALID", `${base} is gone`);
-  yield* decoder.apply(file, read(delta), size, signal);
+  yield* decoder.apply(file, read(delta, roomForChunk(delta.size)), size, signal);
 }
 
 /** False also for what is no delta. */

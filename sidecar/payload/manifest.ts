@@ -1,14 +1,14 @@
 /** The manifest of a release on its way: fetched whole or as a delta from that of the installed release, and read piece by piece. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { decoderOf } from "#core/delta/codec.ts";
+import { knownCodecs } from "#core/delta/codec-names.ts";
 import { decodeFull } from "#core/delta/full.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { openManifestReader } from "#core/manifest.ts";
 import type { ManifestFile, ReleaseDocument } from "#core/release-document.ts";
 import type { Release } from "#core/release.ts";
 import type { Downloads } from "../repository/download.ts";
-import { chunksOf, hashStretch } from "../disk/durable.ts";
+import { chunksOf, hashStretch, roomForChunk } from "../disk/durable.ts";
 import type { Disk } from "../disk/durable.ts";
 import { hasDigest, unlessInvalid, writeFile } from "./make-file.ts";
 import { atOnce } from "../disk/unsynced.ts";
@@ -68,12 +68,14 @@ async function fromDelta(
   await hashStretch(old, old.size, hash, signal);
   const digest = hash.digest("hex");
   const delta = manifest.deltas.find(
-    (item) => item.base === digest && decoderOf(item.codec) !== undefined,
+    (item) => item.base === digest && knownCodecs.includes(item.codec),
   );
   if (delta === undefined || delta.size >= manifest.full.size) return false;
   await downloads.bring(delta, signal);
   await disk.remove(path);
-  const bytes = decoderOf(delta.codec)?.apply(old, downloads.read(delta), manifest.size, signal);
+  const { decoderOf } = await import("#core/delta/codec.ts");
+  const read = downloads.read(delta, roomForChunk(delta.size));
+  const bytes = decoderOf(delta.codec)?.apply(old, read, manifest.size, signal);
   return (
     bytes !== undefined &&
     (await unlessInvalid(

@@ -4,7 +4,7 @@
  * is done once. What a kill leaves in `partial/` is removed when the same file is mended, and at the latest by the next update.
  */
 import { dirname, join } from "node:path";
-import { knownCodecs } from "#core/delta/codec.ts";
+import { knownCodecs } from "#core/delta/codec-names.ts";
 import { EdgeSyncError, codeOf } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";
 import type { Plan } from "#core/plan.ts";

@@ -32,8 +32,8 @@ export interface Downloads {
   bring(blob: Blob, signal: AbortSignal): Promise<void>;
   /** A file of the repository by its digest: for targets, whose names hold it. */
   file(path: string, blob: Blob, signal: AbortSignal): Promise<Uint8Array | undefined>;
-  /** The bytes of a blob that was fetched. */
-  readonly read: (blob: Blob) => AsyncIterable<Uint8Array>;
+  /** The bytes of a blob that was fetched; `room` as in chunksOf. */
+  readonly read: (blob: Blob, room?: Buffer) => AsyncIterable<Uint8Array>;
   /** Bytes of a fetch that are here already. */
   present(fetch: Fetch, signal: AbortSignal): Promise<number>;
   /** Removes everything but what has one of these digests. */
@@ -268,12 +268,12 @@ export function openDownloads(deps: DownloadDeps): Downloads {
       if (!(await bring(path, blob, "metadata", signal))) return undefined;
       return await readSmallFile(disk, join(folder, blob.sha256), blob.size);
     },
-    async *read({ sha256, size }) {
+    async *read({ sha256, size }, room) {
       const place = places.get(sha256);
       await using file = place === undefined ? undefined : await disk.openRead(place.path);
       if (place === undefined || file === undefined)
         throw new EdgeSyncError("INTERNAL", `blob ${sha256} was not fetched`);
-      yield* chunksOf(file, place.offset, size);
+      yield* chunksOf(file, place.offset, size, room);
     },
     async present(fetch, signal) {
       const whole = fetch.fetch === "blob" ? fetch.blob : fetch.pack;

@@ -111,7 +111,7 @@ export function writeHeader(oldSize: number, size: number): Buffer {
  * @param check is given each piece of the decoded segment
  */
 export async function writeSegment(
-  segment: EncodedSegment,
+  segment: Omit<EncodedSegment, "streams">,
   packed: readonly Packed[],
   decoder: SegmentDecoder,
   old: RandomAccess,

@@ -10,24 +10,30 @@
  *     bytes      the new bytes
  *
  * bsdiff has one number for each copied byte, nearly all of them 0; gaps leave those out, for the compressor and for the decoder.
+ *
+ * The loops over copies and over wrong bytes call nothing that waits. They stop where a stream or the old file must be waited for, and
+ * go on from there: a delta may have as many copies as it has bytes.
  */
 import { invalid } from "./invalid.ts";
-import { NUMBER_BYTES, readNumber, signed } from "./numbers.ts";
+import { PART_BYTES } from "./new-code.ts";
+import type { Turn } from "./new-code.ts";
+import { NUMBER_BYTES, isShort, readNumber, signed } from "./numbers.ts";
 import type { ByteSource } from "./source.ts";
 
 export const COPY_STREAMS = ["literals", "lengths", "sources", "gaps", "changes", "bytes"] as const;
 
-/** Bytes of a piece of output, at most. */
+/** Bytes of a piece of output, at most; a multiple of {@link PART_BYTES}. */
 export const PIECE_BYTES = 256 * 1024;
 const MAX_COPIES = 8192;
 
 /** What is copied from: the old file, or a view of it. */
 export interface OldView {
   readonly size: number;
-  /** Remembers a range of at most {@link PIECE_BYTES}; false when it must wait for the next load, never for the first. */
-  want(from: number, to: number): boolean;
-  load(signal: AbortSignal): Promise<void>;
-  copy(into: Uint8Array, at: number, from: number, to: number): void;
+  /** Remembers that `output[at]` and what follows is to be a copy of a range; false when it must wait for the next load, never for the first. */
+  want(at: number, from: number, to: number): boolean;
+  load(output: Uint8Array, signal: AbortSignal): Promise<void>;
+  /** After the load, for all that was wanted, in the same order; `output[at]` will stand at `goal` in the new file. */
+  copy(output: Uint8Array, at: number, from: number, to: number, goal: number): void;
 }
 
 export interface CopyTask {
@@ -35,132 +41,209 @@ export interface CopyTask {
   readonly size: number;
   /** In the order of {@link COPY_STREAMS}. */
   readonly streams: readonly ByteSource[];
+  /** Where pieces are made, {@link PIECE_BYTES} or as much as is needed. */
+  readonly output: Buffer;
+  /** Turns new bytes of the output, the first of which stands at a position of the new file, into what they should be. */
+  readonly turn?: Turn;
 }
 
 /** The new bytes in pieces; each is valid until the next is asked for. @throws EdgeSyncError DELTA_INVALID */
 export async function* decodeCopies(
-  { old, size, streams }: CopyTask,
+  { old, size, streams, output, turn }: CopyTask,
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   const [literals, lengths, sources, gaps, changes, bytes] = streams;
   if (!literals || !lengths || !sources || !gaps || !changes || !bytes)
     throw invalid("a stream is missing");
-  const output = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, size));
-  // Copies of the piece: where in the output, where from, how many.
-  const copies = new Float64Array(3 * MAX_COPIES);
-  const gap = openGaps(gaps, changes);
-  let literal = -1;
-  let copy = 0;
-  let source = 0;
-
+  const plan = openPlan({ old, size, output, turn, literals, lengths, sources, bytes });
+  const corrections = openCorrections(output, gaps, changes);
   for (let made = 0; made < size;) {
-    let end = 0;
-    let count = 0;
     const room = Math.min(output.length, size - made);
-    while (end < room && count < MAX_COPIES) {
-      if (copy > 0) {
-        const part = Math.min(copy, room - end);
-        if (!old.want(source, source + part)) break;
-        copies.set([end, source, part], 3 * count++);
-        end += part;
-        source += part;
-        copy -= part;
-      } else if (literal > 0) {
-        const part = Math.min(literal, room - end, bytes.buffer.length);
-        if (bytes.at === bytes.end) await bytes.ready(1, signal);
-        const ready = Math.min(part, bytes.end - bytes.at);
-        if (ready === 0) throw invalid("a stream ends too early");
-        output.set(bytes.buffer.subarray(bytes.at, bytes.at + ready), end);
-        bytes.at += ready;
-        end += ready;
-        literal -= ready;
-      } else if (literal < 0) {
-        literal = await numberOf(literals, signal);
-        if (literal > size - made - end) throw invalid("new bytes go beyond the end");
-      } else {
-        copy = await numberOf(lengths, signal);
-        if (copy === 0) throw invalid("an empty copy");
-        if (copy > size - made - end) throw invalid("a copy goes beyond the end");
-        source += signed(await numberOf(sources, signal));
-        if (source < 0 || source + copy > old.size)
-          throw invalid(`a copy from ${source} to ${source + copy}, the old range has ${old.size}`);
-        literal = -1;
+    for (let full = false; !full;) {
+      let missing = plan.run(room);
+      while (missing?.ended === false) {
+        await missing.ready(NUMBER_BYTES, signal);
+        missing = plan.run(room);
       }
+      if (missing !== undefined) throw invalid("a stream ends too early");
+      full = plan.end === room;
+      await old.load(output, signal);
+      for (let index = 0; index < plan.count; index++) {
+        const at = plan.at[index] ?? 0;
+        const from = plan.from[index] ?? 0;
+        const length = plan.length[index] ?? 0;
+        old.copy(output, at, from, from + length, made + at);
+        let position = corrections.run(at, at + length);
+        while (position < at + length) {
+          await corrections.ready(signal);
+          position = corrections.run(position, at + length);
+        }
+      }
+      plan.count = 0;
     }
-    await old.load(signal);
-    for (let index = 0; index < 3 * count; index += 3) {
-      const at = copies[index] ?? 0;
-      const from = copies[index + 1] ?? 0;
-      const length = copies[index + 2] ?? 0;
-      old.copy(output, at, from, from + length);
-      await gap.correct(output, at, at + length, signal);
-    }
-    made += end;
-    yield output.subarray(0, end);
+    made += room;
+    plan.begin(made);
+    yield output.subarray(0, room);
   }
 }
 
-async function numberOf(source: ByteSource, signal: AbortSignal): Promise<number> {
-  if (source.end - source.at < NUMBER_BYTES) await source.ready(NUMBER_BYTES, signal);
-  return readNumber(source);
+interface PlanTask extends Pick<CopyTask, "old" | "size" | "output"> {
+  readonly turn: Turn | undefined;
+  readonly literals: ByteSource;
+  readonly lengths: ByteSource;
+  readonly sources: ByteSource;
+  readonly bytes: ByteSource;
 }
 
-interface Gaps {
-  /** Corrects copied bytes of the output from `at` to `end`. */
-  correct(
-    output: Uint8Array,
-    at: number,
-    end: number,
-    signal: AbortSignal,
-  ): Promise<void> | undefined;
+/** The next copies, which are still to be made; new bytes are put into the output at once. */
+interface Plan {
+  readonly at: Int32Array;
+  readonly from: Float64Array;
+  readonly length: Int32Array;
+  /** How many; whoever has made them sets it to 0. */
+  count: number;
+  /** Of what is planned of the piece. */
+  readonly end: number;
+  /**
+   * Plans until the piece has `room` bytes or no more copies can be planned before those that are have been made.
+   *
+   * @returns a source that must be made ready first
+   */
+  run(room: number): ByteSource | undefined;
+  /** A piece is done, and `made` bytes altogether. */
+  begin(made: number): void;
 }
 
-function openGaps(gaps: ByteSource, changes: ByteSource): Gaps {
-  /** Bytes until the next wrong one; undefined before it was read. */
-  let gap: number | undefined;
+function openPlan({ old, size, output, turn, literals, lengths, sources, bytes }: PlanTask): Plan {
+  const most = Math.min(MAX_COPIES, size);
+  /** New bytes that are still to come before the next copy; -1 when that is not yet read. */
+  let literal = -1;
+  /** Bytes of a copy that are still to come; -1 when its length is not yet read. */
+  let copy = 0;
+  /** In the old file. */
+  let source = 0;
+  let made = 0;
+  /** Where new bytes begin in the output that are not turned yet. */
+  let unturned = 0;
+  const plan = {
+    at: new Int32Array(most),
+    from: new Float64Array(most),
+    length: new Int32Array(most),
+    count: 0,
+    end: 0,
+    run(room: number): ByteSource | undefined {
+      let { count, end } = plan;
+      let missing: ByteSource | undefined;
+      while (end < room) {
+        if (copy > 0) {
+          const part = Math.min(copy, room - end);
+          if (count === most || !old.want(end, source, source + part)) break;
+          plan.at[count] = end;
+          plan.from[count] = source;
+          plan.length[count++] = part;
+          end += part;
+          source += part;
+          copy -= part;
+        } else if (literal > 0) {
+          const rest = turn === undefined ? room - end : PART_BYTES - (end % PART_BYTES);
+          const part = Math.min(literal, room - end, rest, bytes.end - bytes.at);
+          if (part === 0) {
+            missing = bytes;
+            break;
+          }
+          putBytes(output, end, bytes.buffer, bytes.at, part);
+          bytes.at += part;
+          end += part;
+          literal -= part;
+          if (turn !== undefined && (literal === 0 || end % PART_BYTES === 0)) {
+            turn(output, unturned, end, made + unturned);
+            unturned = end;
+          }
+        } else if (literal < 0) {
+          if (isShort(literals)) {
+            missing = literals;
+            break;
+          }
+          literal = readNumber(literals);
+          if (literal > size - made - end) throw invalid("new bytes go beyond the end");
+          unturned = end;
+        } else {
+          if (isShort(lengths) || isShort(sources)) {
+            missing = isShort(lengths) ? lengths : sources;
+            break;
+          }
+          copy = readNumber(lengths);
+          if (copy === 0) throw invalid("an empty copy");
+          if (copy > size - made - end) throw invalid("a copy goes beyond the end");
+          source += signed(readNumber(sources));
+          if (source < 0 || source + copy > old.size)
+            throw invalid(
+              `a copy from ${source} to ${source + copy}, the old range has ${old.size}`,
+            );
+          literal = -1;
+        }
+      }
+      plan.count = count;
+      plan.end = end;
+      return missing;
+    },
+    begin(all: number): void {
+      made = all;
+      plan.end = 0;
+      unturned = 0;
+    },
+  };
+  return plan;
+}
 
-  /** What is ready of both streams is used without waiting. Returns where it stopped. */
-  function run(output: Uint8Array, at: number, end: number): number {
-    let position = at;
-    for (;;) {
-      if (gap === undefined) {
-        if (gaps.end - gaps.at < NUMBER_BYTES) return position;
-        gap = readNumber(gaps);
-      }
-      if (gap >= end - position) {
-        gap -= end - position;
-        return end;
-      }
-      if (changes.at === changes.end) return position;
-      position += gap;
-      output[position] = (output[position] ?? 0) + (changes.buffer[changes.at++] ?? 0);
-      position++;
-      gap = undefined;
-    }
-  }
+/** A few bytes are quicker one by one than with a view made of them. */
+const FEW_BYTES = 32;
 
-  async function wait(
-    output: Uint8Array,
-    from: number,
-    end: number,
-    signal: AbortSignal,
-  ): Promise<void> {
-    for (let position = from; position < end; position = run(output, position, end)) {
-      if (gap === undefined) {
-        await gaps.ready(NUMBER_BYTES, signal);
-        gap = gaps.at === gaps.end ? Number.POSITIVE_INFINITY : readNumber(gaps);
+export function putBytes(
+  into: Uint8Array,
+  at: number,
+  from: Uint8Array,
+  start: number,
+  count: number,
+): void {
+  if (count > FEW_BYTES) into.set(new Uint8Array(from.buffer, from.byteOffset + start, count), at);
+  else for (let index = 0; index < count; index++) into[at + index] = from[start + index] ?? 0;
+}
+
+interface Corrections {
+  /** Corrects copied bytes of the output from `at` to `end`; returns where it must wait for {@link ready}. */
+  run(at: number, end: number): number;
+  ready(signal: AbortSignal): Promise<void>;
+}
+
+function openCorrections(output: Uint8Array, gaps: ByteSource, changes: ByteSource): Corrections {
+  /** Bytes until the next wrong one; -1 before it was read. */
+  let gap = -1;
+  return {
+    run(at, end) {
+      let position = at;
+      for (;;) {
+        if (gap < 0) {
+          if (isShort(gaps)) return position;
+          gap = gaps.at === gaps.end ? Number.POSITIVE_INFINITY : readNumber(gaps);
+        }
+        if (gap >= end - position) {
+          gap -= end - position;
+          return end;
+        }
+        if (changes.at === changes.end) return position;
+        position += gap;
+        output[position] = (output[position] ?? 0) + (changes.buffer[changes.at++] ?? 0);
+        position++;
+        gap = -1;
       }
-      if (gap < end - position && changes.at === changes.end) {
+    },
+    async ready(signal) {
+      if (gap < 0) await gaps.ready(NUMBER_BYTES, signal);
+      else {
         await changes.ready(1, signal);
         if (changes.at === changes.end) throw invalid("a stream ends too early");
       }
-    }
-  }
-
-  return {
-    correct(output, at, end, signal) {
-      const position = run(output, at, end);
-      return position < end ? wait(output, position, end, signal) : undefined;
     },
   };
 }

@@ -19,6 +19,12 @@ export async function readBytes(
   return bytes;
 }
 
+/** Waits for all reads, also when one has failed: nobody may give up a buffer that another thread still reads into. */
+export async function allRead(reads: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(reads))
+    if (result.status === "rejected") throw result.reason;
+}
+
 export interface Decoder {
   /** As manifests name it. */
   readonly name: string;
@@ -26,6 +32,7 @@ export interface Decoder {
    * The new file, in order. Yields exactly `size` bytes or throws; what they are worth is decided by the caller, who hashes them.
    * Each piece is valid until the next is asked for: its buffer is used again.
    *
+   * @param delta each piece is done with when the next is asked for
    * @param size bytes of the new file, from the signed manifest
    * @throws EdgeSyncError DELTA_INVALID
    */

@@ -5,7 +5,8 @@
  */
 import { codeOf } from "../errors.ts";
 import { planSegments } from "./plan.ts";
-import type { Parted, PlannedSegment } from "./plan.ts";
+import type { Parted, PlannedSegment, Range } from "./plan.ts";
+import { openPieces } from "./pieces.ts";
 import {
   codingsOf,
   comparison,
@@ -18,10 +19,12 @@ import { chooseCopies } from "./choose.ts";
 import { writeCopies } from "./copies-writer.ts";
 import type { RandomAccess } from "./decoder.ts";
 import { encodeExecutable } from "./executable-encode.ts";
-import { executable } from "./executable.ts";
-import type { Match } from "./match.ts";
+import { placed } from "./executable.ts";
+import type { Match, Search } from "./match.ts";
+import type { Copies } from "./matcher.ts";
 import { plain } from "./plain.ts";
-import type { EncodedSegment, SegmentDecoder, StreamContent } from "./segment.ts";
+import type { Coding, EncodedSegment, SegmentDecoder, StreamContent } from "./segment.ts";
+import type { SharedMemory } from "./shared-memory.ts";
 import { stored } from "./stored.ts";
 import { encodeTensors } from "./tensor-encoder.ts";
 import { copiesMayWin } from "./tensor-trial.ts";
@@ -33,15 +36,17 @@ export type { Run } from "./container-writer.ts";
 export interface Crew {
   /** Runs compression when there is a processor for it. */
   readonly run: Run;
-  readonly match: Match;
+  readonly search: Search;
+  /** Not used by others meanwhile. */
+  readonly memory: SharedMemory;
   /** Told how many bytes of the new file are done. */
   readonly advance: (bytes: number) => void;
 }
 
+/** Without what it was before compression, which may be as large as the segment. */
 interface Candidate {
   readonly decoder: SegmentDecoder;
   readonly old: EncodedSegment["old"];
-  readonly streams: readonly StreamContent[];
   readonly packed: readonly Packed[];
   readonly bytes: number;
 }
@@ -59,12 +64,26 @@ export async function* encodeDelta(
 ): AsyncIterable<Uint8Array> {
   yield writeHeader(old.size, target.size);
   for (const planned of await planSegments(old, target, signal)) {
-    const { offset, size } = planned.target;
-    const bytes = await readShared(target, offset, size);
-    yield* await makeSegment(planned, old, bytes, true, crew, signal);
-    crew.advance(size);
+    const { size } = planned.target;
+    const bytes = await gather(target, [planned.target], crew.memory.take("target", size));
+    let told = 0;
+    const match: Match = (old, target, signal) => {
+      const searched = (bytes: number): void => {
+        const share = Math.min(Math.floor(bytes * SEARCH_SHARE), size - told);
+        told += share;
+        crew.advance(share);
+      };
+      return crew.search(old, target, searched, signal);
+    };
+    yield* await makeSegment(planned, old, bytes, true, { ...crew, match }, signal);
+    crew.advance(size - told);
   }
 }
+
+/** Of the work for a segment, that which a search is: an executable takes three of them. */
+const SEARCH_SHARE = 0.3;
+
+type SegmentCrew = Crew & { readonly match: Match };
 
 /** @param executables false when they are taken for any other file */
 async function makeSegment(
@@ -72,77 +91,76 @@ async function makeSegment(
   old: RandomAccess,
   target: Buffer,
   executables: boolean,
-  crew: Crew,
+  crew: SegmentCrew,
   signal: AbortSignal,
 ): Promise<readonly Uint8Array[]> {
-  const candidates = await makeCandidates(planned, old, target, executables, crew, signal);
-  const best = candidates.reduce((a, b) => (b.bytes < a.bytes ? b : a));
+  const best = await makeBest(planned, old, target, executables, crew, signal);
   const { decoder, packed } = best;
   const { size } = planned.target;
-  const segment = { codec: decoder.name, old: best.old, size, streams: best.streams };
+  const segment = { codec: decoder.name, old: best.old, size };
   try {
     return await writeSegment(segment, packed, decoder, old, comparison(target), signal);
   } catch (error) {
     // An executable whose headers lead beyond the format's limits is still a file.
-    if (codeOf(error) !== "DELTA_INVALID" || decoder !== executable) throw error;
+    if (codeOf(error) !== "DELTA_INVALID" || decoder !== placed) throw error;
     return await makeSegment(planned, old, target, false, crew, signal);
   }
 }
 
-async function makeCandidates(
+async function makeBest(
   planned: PlannedSegment,
   old: RandomAccess,
   target: Buffer,
   executables: boolean,
-  { run, match }: Crew,
+  { run, match, memory }: SegmentCrew,
   signal: AbortSignal,
-): Promise<readonly [Candidate, ...Candidate[]]> {
-  const pack = async (
+): Promise<Candidate> {
+  let best: Candidate | undefined;
+  const offer = async (
     decoder: SegmentDecoder,
-    range: EncodedSegment["old"],
+    range: Range,
     streams: readonly StreamContent[],
   ): Promise<Candidate> => {
     const packed = await packStreams(streams, run);
     const bytes = packed.reduce((sum, stream) => sum + stream.bytes.length + 3, 0);
-    return { decoder, old: range, streams, packed, bytes };
+    if (best === undefined || bytes < best.bytes)
+      best = { decoder, old: { offset: range.offset, size: range.size }, packed, bytes };
+    return best;
   };
-  const candidates: Candidate[] = [];
+  const offerStored = (codings: readonly Coding[]): Promise<Candidate> =>
+    offer(stored, { offset: 0, size: 0 }, [{ bytes: target, codings }]);
   if (planned.tensors !== undefined) {
     const { old: range, regions } = planned.tensors;
-    const before = await readShared(old, range.offset, range.size);
+    const before = await gather(old, [range], memory.take("old", range.size));
     const streams = encodeTensors(before, target, regions, signal);
     if (streams !== undefined) {
-      const found = await pack(tensor, range, streams);
-      if (!(await copiesMayWin(before, target, regions, run, signal))) return [found];
-      candidates.push(found);
+      const found = await offer(tensor, range, streams);
+      if (!(await copiesMayWin(before, target, regions, run, signal))) return found;
     }
   }
-  const range = planned.old;
-  const before = await readShared(old, range.offset, range.size);
+  const pieces = openPieces(planned.old);
+  const before = await gather(old, planned.old, memory.take("old", pieces.size));
   const copies = await match(before, target, signal);
   signal.throwIfAborted();
-  const moved = executables
-    ? await encodeExecutable(before, target, copies, match, signal)
-    : undefined;
-  if (moved !== undefined) candidates.push(await pack(executable, range, moved));
-  else {
-    const chosen = writeCopies(before, target, chooseCopies(before, target, copies));
-    const [best] = candidates;
-    if (best === undefined || leastBytes(chosen) < best.bytes)
-      candidates.push(await pack(plain, range, chosen));
-    // What copies cost and save is guessed for long deltas; a short one is soon tried.
-    if (copies.length <= FEW_COPIES * 3)
-      candidates.push(await pack(plain, range, writeCopies(before, target, copies)));
-    // Nothing of it is in the old range: then as it is, which decodes fastest.
-    if (copies.length === 0)
-      candidates.push(
-        await pack(stored, { offset: 0, size: 0 }, [{ bytes: target, codings: codingsOf(target) }]),
-      );
+  // Nothing of it is in the old range: then as it is, which decodes fastest.
+  if (copies.length === 0) return await offerStored(codingsOf(target));
+  if (executables && planned.old.length === 1) {
+    const moved = await encodeExecutable(before, target, copies, match, memory, signal);
+    if (moved !== undefined) await offer(placed, pieces.span, moved);
   }
-  const [first, ...others] = candidates;
-  return first === undefined
-    ? [await pack(stored, { offset: 0, size: 0 }, [{ bytes: target, codings: [] }])]
-    : [first, ...others];
+  const write = (chosen: Copies): readonly StreamContent[] =>
+    writeCopies(before, target, pieces.split(chosen), undefined, (position) =>
+      pieces.place(position),
+    );
+  const offerCopies = async (chosen: readonly StreamContent[]): Promise<void> => {
+    if (best === undefined || leastBytes(chosen) < best.bytes)
+      await offer(plain, pieces.span, chosen);
+  };
+  // Also of executables: what the moves cost is more than they save when hardly anything has changed.
+  await offerCopies(write(chooseCopies(before, target, copies)));
+  // What copies cost and save is guessed for long deltas; a short one is soon tried.
+  if (copies.length <= FEW_COPIES * 3) await offerCopies(write(copies));
+  return best ?? (await offerStored([]));
 }
 
 const FEW_COPIES = 1000;
@@ -152,9 +170,12 @@ function leastBytes(streams: readonly StreamContent[]): number {
   return streams.reduce((sum, { bytes }) => sum + bytes.length, 0) / 4;
 }
 
-/** A range in memory that threads share. */
-async function readShared(file: RandomAccess, offset: number, size: number): Promise<Buffer> {
-  const bytes = Buffer.from(new SharedArrayBuffer(size));
-  if (size > 0) await file.readInto(bytes, offset);
-  return bytes;
+/** Ranges one behind the other. */
+async function gather(file: RandomAccess, ranges: readonly Range[], into: Buffer): Promise<Buffer> {
+  let at = 0;
+  for (const { offset, size } of ranges) {
+    if (size > 0) await file.readInto(into.subarray(at, at + size), offset);
+    at += size;
+  }
+  return into;
 }

@@ -34,3 +34,17 @@ export interface Stretch {
   /** Of `bytes[0]`. */
   address: number;
 }
+
+/**
+ * A copy of old bytes `from` to `to` to `into[at]`; `bytes` is the old file from `position` on, which may be before its beginning, as far
+ * as it is needed; and the first byte of the copy will stand at `goal` in the new file.
+ */
+export type Copied = [
+  bytes: Buffer,
+  position: number,
+  from: number,
+  to: number,
+  into: Uint8Array,
+  at: number,
+  goal: number,
+];

@@ -5,6 +5,8 @@ import { goRegions } from "./go.ts";
 import { ADDRESS_LIMIT, MAX_REGIONS } from "./image.ts";
 import type { Image, Region } from "./image.ts";
 import type { Shifts } from "./moves.ts";
+import { MACHINES, MAX_PARTS, openPlaces } from "./places.ts";
+import type { Layout as PlacedLayout, PlacedPart, Places } from "./places.ts";
 
 const BASE_UNIT = 2 ** 16;
 
@@ -26,6 +28,8 @@ export interface Executables {
   readonly image: Image;
   readonly oldLayout: Layout;
   readonly newLayout: Layout;
+  readonly layout: PlacedLayout;
+  readonly places: Places;
   /** How sections have moved, for what no copy tells. */
   readonly sections: Shifts;
 }
@@ -82,7 +86,10 @@ export function describe(
       size: memorySize,
       executable,
     }));
+  const layout = placedLayout(newElf, newLayout);
   return {
+    layout,
+    places: openPlaces(layout),
     image: {
       oldBase: oldLayout.base,
       newBase: newLayout.base,
@@ -92,6 +99,27 @@ export function describe(
     oldLayout,
     newLayout,
     sections: sectionShifts(oldElf, newElf, oldLayout, newLayout),
+  };
+}
+
+/** Segments, in which sections of code begin and end. */
+function placedLayout({ machine, segments, sections }: Elf, { base }: Layout): PlacedLayout {
+  const parts = new Map<number, PlacedPart>();
+  const add = (offset: number, address: number, executable: boolean): void => {
+    if (address >= base) parts.set(offset, { offset, address: address - base, executable });
+  };
+  for (const { offset, address } of segments) add(offset, address, false);
+  const code = sections.filter(
+    ({ type, flags, size }) =>
+      (flags & SECTION_FLAGS.executable) !== 0 && type !== SECTION_TYPES.noBits && size > 0,
+  );
+  for (const { offset, address, size } of code) add(offset + size, address + size, false);
+  for (const { offset, address } of code) add(offset, address, true);
+  const end = Math.max(...segments.map(({ address, memorySize }) => address + memorySize)) - base;
+  return {
+    machine: machine === X86_64 ? MACHINES.x86 : MACHINES.aarch64,
+    end,
+    parts: [...parts.values()].sort((a, b) => a.offset - b.offset).slice(0, MAX_PARTS),
   };
 }
 

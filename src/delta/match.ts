@@ -5,11 +5,19 @@ import type { Copies } from "./matcher.ts";
 /** Finds copies between two byte strings, on as many threads as there are. */
 export type Match = (old: Uint8Array, target: Uint8Array, signal: AbortSignal) => Promise<Copies>;
 
+/** The same, and tells of the bytes of the new one that have been searched. */
+export type Search = (
+  old: Uint8Array,
+  target: Uint8Array,
+  searched: (bytes: number) => void,
+  signal: AbortSignal,
+) => Promise<Copies>;
+
 /** The same whoever searches, and wherever: deltas must not depend on the number of processors. */
 export const PART_BYTES = 4 * 1024 * 1024;
 
 /** One thread: the one that asks. */
-export const matchHere: Match = (old, target, signal) => {
+export const matchHere: Search = (old, target, searched, signal) => {
   const bytes = indexBytes(old.length);
   const index = {
     heads: new Int32Array(bytes.heads / 4),
@@ -19,7 +27,9 @@ export const matchHere: Match = (old, target, signal) => {
   const parts: Copies[] = [];
   for (let from = 0; from < target.length; from += PART_BYTES) {
     signal.throwIfAborted();
-    parts.push(findCopies(old, target, index, from, Math.min(target.length, from + PART_BYTES)));
+    const to = Math.min(target.length, from + PART_BYTES);
+    parts.push(findCopies(old, target, index, from, to));
+    searched(to - from);
   }
   return Promise.resolve(joinCopies(parts));
 };

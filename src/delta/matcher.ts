@@ -24,9 +24,9 @@ export interface SeedIndex {
   readonly links: Int32Array;
 }
 
-/** Bytes of {@link SeedIndex.heads} and {@link SeedIndex.links} for so many old bytes: 5 to 8 for each. */
+/** Bytes of {@link SeedIndex.heads} and {@link SeedIndex.links} for so many old bytes: 5 to 6 for each. */
 export function indexBytes(old: number): { readonly heads: number; readonly links: number } {
-  const log = Math.min(26, Math.max(12, Math.floor(Math.log2(old + 1))));
+  const log = Math.min(26, Math.max(12, Math.floor(Math.log2(old + 1)) - 1));
   return { heads: 4 * 2 ** log, links: 4 * old };
 }
 

@@ -4,7 +4,8 @@
  */
 import { ADDRESS_LIMIT } from "./image.ts";
 import { invalid } from "./invalid.ts";
-import { signed } from "./numbers.ts";
+import { NUMBER_BYTES, isShort, readNumber, signed } from "./numbers.ts";
+import type { ByteSource } from "./source.ts";
 
 /** Starts, and points, that a delta may have; 4 MiB in memory. */
 export const MAX_MOVES = 2 ** 18;
@@ -15,21 +16,31 @@ export interface Shifts {
   readonly shifts: Int32Array;
 }
 
+/** What the search works on. */
+export interface MoveTables {
+  /** Ascending, from 0 on, and how far an address from there to the next moves. */
+  readonly addresses: Int32Array;
+  readonly shifts: Int32Array;
+  /** For each page of addresses the last start at or before it. */
+  readonly pages: Int32Array;
+  /** How many starts there are. */
+  readonly used: number;
+}
+
 export interface Moves {
+  readonly tables: MoveTables;
   /** Where an address below {@link ADDRESS_LIMIT} has moved to. */
   target(address: number): number;
   /** The same, quick for addresses that are asked for in order. */
   position(address: number): number;
 }
 
-/**
- * @param number reads the next number of addresses or of shifts
- * @throws EdgeSyncError DELTA_INVALID
- */
+/** @throws EdgeSyncError DELTA_INVALID */
 export async function readShifts(
   count: number,
-  addressNumber: () => Promise<number>,
-  shiftNumber: () => Promise<number>,
+  addressSource: ByteSource,
+  shiftSource: ByteSource,
+  signal: AbortSignal,
 ): Promise<Shifts> {
   if (count > MAX_MOVES) throw invalid(`${count} moves, at most ${MAX_MOVES} are allowed`);
   const addresses = new Int32Array(count);
@@ -37,8 +48,11 @@ export async function readShifts(
   let address = 0;
   let shift = 0;
   for (let index = 0; index < count; index++) {
-    address += await addressNumber();
-    shift += signed(await shiftNumber());
+    // Only where it must: a promise for each number costs more than all else that is done with it.
+    if (isShort(addressSource)) await addressSource.ready(NUMBER_BYTES, signal);
+    if (isShort(shiftSource)) await shiftSource.ready(NUMBER_BYTES, signal);
+    address += readNumber(addressSource);
+    shift += signed(readNumber(shiftSource));
     if (address >= ADDRESS_LIMIT || Math.abs(shift) >= ADDRESS_LIMIT)
       throw invalid(`address ${address} moves by ${shift}`);
     addresses[index] = address;
@@ -47,14 +61,29 @@ export async function readShifts(
   return { addresses, shifts };
 }
 
-/** @param end addresses are asked for below this */
-export function openMoves(starts: Shifts, points: Shifts, end: number): Moves {
+/** Words that {@link openMoves} takes for each of its three tables. */
+export function wordsOfMoves(
+  starts: Shifts,
+  points: Shifts,
+  end: number,
+): readonly [number, number, number] {
   const count = starts.addresses.length + 2 * points.addresses.length + 1;
-  const addresses = new Int32Array(count);
-  const shifts = new Int32Array(count);
+  return [count, count, Math.floor(end / 4096) + 2];
+}
+
+/**
+ * @param end addresses are asked for below this
+ * @param words makes room for a table
+ */
+export function openMoves(
+  starts: Shifts,
+  points: Shifts,
+  end: number,
+  words: (count: number) => Int32Array = (count) => new Int32Array(count),
+): Moves {
+  const [count, , pageCount] = wordsOfMoves(starts, points, end);
+  const [addresses, shifts, pages] = [words(count), words(count), words(pageCount)];
   const used = merge(starts, points, addresses, shifts);
-  // For each page of addresses the last start at or before it.
-  const pages = new Int32Array(Math.floor(end / 4096) + 2);
   for (let page = 0, index = 0; page < pages.length; page++) {
     while (index + 1 < used && (addresses[index + 1] ?? 0) <= page * 4096) index++;
     pages[page] = index;
@@ -75,6 +104,7 @@ export function openMoves(starts: Shifts, points: Shifts, end: number): Moves {
   }
 
   return {
+    tables: { addresses, shifts, pages, used },
     target: (address) => address + (shifts[find(address)] ?? 0),
     position(address) {
       if (address < from || address >= to) {
@@ -92,6 +122,7 @@ export function openMoves(starts: Shifts, points: Shifts, end: number): Moves {
 function merge(starts: Shifts, points: Shifts, addresses: Int32Array, shifts: Int32Array): number {
   let used = 1;
   let current = 0;
+  [addresses[0], shifts[0]] = [0, 0];
   const put = (address: number, shift: number): void => {
     if (addresses[used - 1] === address) used--;
     addresses[used] = address;

@@ -13,7 +13,12 @@ export const NUMBER_BYTES = 7;
 export function readNumber(source: ByteSource): number {
   const { buffer, end } = source;
   let { at } = source;
-  let value = 0;
+  let value = buffer[at] ?? 128;
+  if (value < 128 && at < end) {
+    source.at = at + 1;
+    return value;
+  }
+  value = 0;
   for (let scale = 1; scale <= 2 ** 42; scale *= 128) {
     if (at === end) throw invalid("a stream ends too early");
     const part = buffer[at++] ?? 0;
@@ -24,6 +29,11 @@ export function readNumber(source: ByteSource): number {
     }
   }
   throw invalid("a number does not end");
+}
+
+/** Whether a number may go on behind what is ready. */
+export function isShort(source: ByteSource): boolean {
+  return source.end - source.at < NUMBER_BYTES && !source.ended;
 }
 
 export function signed(zigzag: number): number {
@@ -43,8 +53,9 @@ export interface Writer {
   done(): Buffer;
 }
 
-export function openWriter(): Writer {
-  let buffer = Buffer.allocUnsafe(256);
+/** @param room bytes that it holds before it grows */
+export function openWriter(room: number = 256): Writer {
+  let buffer = Buffer.allocUnsafeSlow(Math.max(room, NUMBER_BYTES));
   let end = 0;
   function reserve(count: number): void {
     if (end + count <= buffer.length) return;

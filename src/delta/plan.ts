@@ -7,7 +7,7 @@ import { STEP, markOld } from "./window.ts";
 
 /** Files up to this are made in one piece: both in memory, with an index of the old one. Bytes. */
 const WHOLE = 320 * STEP;
-/** Of larger ones, so many new bytes, from so many old ones, at a time. */
+/** Of larger ones, so many new bytes, from so many old ones wherever they are, at a time: about 1 GiB of memory with the index. */
 const WINDOW_TARGET = 64 * STEP;
 const WINDOW_OLD = 128 * STEP;
 
@@ -24,8 +24,8 @@ export type Parted = RandomAccess & { readonly parts?: readonly Part[] };
 
 export interface PlannedSegment {
   readonly target: Range;
-  /** What copies are looked for in. */
-  readonly old: Range;
+  /** What copies are looked for in: pieces of the old file, in its order. */
+  readonly old: readonly Range[];
   /** Worth a trial as weights. */
   readonly tensors?: TensorSegment;
 }
@@ -40,15 +40,13 @@ export async function planSegments(
   const tensors = executables.length > 0 ? [] : await planTensors(old, target, signal);
   const marks = old.size > WHOLE ? await markOld(old, target, WINDOW_OLD, signal) : undefined;
   const segments: PlannedSegment[] = [];
-  const oldFor = async (from: number, to: number): Promise<Range> =>
-    marks === undefined
-      ? { offset: 0, size: old.size }
-      : { offset: await marks.windowFor(from, to, signal), size: WINDOW_OLD };
+  const oldFor = async (range: Range): Promise<readonly Range[]> =>
+    marks === undefined ? [{ offset: 0, size: old.size }] : await marks.piecesFor(range, signal);
   const add = async (from: number, to: number): Promise<void> => {
-    const step = marks === undefined && to - from <= WHOLE ? WHOLE : WINDOW_TARGET;
+    const step = marks === undefined ? WHOLE : WINDOW_TARGET;
     for (let offset = from; offset < to; offset += step) {
-      const size = Math.min(step, to - offset);
-      segments.push({ target: { offset, size }, old: await oldFor(offset, offset + size) });
+      const range = { offset, size: Math.min(step, to - offset) };
+      segments.push({ target: range, old: await oldFor(range) });
     }
   };
   let end = 0;
@@ -61,7 +59,7 @@ export async function planSegments(
     const { offset, size } = found.target;
     await add(end, offset);
     end = offset + size;
-    segments.push({ target: found.target, old: await oldFor(offset, end), tensors: found });
+    segments.push({ target: found.target, old: await oldFor(found.target), tensors: found });
   }
   await add(end, target.size);
   return segments;
@@ -79,7 +77,7 @@ async function findExecutables(old: Parted, target: Parted): Promise<readonly Pl
     if (other === undefined || part.size < LEAST_EXECUTABLE) continue;
     if (Math.max(part.size, other.size) > WHOLE) continue;
     if ((await isElf(target, part)) && (await isElf(old, other)))
-      found.push({ target: rangeOf(part), old: rangeOf(other) });
+      found.push({ target: rangeOf(part), old: [rangeOf(other)] });
   }
   return found;
 }

@@ -3,18 +3,19 @@
  * exists only as far as somebody looks: each byte depends on its position, on the few hundred old bytes around it, and on the moves.
  */
 import { PAIR_BYTES, scanAarch64 } from "./aarch64.ts";
-import type { OldView } from "./copies.ts";
+import { putBytes } from "./copies.ts";
 import type { RandomAccess } from "./decoder.ts";
 import { unreachable } from "../errors.ts";
-import type { FieldSink, Stretch } from "./fields.ts";
+import type { Copied, FieldSink, Stretch } from "./fields.ts";
 import { scanGoTypes, scanOffsets } from "./go-tables.ts";
 import { pageFlags } from "./image.ts";
 import type { Image, Region } from "./image.ts";
+import type { QuickRebase } from "./kernel.ts";
 import type { Moves } from "./moves.ts";
-import type { Pages } from "./pages.ts";
 import {
   BLOCK_BYTES,
   RECORD_LEAD,
+  TAIL,
   anchorOf,
   findFrames,
   findFunctions,
@@ -26,13 +27,14 @@ import type { Anchors } from "./records.ts";
 import { scanFrameIndex, scanPointers, scanRelocations, scanSymbols } from "./tables.ts";
 import { X86_LEAD, scanX86 } from "./x86.ts";
 
-/** Old bytes before and behind a block that its fields may depend on. */
+/** Old bytes before a block that its fields may depend on; behind it there are {@link TAIL}. */
 const LEAD = RECORD_LEAD;
-const TAIL = PAIR_BYTES + 16;
 
 /** Looks for the fields of a block, `bytes[0]` being the file's byte at `position`. */
 export interface Scanner {
   readonly region: Region;
+  /** Where its records begin, when it has some. */
+  readonly anchors?: Anchors;
   scan(bytes: Buffer, position: number, from: number, to: number, sink: FieldSink): void;
 }
 
@@ -46,7 +48,8 @@ export async function openScanners(
   const scanners: Scanner[] = [];
   for (const region of image.regions) {
     const { offset, size, address } = region;
-    const fields = await fieldsOf(region, image.oldBase, flags, file, signal);
+    const anchors = await anchorsOf(region, file, signal);
+    const fields = fieldsOf(region, image.oldBase, flags, anchors);
     const stretch: Stretch = {
       bytes: Buffer.alloc(0),
       from: 0,
@@ -57,6 +60,7 @@ export async function openScanners(
     };
     scanners.push({
       region,
+      ...(anchors !== undefined && { anchors }),
       scan(bytes, position, from, to, sink) {
         const end = offset + size;
         stretch.bytes = bytes;
@@ -75,13 +79,22 @@ export async function openScanners(
 
 type Fields = (stretch: Stretch, sink: FieldSink) => void;
 
-async function fieldsOf(
+async function anchorsOf(
+  region: Region,
+  file: RandomAccess,
+  signal: AbortSignal,
+): Promise<Anchors | undefined> {
+  if (region.name === "frames") return await findFrames(file, region, signal);
+  if (region.name === "goRecords") return await findFunctions(file, region, signal);
+  return undefined;
+}
+
+function fieldsOf(
   region: Region,
   base: number,
   flags: Uint8Array,
-  file: RandomAccess,
-  signal: AbortSignal,
-): Promise<Fields> {
+  anchors: Anchors | undefined,
+): Fields {
   const { name, parameters } = region;
   const parameter = (index: number): number => parameters[index] ?? 0;
   const pair = (index: number) => ({ old: parameter(index), new: parameter(index + 1) });
@@ -101,17 +114,14 @@ async function fieldsOf(
       return (stretch, sink) => scanPointers(stretch, base, flags, sink);
     case "frameIndex":
       return (stretch, sink) => scanFrameIndex(stretch, parameter(0), flags, sink);
-    case "frames": {
-      const anchors = await findFrames(file, region, signal);
+    case "frames":
       return (stretch, sink) => {
         const start = firstRecord(anchors, region, stretch);
         if (start !== undefined) scanFrames(stretch, start, flags, sink);
       };
-    }
     case "goTable":
       return (stretch, sink) => scanFunctionTable(stretch, pair(0), pair(2), sink);
     case "goRecords": {
-      const anchors = await findFunctions(file, region, signal);
       const bases = {
         code: pair(0),
         names: pair(2),
@@ -139,10 +149,11 @@ function earlier(stretch: Stretch, lead: number): Stretch {
 }
 
 function firstRecord(
-  anchors: Anchors,
+  anchors: Anchors | undefined,
   region: Region,
   { from, origin }: Stretch,
 ): number | undefined {
+  if (anchors === undefined) return undefined;
   const anchor = anchorOf(anchors, region, region.offset + from - origin);
   return anchor < 0 ? undefined : origin + anchor;
 }
@@ -160,17 +171,43 @@ export function scanBlocks(
   to: number,
   sink: (blockFrom: number, blockTo: number) => FieldSink,
 ): void {
-  for (const scanner of scanners) {
-    const { offset, size } = scanner.region;
-    const end = Math.min(to, offset + size);
-    let start = Math.max(from, offset);
-    while (start < end) {
-      const block = start - (start % BLOCK_BYTES);
-      const blockEnd = block + BLOCK_BYTES;
-      scanner.scan(bytes, position, block, blockEnd, sink(start, Math.min(blockEnd, end)));
-      start = blockEnd;
-    }
+  for (let index = firstBehind(scanners, from); index < scanners.length; index++) {
+    const scanner = scanners[index];
+    if (scanner === undefined || scanner.region.offset >= to) return;
+    scanRegion(scanner, bytes, position, from, to, sink);
   }
+}
+
+function scanRegion(
+  scanner: Scanner,
+  bytes: Buffer,
+  position: number,
+  from: number,
+  to: number,
+  sink: (blockFrom: number, blockTo: number) => FieldSink,
+): void {
+  const { offset, size } = scanner.region;
+  const end = Math.min(to, offset + size);
+  let start = Math.max(from, offset);
+  while (start < end) {
+    const block = start - (start % BLOCK_BYTES);
+    const blockEnd = block + BLOCK_BYTES;
+    scanner.scan(bytes, position, block, blockEnd, sink(start, Math.min(blockEnd, end)));
+    start = blockEnd;
+  }
+}
+
+/** The first whose region ends behind a position; regions are in the order of their offsets. */
+function firstBehind(scanners: readonly Scanner[], position: number): number {
+  let low = 0;
+  let high = scanners.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const region = scanners[middle]?.region;
+    if (region !== undefined && region.offset + region.size <= position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Where the bytes begin, and end, that the view between two positions depends on. */
@@ -182,42 +219,55 @@ export function behind(to: number, size: number): number {
   return Math.min(size, to - (to % BLOCK_BYTES) + BLOCK_BYTES + TAIL);
 }
 
-export function rebasedView(
-  pages: Pages,
+/** Makes a copy and moves what is in it; the old bytes are there from {@link before} `from` to {@link behind} `to`. */
+export type Rebase = (...copy: Copied) => void;
+
+/** What the fields of copies count from. */
+export interface Placing {
+  /** The address of a field at a position of the new file; `address` is where it stood before. */
+  readonly place: (position: number, address: number) => number;
+  /** Whether what leads to the copy that it is in still does so in the new file, whatever the moves say. */
+  readonly stays: boolean;
+}
+
+/** @param quick does it for what it can */
+export function openRebase(
   scanners: readonly Scanner[],
   moves: Moves,
   newBase: number,
-): OldView {
-  const { size } = pages;
-  let scratch = Buffer.alloc(0);
-  const mover = openMover(moves, newBase);
-  return {
-    size,
-    want: (from, to) => pages.want(before(from), behind(to, size)),
-    load: (signal) => pages.load(signal),
-    copy(into, at, from, to) {
-      const start = before(from);
-      const end = behind(to, size);
-      if (scratch.length < end - start) scratch = Buffer.allocUnsafeSlow(2 * (end - start));
-      pages.copy(scratch, 0, start, end);
-      into.set(scratch.subarray(from - start, to - start), at);
-      scanBlocks(scanners, scratch, start, from, to, (blockFrom, blockTo) =>
-        mover.to(scratch, into, at + start - from, blockFrom - start, blockTo - start),
-      );
-    },
+  placing: Placing,
+  quick: QuickRebase = JAVASCRIPT,
+): Rebase {
+  const mover = openMover(moves, newBase, placing);
+  return (bytes, position, from, to, into, at, goal) => {
+    if (!quick.copy(bytes, position, from, to, into, at, goal))
+      putBytes(into, at, bytes, from - position, to - from);
+    for (let index = firstBehind(scanners, from); index < scanners.length; index++) {
+      const scanner = scanners[index];
+      if (scanner === undefined || scanner.region.offset >= to) return;
+      if (quick.move(scanner, bytes, position, from, to, into, at, goal)) continue;
+      mover.copy(bytes, position, from, to, into, at, goal);
+      scanRegion(scanner, bytes, position, from, to, mover.to);
+    }
   };
 }
 
+const JAVASCRIPT: QuickRebase = { copy: () => false, move: () => false };
+
 interface Mover extends FieldSink {
-  /** Sets where fields go: byte `i` to `into[i + skew]`, for i from `from` to `to`. */
-  to(bytes: Buffer, into: Uint8Array, skew: number, from: number, to: number): FieldSink;
+  /** Sets what is copied where, */
+  copy(...copy: Copied): void;
+  /** and which of these bytes are written, between two positions of the old file. */
+  readonly to: (from: number, to: number) => FieldSink;
 }
 
 /** Writes each field as it is after the move. */
-function openMover(moves: Moves, newBase: number): Mover {
+function openMover(moves: Moves, newBase: number, { place, stays }: Placing): Mover {
   let source: Buffer = Buffer.alloc(0);
   let out: Uint8Array = source;
-  let [shift, first, last] = [0, 0, 0];
+  let [base, shift, goal, first, last] = [0, 0, 0, 0, 0];
+  // What is copied, when what leads to it stays.
+  let [start, end] = [0, 0];
 
   /** Little-endian. */
   function write(at: number, value: number): void {
@@ -233,20 +283,32 @@ function openMover(moves: Moves, newBase: number): Mover {
     }
   }
 
+  function leadsInside(at: number, address: number, target: number): boolean {
+    const index = at + target - address;
+    return index >= start && index < end;
+  }
+
   const mover: Mover = {
-    to(bytes, into, skew, from, to) {
+    copy(bytes, position, from, to, into, at, place) {
       source = bytes;
       out = into;
-      shift = skew;
-      first = from;
-      last = to;
+      base = position;
+      shift = at + position - from;
+      goal = place + position - from;
+      if (stays) [start, end] = [from - position, to - position];
+    },
+    to(from, to) {
+      first = from - base;
+      last = to - base;
       return mover;
     },
     relative(at, address, target, bias) {
-      write(at, (moves.target(target) - moves.position(address) - bias) | 0);
+      if (leadsInside(at, address, target)) return;
+      write(at, (moves.target(target) - place(at + goal, address) - bias) | 0);
     },
     backward(at, address, target) {
-      write(at, (moves.position(address) - moves.target(target)) | 0);
+      if (leadsInside(at, address, target)) return;
+      write(at, (place(at + goal, address) - moves.target(target)) | 0);
     },
     offset(at, target, base, scale) {
       write(at, Math.floor((moves.target(target) - base) / scale) | 0);
@@ -257,13 +319,14 @@ function openMover(moves: Moves, newBase: number): Mover {
       if (wide) write(at + 4, Math.floor(value / 2 ** 32) | 0);
     },
     branch(at, address, target, low, bits) {
+      if (leadsInside(at, address, target)) return;
       const mask = ((1 << bits) - 1) << low;
-      const distance = (moves.target(target) - moves.position(address)) >> 2;
+      const distance = (moves.target(target) - place(at + goal, address)) >> 2;
       write(at, (source.readInt32LE(at) & ~mask) | ((distance << low) & mask));
     },
     page(at, second, address, target, scale) {
       const moved = moves.target(target);
-      const pages = (moved >> 12) - (moves.position(address) >> 12);
+      const pages = (moved >> 12) - (place(at + goal, address) >> 12);
       const high = source.readInt32LE(at) & 0x9f00_001f;
       write(at, high | ((pages & 3) << 29) | (((pages >> 2) & 0x7_ffff) << 5));
       const rest = (((moved & 4095) >> scale) & 0xfff) << 10;

@@ -2,12 +2,15 @@
  * Sections whose records follow each other without a table that tells where: .eh_frame and Go's function records. They are read once
  * before the first piece is made, and for each block it is remembered where its first record begins.
  */
+import { PAIR_BYTES } from "./aarch64.ts";
 import type { RandomAccess } from "./decoder.ts";
 import type { FieldSink, Stretch } from "./fields.ts";
 import type { Region } from "./image.ts";
 
 /** The old file is looked at in blocks of this size, at multiples of it, so that each byte's view depends on its position alone. */
 export const BLOCK_BYTES = 512;
+/** Old bytes behind a block that its fields may depend on. */
+export const TAIL = PAIR_BYTES + 16;
 /** How far before its block a first record may begin. */
 export const RECORD_LEAD = 128;
 const READ_BYTES = 64 * 1024;

@@ -7,7 +7,7 @@ import type { RandomAccess } from "./decoder.ts";
 import type { ByteSource } from "./source.ts";
 
 /** Codec numbers, as segments name them. */
-export const CODECS = { stored: 0, plain: 1, executable: 2, tensor: 3 } as const;
+export const CODECS = { stored: 0, plain: 1, executable: 2, tensor: 3, placed: 4 } as const;
 export type CodecName = keyof typeof CODECS;
 
 /** What a decoder gets for a segment. */

@@ -2,7 +2,13 @@
  * A stream of a segment as plain bytes. Each source has one buffer and at most one decompressor for its whole life: memory does not
  * depend on how long a stream is, and what zlib allocates for its output is given back as soon as it has been copied.
  */
-import { constants, createBrotliDecompress, createZstdDecompress } from "node:zlib";
+import {
+  brotliDecompressSync,
+  constants,
+  createBrotliDecompress,
+  createZstdDecompress,
+  zstdDecompressSync,
+} from "node:zlib";
 import type { BrotliDecompress, ZstdDecompress } from "node:zlib";
 import { invalid } from "./invalid.ts";
 
@@ -22,6 +28,8 @@ export interface ByteSource {
   readonly buffer: Buffer;
   at: number;
   readonly end: number;
+  /** Nothing comes behind what is ready. */
+  readonly ended: boolean;
   /**
    * Makes at least `count` bytes ready; fewer only where the stream ends.
    *
@@ -42,7 +50,7 @@ export type Pull = (signal: AbortSignal) => Promise<Uint8Array | undefined>;
 export function openSource(method: number, pull: Pull, length: number): ByteSource {
   if (method === METHODS.stored) return buffered(pull, () => undefined, length);
   if (method === METHODS.brotli || method === METHODS.zstd) {
-    const native = decompressed(method, pull);
+    const native = length <= FEW_BYTES ? few(method, pull) : decompressed(method, pull);
     return buffered(native.pull, native.close, Number.POSITIVE_INFINITY);
   }
   throw invalid(`compression method ${method} is not known`);
@@ -68,30 +76,27 @@ export async function readFully(
 function buffered(pull: Pull, close: () => void, length: number): ByteSource {
   const buffer = Buffer.allocUnsafeSlow(Math.min(READY_BYTES + PIECE_BYTES, length));
   let rest: Uint8Array = Buffer.alloc(0);
-  let ended = false;
-  let end = 0;
   const source = {
     buffer,
     at: 0,
-    get end() {
-      return end;
-    },
+    end: 0,
+    ended: length === 0,
     async ready(count: number, signal: AbortSignal) {
-      while (end - source.at < count && !ended) {
+      while (source.end - source.at < count && !source.ended) {
         if (rest.length === 0) {
           const next = await pull(signal);
           if (next === undefined) {
-            ended = true;
+            source.ended = true;
             break;
           }
           rest = next;
         }
-        buffer.copyWithin(0, source.at, end);
-        end -= source.at;
+        buffer.copyWithin(0, source.at, source.end);
+        source.end -= source.at;
         source.at = 0;
-        const part = rest.subarray(0, buffer.length - end);
-        buffer.set(part, end);
-        end += part.length;
+        const part = rest.subarray(0, buffer.length - source.end);
+        buffer.set(part, source.end);
+        source.end += part.length;
         rest = rest.subarray(part.length);
       }
     },
@@ -104,11 +109,62 @@ function buffered(pull: Pull, close: () => void, length: number): ByteSource {
   return source;
 }
 
+/** A stream of so many compressed bytes comes in one piece. */
+const FEW_BYTES = 16 * 1024;
+
+interface Native {
+  readonly pull: Pull;
+  readonly close: () => void;
+}
+
+/**
+ * A short stream, decompressed by this thread and at once when it fits in a piece: most streams of most deltas do, and an
+ * asynchronous decompressor takes longer to come up than they do. Whatever cannot be done so is done from the beginning by one.
+ */
+function few(method: number, pull: Pull): Native {
+  let input: Uint8Array | undefined;
+  let output: Buffer | undefined;
+  let begun = false;
+  const native = decompressed(method, async (signal) => {
+    const first = input;
+    input = undefined;
+    return first ?? (await pull(signal));
+  });
+  return {
+    async pull(signal) {
+      if (!begun) {
+        begun = true;
+        input = await pull(signal);
+        if (input === undefined) return undefined;
+        output = decompressFew(method, input);
+        if (output !== undefined) return output;
+      }
+      if (output === undefined) return await native.pull(signal);
+      releaseUnlessShared(output, undefined);
+      return undefined;
+    },
+    close() {
+      native.close();
+      releaseUnlessShared(output, undefined);
+    },
+  };
+}
+
+function decompressFew(method: number, input: Uint8Array): Buffer | undefined {
+  const limits = { chunkSize: PIECE_BYTES, maxOutputLength: PIECE_BYTES };
+  try {
+    if (method === METHODS.zstd) return zstdDecompressSync(input, { ...limits, params: ZSTD });
+    checkWindow(input);
+    return brotliDecompressSync(input, limits);
+  } catch {
+    return undefined;
+  }
+}
+
+const ZSTD = { [constants.ZSTD_d_windowLogMax]: MAX_WINDOW_LOG };
+
 /** One of Node's decompressors, asked for output piece by piece; it is given input only when it has none left to make output of. */
-function decompressed(
-  method: number,
-  pull: Pull,
-): { readonly pull: Pull; readonly close: () => void } {
+function decompressed(method: number, pull: Pull): Native {
   let stream: BrotliDecompress | ZstdDecompress | undefined;
   let output: Buffer | undefined;
   let shown: Buffer | undefined;
@@ -121,10 +177,7 @@ function decompressed(
     const made =
       method === METHODS.brotli
         ? createBrotliDecompress({ chunkSize: PIECE_BYTES })
-        : createZstdDecompress({
-            chunkSize: PIECE_BYTES,
-            params: { [constants.ZSTD_d_windowLogMax]: MAX_WINDOW_LOG },
-          });
+        : createZstdDecompress({ chunkSize: PIECE_BYTES, params: ZSTD });
     if (method === METHODS.brotli) checkWindow(first);
     made.on("data", (piece: Buffer) => {
       output = piece;
@@ -158,6 +211,8 @@ function decompressed(
         const piece = output;
         output = undefined;
         shown = releaseUnlessShared(shown, piece);
+        // The next piece is made meanwhile, as far as the input goes.
+        stream?.resume();
         return piece;
       }
       if (failure !== undefined) throw invalid("a stream cannot be decompressed", failure);

@@ -3,6 +3,7 @@
  * then has one base address and an offset by stream.
  */
 import { invalid } from "./invalid.ts";
+import type { Memory } from "./kernel.ts";
 import type { ByteSource } from "./source.ts";
 
 export interface Lanes {
@@ -13,22 +14,29 @@ export interface Lanes {
   fill(signal: AbortSignal): Promise<void>;
   /** After a step. @throws EdgeSyncError DELTA_INVALID when it took more than there was */
   check(): void;
-  /** Gives the memory back. */
-  close(): void;
+}
+
+/** Bytes of the memory that lanes take. */
+export function bytesOfLanes(needs: readonly number[]): readonly [arena: number, at: number] {
+  // Twice the need, so that what is left is moved to the front only now and then.
+  return [2 * needs.reduce((sum, need) => sum + need, 0), 4 * needs.length];
 }
 
 /** @param needs by stream, the most that a step takes */
-export function openLanes(sources: readonly ByteSource[], needs: readonly number[]): Lanes {
-  // Twice the need, so that what is left is moved to the front only now and then.
+export function openLanes(
+  sources: readonly ByteSource[],
+  needs: readonly number[],
+  memory: Memory,
+): Lanes {
   const starts: number[] = [];
   let bytes = 0;
   for (const need of needs) {
     starts.push(bytes);
     bytes += 2 * need;
   }
-  const memory = new ArrayBuffer(bytes);
-  const arena = new Uint8Array(memory);
-  const at = Int32Array.from(starts);
+  const arena = memory.bytes(bytes);
+  const at = memory.words(needs.length);
+  at.set(starts);
   const ends = Int32Array.from(starts);
   const ended = sources.map(() => false);
 
@@ -69,9 +77,6 @@ export function openLanes(sources: readonly ByteSource[], needs: readonly number
     check() {
       for (let lane = 0; lane < at.length; lane++)
         if ((at[lane] ?? 0) > (ends[lane] ?? 0)) throw invalid("a stream ends too early");
-    },
-    close() {
-      memory.transfer(0);
     },
   };
 }

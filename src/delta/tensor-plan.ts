@@ -23,7 +23,7 @@ const PROMISING = 0.85;
 
 /** Bytes at the start and at the end of a file that are no reason for a segment of their own. */
 const SLOP = 64;
-/** A file without a header is only taken for weights when at least this share of it looks like them. */
+/** A file without a header is only taken for weights when at least this share of it looks like them, and of what has changed in it. */
 const LEAST_SHARE = 0.5;
 
 /** One segment for {@link encodeTensors}; the regions are relative to the two ranges. */
@@ -94,6 +94,8 @@ async function guessedRegions(
     signal.throwIfAborted();
     windows.push(await choose(choices, old, target, start));
   }
+  const changed = windows.filter((window) => "choice" in window);
+  if (changed.filter(isChosen).length < changed.length * LEAST_SHARE) return [];
   // A window that says nothing belongs to what came before it, or, at the start, behind it.
   let choice = windows.find(isChosen)?.choice;
   const regions: Region[] = [];

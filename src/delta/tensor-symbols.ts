@@ -3,10 +3,11 @@
  * numbers in the order of the floats (negative ones mirrored), so that a small step is a small difference, through zero as well.
  */
 import { invalid } from "./invalid.ts";
+import type { Memory, QuickElements } from "./kernel.ts";
 import type { ByteSource } from "./source.ts";
-import { openLanes } from "./tensor-lanes.ts";
-import { KINDS, MAX_CLASSES, SYMBOL_STREAMS } from "./tensor-table.ts";
-import type { Table } from "./tensor-table.ts";
+import { bytesOfLanes, openLanes } from "./tensor-lanes.ts";
+import { KEYS, KINDS, MAX_CLASSES, MAX_TABLES, SYMBOL_STREAMS } from "./tensor-table.ts";
+import type { Class, Table } from "./tensor-table.ts";
 
 /** A symbol that says: there is more in the stream of escapes. */
 export const ESCAPE = 255;
@@ -17,6 +18,11 @@ const STEP_BITS = 6 * STEP;
 const STEP_ESCAPES = 10 * STEP;
 /** Numbers of 5 bytes hold 35 bits. */
 const ESCAPE_BYTES = 5;
+const NEEDS = [
+  ...Array.from({ length: SYMBOL_STREAMS }, () => STEP_SYMBOLS),
+  STEP_BITS,
+  STEP_ESCAPES,
+];
 const BITS = SYMBOL_STREAMS;
 const ESCAPES = SYMBOL_STREAMS + 1;
 /** The most that a class can have left; one that never changes is given it again and again. */
@@ -36,22 +42,23 @@ export interface ElementReader {
     to: number,
     signal: AbortSignal,
   ): Promise<void>;
-  /** Gives the memory back. */
-  close(): void;
 }
 
 /** Where the loops read. */
-interface Cursor {
+export interface Cursor {
   readonly arena: Uint8Array;
   readonly at: Int32Array;
-  /** Bits that were read and not yet used, and how many. */
-  held: number;
-  count: number;
+  /** Bits that were read and not yet used, and how many: see {@link HELD} and {@link COUNT}. */
+  readonly bits: Int32Array;
 }
 
-/** A table as the loops want it: one typed array for each field. */
-interface Classes {
+const HELD = 0;
+const COUNT = 1;
+
+/** A table as the loops want it: one typed array for each field. They stand one behind the other, as the kernel expects. */
+export interface Classes {
   readonly width: 2 | 4;
+  readonly block: Uint8Array;
   readonly map: Uint8Array;
   readonly kind: Uint8Array;
   readonly gapShift: Uint8Array;
@@ -62,18 +69,32 @@ interface Classes {
   readonly left: Int32Array;
 }
 
+/** Where the columns of a table stand: six of {@link MAX_CLASSES}, the last of 32 bits each, then the map. */
+const LEFT_AT = 5 * MAX_CLASSES;
+const MAP_AT = LEFT_AT + 4 * MAX_CLASSES;
+
+/** Bytes of each buffer that {@link openElements} asks for, at most. */
+export const ELEMENT_BYTES: readonly number[] = [
+  ...bytesOfLanes(NEEDS),
+  8,
+  ...Array.from({ length: MAX_TABLES }, () => MAP_AT + KEYS),
+];
+
+/**
+ * @param streams of symbols, of low bits, of escapes
+ * @param memory where all but the elements stands
+ * @param quick does it for those that nothing is rare about, if there is somebody
+ */
 export function openElements(
   tables: readonly Table[],
-  symbols: readonly ByteSource[],
-  bits: ByteSource,
-  escapes: ByteSource,
+  streams: readonly ByteSource[],
+  memory: Memory,
+  quick?: QuickElements,
 ): ElementReader {
-  const lanes = openLanes(
-    [...symbols, bits, escapes],
-    [...symbols.map(() => STEP_SYMBOLS), STEP_BITS, STEP_ESCAPES],
-  );
-  const cursor: Cursor = { arena: lanes.arena, at: lanes.at, held: 0, count: 0 };
-  const prepared = tables.map(classesOf);
+  const lanes = openLanes(streams, NEEDS, memory);
+  const cursor: Cursor = { arena: lanes.arena, at: lanes.at, bits: memory.words(2) };
+  cursor.bits.fill(0);
+  const prepared = tables.map((table) => classesOf(table, memory));
   return {
     async decode(table, { words, halves }, from, to, signal) {
       const classes = prepared[table];
@@ -81,33 +102,42 @@ export function openElements(
       for (let start = from; start < to; start += STEP) {
         await lanes.fill(signal);
         const end = Math.min(to, start + STEP);
-        if (classes.width === 4) decodeWords(cursor, classes, words, start, end);
-        else decodeHalves(cursor, classes, halves, start, end);
+        const { width } = classes;
+        for (let at = start; at < end;) {
+          const rare = quick?.(width === 4 ? words : halves, at, end, classes.block, cursor) ?? at;
+          const until = quick === undefined ? end : Math.min(rare + 1, end);
+          if (width === 4) decodeWords(cursor, classes, words, rare, until);
+          else decodeHalves(cursor, classes, halves, rare, until);
+          at = until;
+        }
         lanes.check();
       }
-    },
-    close: () => {
-      lanes.close();
     },
   };
 }
 
-function classesOf({ width, map, classes }: Table): Classes {
-  const column = (field: "kind" | "gapShift" | "gapStream" | "valueShift" | "valueStream") => {
-    const values = new Uint8Array(MAX_CLASSES);
-    for (const [index, entry] of classes.entries()) values[index] = entry[field];
+function classesOf({ width, map, classes }: Table, memory: Memory): Classes {
+  const block = memory.bytes(MAP_AT + KEYS);
+  block.fill(0);
+  const column = (field: keyof Class, index: number): Uint8Array => {
+    const values = block.subarray(index * MAX_CLASSES, (index + 1) * MAX_CLASSES);
+    for (const [own, entry] of classes.entries()) values[own] = entry[field];
     return values;
   };
-  const kind = column("kind");
+  const kind = column("kind", 0);
+  const left = new Int32Array(block.buffer, block.byteOffset + LEFT_AT, MAX_CLASSES);
+  left.set(Array.from(kind, (own) => (own === KINDS.direct ? 0 : -1)));
+  block.set(map, MAP_AT);
   return {
     width,
-    map,
+    block,
+    map: block.subarray(MAP_AT),
     kind,
-    gapShift: column("gapShift"),
-    gapStream: column("gapStream"),
-    valueShift: column("valueShift"),
-    valueStream: column("valueStream"),
-    left: Int32Array.from(kind, (own) => (own === KINDS.direct ? 0 : -1)),
+    gapShift: column("gapShift", 1),
+    gapStream: column("gapStream", 2),
+    valueShift: column("valueShift", 3),
+    valueStream: column("valueStream", 4),
+    left,
   };
 }
 
@@ -141,10 +171,7 @@ function decodeWords(
     if (value === ESCAPE) value += escape(cursor);
     const shift = valueShift[own] ?? 0;
     if (shift > 0) {
-      if (cursor.count < shift) fill(cursor, shift);
-      value = (value << shift) | (cursor.held & ((1 << shift) - 1));
-      cursor.held >>>= shift;
-      cursor.count -= shift;
+      value = (value << shift) | lowBits(cursor, shift);
     }
     value = (value + base) | 0;
     const moved = ((word ^ ((word >> 31) >>> 1)) + ((value >>> 1) ^ -(value & 1))) | 0;
@@ -178,10 +205,7 @@ function decodeHalves(
     if (value === ESCAPE) value += escape(cursor);
     const shift = valueShift[own] ?? 0;
     if (shift > 0) {
-      if (cursor.count < shift) fill(cursor, shift);
-      value = (value << shift) | (cursor.held & ((1 << shift) - 1));
-      cursor.held >>>= shift;
-      cursor.count -= shift;
+      value = (value << shift) | lowBits(cursor, shift);
     }
     value = (value + base) | 0;
     const wide = (half << 16) >> 16;
@@ -214,22 +238,22 @@ function readGap(cursor: Cursor, stream: number, shift: number): number {
   if (high === ESCAPE) high += escape(cursor);
   if (high > ALWAYS >>> shift) throw invalid(`${high} times 2^${shift} elements that stay`);
   if (shift === 0) return high;
-  if (cursor.count < shift) fill(cursor, shift);
-  const low = cursor.held & ((1 << shift) - 1);
-  cursor.held >>>= shift;
-  cursor.count -= shift;
-  return (high << shift) | low;
+  return (high << shift) | lowBits(cursor, shift);
 }
 
-/** Holds at least `shift` bits, and at most 31. */
-function fill(cursor: Cursor, shift: number): void {
-  const { at, arena } = cursor;
-  let position = at[BITS] ?? 0;
-  while (cursor.count < shift) {
-    cursor.held |= (arena[position++] ?? 0) << cursor.count;
-    cursor.count += 8;
+/** Never holds more than 31 bits. */
+function lowBits({ at, arena, bits }: Cursor, shift: number): number {
+  let held = bits[HELD] ?? 0;
+  let count = bits[COUNT] ?? 0;
+  while (count < shift) {
+    const position = at[BITS] ?? 0;
+    at[BITS] = position + 1;
+    held |= (arena[position] ?? 0) << count;
+    count += 8;
   }
-  at[BITS] = position;
+  bits[HELD] = held >>> shift;
+  bits[COUNT] = count - shift;
+  return held & ((1 << shift) - 1);
 }
 
 function escape({ at, arena }: Cursor): number {

@@ -35,7 +35,7 @@ export async function copiesMayWin(
     const before = old.subarray(part.old, part.old + part.size);
     const after = target.subarray(part.target, part.target + part.size);
     const streams = encodeTensors(before, after, [{ ...part, old: 0, target: 0 }], signal);
-    const copies = await matchHere(before, after, signal);
+    const copies = await matchHere(before, after, () => undefined, signal);
     // Without the tables, which a segment has only once.
     gain += await bytesOf(streams?.slice(1) ?? []);
     gain -= await bytesOf(writeCopies(before, after, copies));

@@ -9,11 +9,12 @@
  */
 import type { RandomAccess } from "./decoder.ts";
 import { invalid } from "./invalid.ts";
+import { openKernel, openMemory } from "./kernel.ts";
 import { NUMBER_BYTES, readNumber, signed } from "./numbers.ts";
 import type { SegmentDecoder } from "./segment.ts";
 import { readFully } from "./source.ts";
 import type { ByteSource } from "./source.ts";
-import { openElements } from "./tensor-symbols.ts";
+import { ELEMENT_BYTES, openElements } from "./tensor-symbols.ts";
 import type { Elements, ElementReader } from "./tensor-symbols.ts";
 import { MAX_TABLES, SYMBOL_STREAMS, readTable } from "./tensor-table.ts";
 import type { Table } from "./tensor-table.ts";
@@ -41,13 +42,14 @@ export const tensor: SegmentDecoder = {
       return readNumber(control);
     };
     const tables = await readTables(control, signal);
-    const reader = openElements(tables, symbols, bits, escapes);
-    const memory = new ArrayBuffer(PIECE_BYTES);
-    const piece = Buffer.from(memory);
+    const kernel = openKernel([PIECE_BYTES, ...ELEMENT_BYTES]);
+    const memory = kernel ?? openMemory();
     using cleanup = new DisposableStack();
-    // Not left to the collector: a delta of many segments would let them come together.
-    cleanup.defer(() => memory.transfer(0));
-    cleanup.defer(() => reader.close());
+    cleanup.defer(() => {
+      memory.close();
+    });
+    const piece = memory.bytes(PIECE_BYTES);
+    const reader = openElements(tables, [...symbols, bits, escapes], memory, kernel?.elements);
     let position = 0;
     for (let rest = size; rest > 0;) {
       await control.ready(1, signal);

@@ -12,7 +12,7 @@ import { scanBlocks } from "./rebase.ts";
 import type { Scanner } from "./rebase.ts";
 
 /** So many fields more than agree with the moves. */
-const MAJORITY = 3;
+const MAJORITY = 2;
 
 export function findPoints(
   old: Buffer,
@@ -39,18 +39,29 @@ export function findPoints(
     }
   }
   const here = (at: number): number => addressOf(at);
+  /** What leads to the copy that it is in needs no move. */
+  const leadsInside = (at: number, address: number, meant: number): boolean =>
+    at + meant - address >= first && at + meant - address < last;
 
   const voter: FieldSink = {
-    relative: (at, _, meant, bias) =>
-      vote(at, 4, meant, (at) => here(at) + bias + target.readInt32LE(at)),
-    backward: () => undefined,
-    offset: () => undefined,
+    relative(at, address, meant, bias) {
+      if (!leadsInside(at, address, meant))
+        vote(at, 4, meant, (at) => here(at) + bias + target.readInt32LE(at));
+    },
+    backward(at, address, meant) {
+      if (!leadsInside(at, address, meant))
+        vote(at, 4, meant, (at) => here(at) - target.readInt32LE(at));
+    },
+    offset: (at, meant, base, scale) =>
+      vote(at, 4, meant, (at) => base + target.readInt32LE(at) * scale),
     absolute: (at, meant) => vote(at, 4, meant, (at) => target.readUInt32LE(at) - image.newBase),
-    branch: (at, _, meant, low, bits) =>
+    branch(at, address, meant, low, bits) {
+      if (leadsInside(at, address, meant)) return;
       vote(at, 4, meant, (at) => {
         const word = target.readInt32LE(at);
         return here(at) + ((word << (32 - low - bits)) >> (32 - bits)) * 4;
-      }),
+      });
+    },
     page(at, second, _, meant, scale) {
       vote(at, second + 4 - at, meant, (at) => {
         const word = target.readInt32LE(at);

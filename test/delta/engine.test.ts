@@ -1,18 +1,23 @@
 import assert from "node:assert/strict";
 import { createCipheriv } from "node:crypto";
 import { describe, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import * as fc from "fast-check";
-import { CODEC, decoderOf, knownCodecs } from "#core/delta/codec.ts";
+import { CODEC, knownCodecs } from "#core/delta/codec-names.ts";
+import { decoderOf } from "#core/delta/codec.ts";
+import { allRead } from "#core/delta/decoder.ts";
 import { AARCH64, X86_64 } from "#core/delta/elf.ts";
 import { encodeDelta } from "#core/delta/encode.ts";
 import { inspectDelta } from "#core/delta/inspect.ts";
 import { matchHere } from "#core/delta/match.ts";
+import { openSharedMemory } from "#core/delta/shared-memory.ts";
 import { makeElf } from "../support/elf.ts";
 import { collect, inMemory, inPieces, never } from "../support/delta.ts";
 
 const crew = {
   run: <T>(work: () => Promise<T>): Promise<T> => work(),
-  match: matchHere,
+  search: matchHere,
+  memory: openSharedMemory(),
   advance: (): void => undefined,
 };
 
@@ -119,7 +124,7 @@ describe("a delta of executables", () => {
       const old = makeElf({ machine, base, functions: FUNCTIONS });
       const target = makeElf({ machine, base, functions: newer });
       const delta = await encode(old, target);
-      assert.deepEqual(await codecsOf(delta), ["executable"]);
+      assert.deepEqual(await codecsOf(delta), ["placed"]);
       assert.deepEqual(await decode(old, delta, target.length, 4096), target);
       // Without its magic it is any file.
       const [hidden, other] = [Buffer.from(old), Buffer.from(target)];
@@ -129,6 +134,19 @@ describe("a delta of executables", () => {
       assert.ok(delta.length < plain.length / 2, `${delta.length} and ${plain.length} bytes`);
     });
   }
+
+  for (const machine of [X86_64, AARCH64])
+    test(`knows where a copy goes, also one of code that has not moved, on machine ${machine}`, async () => {
+      const old = makeElf({ machine, base: 0, functions: FUNCTIONS.slice(0, 400) });
+      // The second time they are at another place, while the first is still there: no move says so.
+      const functions = [...FUNCTIONS.slice(0, 400), ...FUNCTIONS.slice(100, 200)];
+      const target = makeElf({ machine, base: 0, functions });
+      const delta = await encode(old, target);
+      const [segment] = (await inspectDelta(inPieces(delta, 4096), never)).segments;
+      const wrong = segment?.streams.find(({ name }) => name === "changes");
+      assert.ok(wrong && wrong.bytes < 400, JSON.stringify(segment));
+      assert.deepEqual(await decode(old, delta, target.length), target);
+    });
 
   test("makes the new file whatever is wrong with the headers", async () => {
     const old = makeElf({ machine: X86_64, base: 0, functions: FUNCTIONS.slice(0, 60) });
@@ -242,5 +260,20 @@ describe("the decoder", () => {
     const made = decoderOf(CODEC)?.apply(inMemory(old), source(), 10, never);
     assert.ok(made);
     await assert.rejects(collect(made), failure);
+  });
+});
+
+describe("reads side by side", () => {
+  test("are all waited for when one fails: the others still write into their buffers", async () => {
+    const slow = Promise.withResolvers<void>();
+    const order: string[] = [];
+    const all = allRead([Promise.reject(new Error("a bad sector")), slow.promise]).catch(() => {
+      order.push("failed");
+    });
+    await setImmediate();
+    order.push("read");
+    slow.resolve();
+    await all;
+    assert.deepEqual(order, ["read", "failed"]);
   });
 });

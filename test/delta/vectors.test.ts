@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { CODEC, decoderOf } from "#core/delta/codec.ts";
+import { CODEC } from "#core/delta/codec-names.ts";
+import { decoderOf } from "#core/delta/codec.ts";
 import { inspectDelta } from "#core/delta/inspect.ts";
 import { deltaVectors, storedDelta } from "../support/delta-vectors.ts";
 import { collect, inMemory, inPieces, never } from "../support/delta.ts";

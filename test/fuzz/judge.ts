@@ -3,9 +3,10 @@ import { createHash } from "node:crypto";
 import { containerDecoder } from "#core/delta/container.ts";
 import { codeOf } from "#core/errors.ts";
 import { chanceFrom } from "../../bench/delta/generated.ts";
-import { inMemory, inPieces, never } from "../support/delta.ts";
+import { collect, inMemory, inPieces, never } from "../support/delta.ts";
 import { packStreams, writeHeader, writeSegment } from "#core/delta/container-writer.ts";
 import { buildDelta, mutateBytes, mutateStreams } from "./mutate.ts";
+import { mutateSegments } from "./segments.ts";
 import { decoders, makeSamples } from "./samples.ts";
 import type { Sample } from "./samples.ts";
 
@@ -16,6 +17,9 @@ export type Outcome = (typeof OUTCOMES)[number];
 /** Milliseconds that one delta may take, on a machine that does other things too. The largest takes 20. */
 export const RUN_LIMIT_MS = 20_000;
 
+/** Old files that are put together for a delta of several segments. Bytes. */
+const SMALL = 100_000;
+
 const decoder = containerDecoder("fuzz", decoders);
 
 export interface Fuzzer {
@@ -25,6 +29,8 @@ export interface Fuzzer {
 
 interface Subject extends Sample {
   readonly sha256: string;
+  /** What it makes. */
+  readonly made: Buffer;
   /** As a publisher would send it, compressed. */
   readonly delta: Buffer;
 }
@@ -32,16 +38,17 @@ interface Subject extends Sample {
 /** @throws Error when a sample is not valid to begin with */
 export async function openFuzzer(): Promise<Fuzzer> {
   const subjects: Subject[] = [];
-  for (const sample of makeSamples()) {
+  for (const sample of await makeSamples()) {
     const { old, size, streams } = sample;
     const intact = buildDelta(
       sample,
       streams.map((bytes) => ({ bytes, method: 0 })),
       { size, oldOffset: 0, oldSize: old.length },
     );
-    const { sha256 } = await decode(sample, intact);
-    subjects.push({ ...sample, sha256, delta: await compressed(sample) });
+    const made = await collect(decoder.apply(inMemory(old), inPieces(intact, 4096), size, never));
+    subjects.push({ ...sample, made, sha256: digestOf(made), delta: await compressed(sample) });
   }
+  const small = subjects.filter(({ old }) => old.length < SMALL);
   return {
     async run(seed, number) {
       const chance = chanceFrom(
@@ -49,11 +56,18 @@ export async function openFuzzer(): Promise<Fuzzer> {
       );
       const subject = subjects[Math.floor(chance.uniform() * subjects.length)];
       if (subject === undefined) throw new Error("there are no samples");
-      const deep = chance.uniform() < 0.75;
-      const delta = deep ? mutateStreams(chance, subject) : mutateBytes(chance, subject.delta);
+      const depth = chance.uniform();
       const name = `${subject.decoder.name}: seed ${seed}, run ${number}`;
       const begun = performance.now();
-      const outcome = await outcomeOf(subject, delta, name);
+      let outcome: Outcome;
+      if (depth < 0.2) {
+        const { old, size, intact, delta } = mutateSegments(chance, small);
+        outcome = await outcomeOf({ old, size, sha256: digestOf(intact) }, delta, name);
+      } else {
+        const delta =
+          depth < 0.8 ? mutateStreams(chance, subject) : mutateBytes(chance, subject.delta);
+        outcome = await outcomeOf(subject, delta, name);
+      }
       const ms = performance.now() - begun;
       if (ms > RUN_LIMIT_MS) throw new Error(`${name} took ${Math.round(ms)} ms`);
       return outcome;
@@ -61,7 +75,18 @@ export async function openFuzzer(): Promise<Fuzzer> {
   };
 }
 
-async function outcomeOf(subject: Subject, delta: Buffer, name: string): Promise<Outcome> {
+interface Judged {
+  readonly old: Buffer;
+  /** Bytes that it should make, and their digest. */
+  readonly size: number;
+  readonly sha256: string;
+}
+
+function digestOf(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+async function outcomeOf(subject: Judged, delta: Buffer, name: string): Promise<Outcome> {
   try {
     const { sha256 } = await decode(subject, delta);
     return sha256 === subject.sha256 ? "same" : "different";
@@ -71,7 +96,10 @@ async function outcomeOf(subject: Subject, delta: Buffer, name: string): Promise
   }
 }
 
-async function decode({ old, size }: Sample, delta: Buffer): Promise<{ readonly sha256: string }> {
+async function decode(
+  { old, size }: Pick<Judged, "old" | "size">,
+  delta: Buffer,
+): Promise<{ readonly sha256: string }> {
   const hash = createHash("sha256");
   let made = 0;
   for await (const piece of decoder.apply(inMemory(old), inPieces(delta, 4096), size, never)) {

@@ -53,6 +53,42 @@ function randomNumber(chance: Chance): Buffer {
   return Buffer.from(writer.done());
 }
 
+/** What numbers mean something at: nothing, one, the ends of bytes, of 31, 32 and 48 bits, and what no number may be. */
+const TURNING = [0, 1, 2, 127, 128, 255, 4095, 4096, 65_535, 2 ** 18, 2 ** 18 + 1, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 48, 2 ** 49 - 1]; // prettier-ignore
+
+/** A stream of numbers with some of them changed, and all others in their places. */
+export function mutateNumbers(chance: Chance, bytes: Buffer): Buffer {
+  const below = (limit: number): number => Math.floor(chance.uniform() * limit);
+  const ends = [0];
+  for (const [index, byte] of bytes.entries()) if (byte < 128) ends.push(index + 1);
+  const count = ends.length - 1;
+  if (count === 0) return randomNumber(chance);
+  const changed = new Set(Array.from({ length: 1 + below(3) }, () => below(count)));
+  const writer = openWriter();
+  for (let index = 0; index < count; index++) {
+    const number = bytes.subarray(ends[index], ends[index + 1]);
+    if (!changed.has(index)) {
+      writer.bytes(number);
+      continue;
+    }
+    const kind = below(6);
+    // Half of them stay near: what is a little wrong comes further than what is absurd.
+    if (kind < 3) writer.number(Math.max(0, valueOf(number) + below(9) - 4));
+    else if (kind === 3) writer.number(TURNING[below(TURNING.length)] ?? 0);
+    else if (kind === 4) writer.bytes(randomNumber(chance));
+    // Left out, or there twice.
+    else if (below(2) === 0) writer.bytes(Buffer.concat([number, number]));
+  }
+  return Buffer.from(writer.done());
+}
+
+function valueOf(number: Uint8Array): number {
+  return Math.min(
+    2 ** 48,
+    number.reduce((sum, byte, index) => sum + (byte & 127) * 128 ** index, 0),
+  );
+}
+
 /** Streams that are small as they are sent and large when decompressed: numbers that mean nothing, or never end. */
 const BOMBS: readonly Buffer[] = [0, 1, 255].map((byte) =>
   zstdCompressSync(Buffer.alloc(8 * 2 ** 20, byte)),
@@ -81,31 +117,61 @@ export function mutateStreams(chance: Chance, sample: Sample): Buffer {
   return buildDelta(sample, streams, { size, oldOffset, oldSize });
 }
 
-interface Stream {
+export interface Stream {
   readonly bytes: Buffer;
   readonly method: number;
 }
 
-/** The streams one after the other: small enough for a decoder to hold all that it does not need yet. */
-export function buildDelta(
-  sample: Sample,
-  streams: readonly Stream[],
-  header: { readonly size: number; readonly oldOffset: number; readonly oldSize: number },
-): Buffer {
+export interface Header {
+  readonly size: number;
+  readonly oldOffset: number;
+  readonly oldSize: number;
+}
+
+/** A delta with one segment. */
+export function buildDelta(sample: Sample, streams: readonly Stream[], header: Header): Buffer {
+  const begin = buildHeader(sample.old.length, sample.size);
+  return Buffer.concat([begin, buildSegment(sample, streams, header, inOrder)]);
+}
+
+export function buildHeader(oldSize: number, size: number): Buffer {
   const writer = openWriter();
   writer.bytes(MAGIC);
-  writer.number(sample.old.length);
-  writer.number(sample.size);
+  writer.number(oldSize);
+  writer.number(size);
+  return Buffer.from(writer.done());
+}
+
+/** Which of the streams that have chunks left is next. */
+export type Order = (left: readonly number[]) => number | undefined;
+
+/** One stream after the other: small enough for a decoder to hold all that it does not need yet. */
+export const inOrder: Order = ([first]) => first;
+
+export function buildSegment(
+  sample: Sample,
+  streams: readonly Stream[],
+  header: Header,
+  order: Order,
+): Buffer {
+  const writer = openWriter();
   writer.byte(CODECS[sample.decoder.name]);
   writer.number(header.size);
   writer.number(header.oldOffset);
   writer.number(header.oldSize);
   for (const { bytes, method } of streams)
     writer.number(bytes.length === 0 ? 0 : bytes.length * 4 + method);
-  for (const [index, { bytes }] of streams.entries())
-    for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
-      writer.byte(index);
-      writer.bytes(bytes.subarray(at, at + CHUNK_BYTES));
-    }
-  return Buffer.from(writer.done());
+  const done = streams.map(() => 0);
+  for (;;) {
+    const left = [...streams.keys()].filter(
+      (index) => (done[index] ?? 0) < (streams[index]?.bytes.length ?? 0),
+    );
+    const index = order(left);
+    const bytes = index === undefined ? undefined : streams[index]?.bytes;
+    if (index === undefined || bytes === undefined) return Buffer.from(writer.done());
+    const at = done[index] ?? 0;
+    writer.byte(index);
+    writer.bytes(bytes.subarray(at, at + CHUNK_BYTES));
+    done[index] = at + CHUNK_BYTES;
+  }
 }

@@ -17,32 +17,40 @@ export interface Work {
 }
 
 export interface Report {
+  /** Of deltas. */
   readonly counts: Readonly<Record<Outcome, number>>;
+  readonly templates: number;
   /** Bytes of the whole process. */
   readonly rss: number;
   readonly failures: readonly string[];
 }
+
+/** One run in so many changes a template too. */
+const TEMPLATE_EVERY = 4;
 
 /** Runs between two reports. */
 const REPORT = 500;
 
 if (parentPort !== null) {
   const { seed, first, step, end, places, place } = workerData as Work;
-  const fuzzers = [await openFuzzer(), openTemplateFuzzer()];
+  const [deltas, texts] = [await openFuzzer(), openTemplateFuzzer()];
   const counts = { same: 0, different: 0, refused: 0 };
   let failures: string[] = [];
-  let done = 0;
+  let [done, templates] = [0, 0];
   for (let number = first; number < end; number += step) {
     Atomics.store(places, place, number);
     try {
-      // By the number alone, so that a run can be repeated; not its last bit, which is a thread's own.
-      const fuzzer = fuzzers[(number >> 4) % fuzzers.length];
-      if (fuzzer !== undefined) counts[await fuzzer.run(seed, number)]++;
+      counts[await deltas.run(seed, number)]++;
+      // By the number alone, so that a run can be repeated; not by its last bit, which is a thread's own.
+      if ((number >> 4) % TEMPLATE_EVERY === 0) {
+        await texts.run(seed, number);
+        templates++;
+      }
     } catch (error) {
       failures.push(describe(error));
     }
     if (++done % REPORT === 0 || number + step >= end) {
-      const report: Report = { counts, failures, rss: process.memoryUsage.rss() };
+      const report: Report = { counts, templates, failures, rss: process.memoryUsage.rss() };
       parentPort.postMessage(report, []);
       failures = [];
     }

@@ -35,7 +35,7 @@ describe("edgesync delta", () => {
       segments: readonly { readonly codec: string }[];
       newBytes: number;
     };
-    assert.deepEqual([segments[0]?.codec, newBytes], ["executable", elf(7).length]);
+    assert.deepEqual([segments[0]?.codec, newBytes], ["placed", elf(7).length]);
     const applied = await edgesync([
       "delta",
       "apply",
@@ -122,5 +122,31 @@ describe("edgesync delta", () => {
       "old",
       "other",
     ]);
+  });
+
+  test("refuses paths that cannot be meant, and never replaces what it reads", async () => {
+    await using folder = await temporaryFolder();
+    const path = (name: string): string => join(folder.path, name);
+    await writeFile(path("old"), text(200));
+    await writeFile(path("new"), text(210));
+    await mkdir(path("tree"));
+    await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    const before = await readFile(path("delta"));
+    for (const [command, from, to, out] of [
+      ["make", "old", "new", "old"],
+      ["make", "old", "new", "new"],
+      ["make", "missing", "new", "out"],
+      ["make", "tree", "new", "out"],
+      ["apply", "old", "delta", "old"],
+      ["apply", "old", "delta", "delta"],
+      ["apply", "old", "tree", "out"],
+      ["apply", "tree", "delta", "out"],
+    ] as const) {
+      const ran = await edgesync(["delta", command, path(from), path(to), "-o", path(out)]);
+      assert.match(ran.stderr, /^edgesync: USAGE: /, `${command} ${from} ${to} ${out}`);
+    }
+    assert.equal(await readFile(path("old"), "utf8"), text(200));
+    assert.equal(await readFile(path("new"), "utf8"), text(210));
+    assert.deepEqual(await readFile(path("delta")), before);
   });
 });

@@ -7,6 +7,7 @@ import { access, readFile, writeFile } from "node:fs/promises";
 import { AARCH64, X86_64 } from "#core/delta/elf.ts";
 import { encodeDelta } from "#core/delta/encode.ts";
 import { matchHere } from "#core/delta/match.ts";
+import { openSharedMemory } from "#core/delta/shared-memory.ts";
 import { collect, inMemory, never } from "./delta.ts";
 import { makeElf } from "./elf.ts";
 
@@ -70,6 +71,28 @@ export const deltaVectors: readonly DeltaVector[] = [
     old: elf(AARCH64, 0, functions(20, 140)),
     target: elf(AARCH64, 0, [...functions(22, 80), 7, ...functions(80, 140)]),
   },
+  {
+    name: "placed-x86-64",
+    codec: "placed",
+    old: elf(X86_64, 0, functions(20, 140)),
+    target: elf(X86_64, 0, [
+      ...functions(22, 80),
+      7,
+      ...functions(200, 280),
+      ...functions(80, 140),
+    ]),
+  },
+  {
+    name: "placed-aarch64",
+    codec: "placed",
+    old: elf(AARCH64, 0x40_0000, functions(20, 140)),
+    target: elf(AARCH64, 0x40_0000, [
+      ...functions(60, 140),
+      7,
+      ...functions(20, 60),
+      ...functions(200, 280),
+    ]),
+  },
   { name: "tensor", codec: "tensor", old: weights(0), target: weights(9) },
 ];
 
@@ -80,7 +103,8 @@ export function storedDelta(name: string): Promise<Buffer> {
 export async function writeDeltaVectors(): Promise<void> {
   const crew = {
     run: <T>(work: () => Promise<T>): Promise<T> => work(),
-    match: matchHere,
+    search: matchHere,
+    memory: openSharedMemory(),
     advance: (): void => undefined,
   };
   for (const { name, old, target } of deltaVectors) {
