@@ -21,6 +21,8 @@ export interface Shell {
 export interface Result {
   readonly lines: readonly string[];
   readonly json: Readonly<Record<string, unknown>>;
+  /** Printed as they are, in place of the lines. */
+  readonly bytes?: Uint8Array;
   /** Exit status when not 0. */
   readonly exit?: number;
 }
@@ -46,7 +48,7 @@ export interface Command {
   readonly examples?: readonly string[];
   /** What a person should know before using it, in a few sentences. */
   readonly notes?: string;
-  /** What is given in order, such as `<folder>`; in brackets what may be left out, at the end. */
+  /** What is given in order, such as `<folder>`; in brackets what may be left out, at the end; with dots the last one, of which there may be many. */
   readonly positionals: readonly string[];
   /** Options that take a value, each with its sentence. */
   readonly options: Readonly<Record<string, string>>;
@@ -119,7 +121,8 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
       throw new EdgeSyncError("USAGE", `${command.name}: --${name} is empty; expected a value`);
   const { json = false, help = false } = flags;
   const least = command.positionals.filter((place) => !place.startsWith("[")).length;
-  const most = command.positionals.length;
+  const isOpen = command.positionals.at(-1)?.endsWith("…") === true;
+  const most = isOpen ? Number.POSITIVE_INFINITY : command.positionals.length;
   if (!help && (positionals.length < least || positionals.length > most)) {
     const wanted = command.positionals.join(" ");
     throw new EdgeSyncError(

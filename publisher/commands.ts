@@ -13,6 +13,7 @@ import { repositoryCommands } from "./commands/repository.ts";
 import { roleCommands } from "./commands/role.ts";
 import { rootCommands } from "./commands/root.ts";
 import { secretCommands } from "./commands/secret.ts";
+import { templateCommands } from "./commands/template.ts";
 import { upkeepCommands } from "./commands/upkeep.ts";
 
 export const COMMANDS: readonly Command[] = [
@@ -29,5 +30,6 @@ export const COMMANDS: readonly Command[] = [
   ...rootCommands,
   ...bundleCommands,
   ...secretCommands,
+  ...templateCommands,
   completionCommand(() => COMMANDS),
 ];

@@ -5,11 +5,10 @@ import { CONTROL_COMMANDS } from "#core/control.ts";
 import { OFFLINE_COMMANDS } from "#core/inject/commands.ts";
 import { ERRORS, EdgeSyncError, codeOf } from "#core/errors.ts";
 import { nearName } from "#core/near-name.ts";
-import { COMMANDS } from "./commands.ts";
+import { deltaToolCommands } from "./commands/delta-tool.ts";
 import { helpOf, parseArguments } from "./command.ts";
 import type { Command, Result, Shell } from "./command.ts";
 import { diskError, errnoOf } from "./files.ts";
-import { VARIABLE_PREFIX, openKeyring } from "./keys.ts";
 import { poolSize, progressLine, progressLines } from "./work.ts";
 import description from "../package.json" with { type: "json" };
 
@@ -31,18 +30,21 @@ export async function main(args: readonly string[]): Promise<number> {
   let json = false;
   const announce = (result: Result): number =>
     print(
-      json ? `${JSON.stringify(result.json)}\n` : result.lines.map((line) => `${line}\n`).join(""),
+      json
+        ? `${JSON.stringify(result.json)}\n`
+        : (result.bytes ?? result.lines.map((line) => `${line}\n`).join("")),
     );
   const shell = openShell(announce, stop.signal);
   try {
     const first = args[0];
     if (first === "--version") return print(`${description.version}\n`);
     if (first === undefined || first === "--help" || first === "-h" || first === "help")
-      return print(overview());
-    const group = COMMANDS.filter((command) => command.name.startsWith(`${first} `));
+      return print(overview((await import("./commands.ts")).COMMANDS));
+    const commands = await commandsFor(args);
+    const group = commands.filter((command) => command.name.startsWith(`${first} `));
     if (group.length > 0 && (args[1] === "--help" || args[1] === "-h"))
       return print(group.map(helpOf).join("\n"));
-    const { command, rest } = findCommand(args);
+    const { command, rest } = findCommand(args, commands);
     const parsed = parseArguments(command, rest);
     if (parsed.help) return print(helpOf(command));
     ({ json } = parsed);
@@ -60,7 +62,7 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-function print(text: string): number {
+function print(text: string | Uint8Array): number {
   process.stdout.write(text);
   return 0;
 }
@@ -82,6 +84,7 @@ function openShell(announce: (result: Result) => void, signal: AbortSignal): She
   return {
     now: () => Date.now(),
     async keyring(folder, passphraseFile) {
+      const { VARIABLE_PREFIX, openKeyring } = await import("./keys.ts");
       const given =
         passphraseFile === undefined
           ? process.env["EDGESYNC_PASSPHRASE"]
@@ -129,38 +132,47 @@ async function readPassphrase(path: string): Promise<string> {
   return passphrase;
 }
 
+/** All commands, or only those for deltas as a tool, which run on small machines too: the others are a second of their time to load. */
+async function commandsFor(args: readonly string[]): Promise<readonly Command[]> {
+  const named = deltaToolCommands.some(({ name }) => name === args.slice(0, 2).join(" "));
+  return named ? deltaToolCommands : (await import("./commands.ts")).COMMANDS;
+}
+
 /** @throws EdgeSyncError USAGE */
-function findCommand(args: readonly string[]): { command: Command; rest: readonly string[] } {
-  for (const command of COMMANDS) {
+function findCommand(
+  args: readonly string[],
+  commands: readonly Command[],
+): { command: Command; rest: readonly string[] } {
+  for (const command of commands) {
     const words = command.name.split(" ");
     if (words.every((word, index) => args[index] === word))
       return { command, rest: args.slice(words.length) };
   }
-  const group = COMMANDS.filter((command) => command.name.startsWith(`${args[0]} `));
+  const group = commands.filter((command) => command.name.startsWith(`${args[0]} `));
   if (group.length > 0) {
     const names = group.map((command) => command.name).join(", ");
     const given = args[1] === undefined ? "needs another word" : `has no ${args[1]}`;
     throw new EdgeSyncError("USAGE", `${args[0]} ${given}; expected ${names}`);
   }
   const others = ["agent", "webhook", "inject", "explain", "status", "update"];
-  const all = [...COMMANDS, ...CONTROL_COMMANDS].map(({ name }) => name);
+  const all = [...commands, ...CONTROL_COMMANDS].map(({ name }) => name);
   const given = args.slice(0, 2).join(" ");
   const near = nearName(given, all) ?? nearName(args[0] ?? "", [...all, ...others]);
   const expected =
     near === undefined
-      ? `expected ${COMMANDS.map(({ name }) => name).join(", ")}, ${others.join(", ")}`
+      ? `expected ${commands.map(({ name }) => name).join(", ")}, ${others.join(", ")}`
       : `perhaps ${near} is meant`;
   throw new EdgeSyncError("USAGE", `${JSON.stringify(given)} is not a command; ${expected}`);
 }
 
-function overview(): string {
-  const width = Math.max(...COMMANDS.map((command) => command.name.length));
+function overview(commands: readonly Command[]): string {
+  const width = Math.max(...commands.map((command) => command.name.length));
   return [
     "edgesync <command> [options]",
     "",
     description.description,
     "",
-    ...COMMANDS.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
+    ...commands.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
     `  ${"agent".padEnd(width)}  Runs the sidecar; settings come from the environment.`,
     ...CONTROL_COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
     ...OFFLINE_COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),

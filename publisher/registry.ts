@@ -1,10 +1,9 @@
 /** Requests to an OCI registry, to read and to write one repository of it: the login that its challenge wants, and what its answers mean. */
-import { Agent as PlainAgent, request as plainRequest } from "node:http";
 import type { ClientRequest, IncomingHttpHeaders } from "node:http";
-import { Agent as TlsAgent, request as tlsRequest } from "node:https";
+import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
 import { isLoopback } from "#core/addresses.ts";
 import type { OciAddress } from "#core/addresses.ts";
 import type { Login } from "#core/docker-config.ts";
@@ -55,10 +54,15 @@ const ANSWER_LIMIT = 4 * 1024 * 1024;
 /** Milliseconds without a byte. */
 const IDLE_MS = 60_000;
 
-export function openRegistry(address: OciAddress, options: RegistryOptions): Registry {
+export async function openRegistry(
+  address: OciAddress,
+  options: RegistryOptions,
+): Promise<Registry> {
   const { credential, ca, environment: proxyEnv } = options;
-  const plain = new PlainAgent({ keepAlive: true, proxyEnv });
-  const tls = new TlsAgent({ keepAlive: true, proxyEnv, ...(ca === undefined ? {} : { ca }) });
+  // Loaded here, because they take 14 MiB of memory that no other command needs; `delta apply` has a bound to keep.
+  const [http, https] = await Promise.all([import("node:http"), import("node:https")]);
+  const plain = new http.Agent({ keepAlive: true, proxyEnv });
+  const tls = new https.Agent({ keepAlive: true, proxyEnv, ...(ca === undefined ? {} : { ca }) });
   const base = `${address.origin}/v2/${address.name}`;
   let authorization = credential?.kind === "bearer" ? `Bearer ${credential.token}` : undefined;
 
@@ -76,8 +80,8 @@ export function openRegistry(address: OciAddress, options: RegistryOptions): Reg
     const init = { method, headers: all, signal, timeout: IDLE_MS };
     const outgoing =
       url.protocol === "https:"
-        ? tlsRequest(url, { ...init, agent: tls })
-        : plainRequest(url, { ...init, agent: plain });
+        ? https.request(url, { ...init, agent: tls })
+        : http.request(url, { ...init, agent: plain });
     return answerTo(outgoing, body, `${method} ${url.origin}${url.pathname}`, signal);
   };
 
@@ -150,6 +154,10 @@ export function refused(what: string, status: number): EdgeSyncError {
   );
 }
 
+function isTls(socket: Socket | null): socket is TLSSocket {
+  return socket !== null && "encrypted" in socket;
+}
+
 function answerTo(
   outgoing: ClientRequest,
   body: Content | undefined,
@@ -159,7 +167,7 @@ function answerTo(
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown): void => {
       const { socket } = outgoing;
-      const untrusted = socket instanceof TLSSocket && Boolean(socket.authorizationError);
+      const untrusted = isTls(socket) && Boolean(socket.authorizationError);
       const message = cause instanceof Error ? cause.message : String(cause);
       const code = untrusted ? "TLS_UNTRUSTED" : "ORIGIN_UNAVAILABLE";
       const known = cause instanceof EdgeSyncError;
@@ -199,7 +207,7 @@ function answerTo(
     };
     outgoing.once("socket", (socket) => {
       // Not earlier than the certificate is verified: the headers hold credentials.
-      if (socket instanceof TLSSocket && !socket.authorized) socket.once("secureConnect", send);
+      if (isTls(socket) && !socket.authorized) socket.once("secureConnect", send);
       else send();
     });
   });

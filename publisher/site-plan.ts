@@ -1,5 +1,5 @@
 /** What a site would do: the plan that a sidecar makes, with everything that it may use. */
-import { knownCodecs } from "#core/delta/codec.ts";
+import { knownCodecs } from "#core/delta/codec-names.ts";
 import { makePlan } from "#core/plan.ts";
 import type { Plan } from "#core/plan.ts";
 import type { Content, PlacedBlob, Release, Step } from "#core/release.ts";

@@ -33,7 +33,7 @@ import type { Metric } from "#core/metrics.ts";
 import { labelNames } from "#core/telemetry.ts";
 import { FUNCTIONS, REFUSED } from "#core/template/functions.ts";
 import {
-  MAX_CALLS,
+  MAX_FOLLOWED,
   MAX_NESTING,
   MAX_STEPS,
   MAX_TEMPLATE,
@@ -42,6 +42,8 @@ import {
 import { optionRows, synopsisOf } from "../publisher/command.ts";
 import type { Command } from "../publisher/command.ts";
 import { COMMANDS } from "../publisher/commands.ts";
+import { PEERS } from "../test/secrets/peers/all.ts";
+import type { PeerRow } from "../test/secrets/peers/row.ts";
 import { WEBHOOK_SETTINGS } from "../webhook/config.ts";
 
 const NOTICE = "<!-- Made by `npm run docs` from the tables in src/. Change those. -->";
@@ -255,13 +257,18 @@ function templates(): string {
     NOTICE,
     "A template makes the text of one file from secrets. It is written as for Vault Agent: the template language of Go with functions of Consul Template, and it gives the same bytes for the same data. What writes files, runs programs or has no bound is not there.",
     '```\n{{- with secret "secret/data/shop" -}}\nurl=postgres://{{ .Data.data.user | urlquery }}:{{ .Data.data.password | urlquery }}@db/shop\n{{ end -}}\n```',
+    "## Where it is",
+    "In the annotation itself, or in a ConfigMap of the pod's namespace, by name and key; a daemon finds it in a folder of that name in `templates-dir`:",
+    "```yaml\nedgesync.dev/template.db: configmap:web-templates/db.conf.tpl\nedgesync.dev/file.db: db.conf\n```",
+    "Only the sidecar mounts the ConfigMap. A pod whose ConfigMap or key is missing does not start: the kubelet says so in an Event, and tries again. When the ConfigMap changes, the kubelet shows it within a minute or two, and the file is rendered again without a restart; `on-rotate` says how the application is told. The new text takes over when it has been rendered once. Until then, and when it is no template or cannot be rendered, the one before goes on with whatever Vault gives, also in a sidecar that starts anew: the code is in `/status`, `edgesync_sidecar_template_failing` is 1, and the log has line and column. What a ConfigMap holds is not looked at when a pod is created, so check it before it is applied:",
+    "```sh\nedgesync template check db.conf.tpl\nedgesync template check db.conf.tpl --data db.json   # prints the file, from what `vault read -format=json` or `vault kv get -format=json` wrote\n```",
     "## What there is",
     "`if`, `else if`, `else`, `with`, `else with`, `range` over lists, maps (sorted by key) and numbers, `break`, `continue`, `define`, `template`, `block`; variables with `:=` and `=`; pipes and parentheses; comments; `{{-` and `-}}` to trim white space. Numbers and texts are written as in Go; complex numbers are not supported, nor floats in hexadecimal digits, nor addresses (`%p`).",
     '- A number of a secret is a text, as in Vault Agent: `eq .Data.data.port "5432"`, and `.Data.data.port.Int64` for arithmetic. `parseJSON` gives floats.',
     "- A list of a secret is no list of texts: `join` takes what `split` makes.",
-    '- A field that does not exist is an error, unless the file is told to show `<no value>` as Vault Agent does. `index` gives nothing for it: `index .Data.data "name" | default "none"`.',
+    '- A field that does not exist is an error, where Vault Agent writes `<no value>`. `index` gives nothing for it: `index .Data.data "name" | default "none"`.',
     "- A secret that is still missing is no error: the file is made when all are there.",
-    `- A template has at most ${kib(MAX_TEMPLATE)}, its text ${kib(MAX_TEXT)}, its blocks and parentheses ${MAX_NESTING} levels; it takes at most ${MAX_STEPS} steps, and asks for at most ${MAX_CALLS} secrets.`,
+    `- A template has at most ${kib(MAX_TEMPLATE)}, its text ${kib(MAX_TEXT)}, its blocks and parentheses ${MAX_NESTING} levels; it takes at most ${MAX_STEPS} steps, and a sidecar follows at most ${MAX_FOLLOWED} secrets for it.`,
     "- Errors name line and column, and nothing of what is in a secret.",
     "## Functions",
     "Those of Go are its own, those of Consul Template are what Vault Agent has, and so are those of Sprig; those of edgesync are short names that Vault Agent does not know.",
@@ -274,6 +281,32 @@ function templates(): string {
       ["Function", "Why, or what instead"],
       Object.entries(REFUSED).map(([name, why]) => [`\`${name}\``, plain(why)]),
     ),
+  ].join("\n\n");
+}
+
+function secretsPeers(): string {
+  const link = (ref: string): string => {
+    const [repository = "", number = ""] = ref.split("#");
+    // GitHub leads from an issue's address to the pull request of its number.
+    return `[${ref.slice(ref.indexOf("/") + 1)}](https://github.com/${repository}/issues/${number})`;
+  };
+  const row = ({ peer, refs, theirs, ours, tests, open }: PeerRow): readonly string[] => [
+    [peer, ...refs.map(link)].join("<br>"),
+    theirs,
+    open === undefined ? ours : `${ours} **Not covered:** ${open}`,
+    tests.map(({ file, subject, title }) => `[${subject}: ${title}](../${file})`).join("<br>"),
+  ];
+  const rows = PEERS.flatMap((section) => section.rows);
+  const open = rows.filter((one) => one.open !== undefined);
+  return [
+    "# What goes wrong elsewhere",
+    NOTICE.replace("src/", "test/secrets/peers/"),
+    `What users of other agents for secrets complain of, and defaults that hurt them, beside what edgesync does and the test that holds it to that. ${rows.length} rows; ${open.length} of them say what is not covered, and why. Some of the issues have been closed since.`,
+    "A test fails when one that is named here does not exist, or is not run. [How secrets are handled](secrets.md).",
+    ...PEERS.map(({ title, rows }) => {
+      const head = ["Where", "What goes wrong, or is asked for", "edgesync", "Tests"];
+      return `## ${title}\n\n${table(head, rows.map(row)).replaceAll("\\<br>", "<br>")}`;
+    }),
   ].join("\n\n");
 }
 
@@ -292,6 +325,7 @@ export async function pages(): Promise<ReadonlyMap<string, string>> {
     errors: errors(),
     templates: templates(),
     metrics: metrics(),
+    "secrets-peers": secretsPeers(),
   };
   const formatted = Object.entries(made).map(
     async ([name, text]) =>

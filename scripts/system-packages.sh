@@ -7,6 +7,7 @@ while read -r program package; do
   [ -e "$program" ] || command -v "$program" >/dev/null || missing="${missing:-} $package"
 done <<LIST
 docker-registry docker-registry
+keytool default-jre-headless
 promtool prometheus
 strace strace
 qemu-aarch64-static qemu-user-static

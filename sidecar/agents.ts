@@ -2,6 +2,7 @@
 import type { Clock } from "#core/clock.ts";
 import type { UpdateOrder } from "#core/control.ts";
 import { codeOf } from "#core/errors.ts";
+import { needsVault } from "#core/pod-options.ts";
 import { payloadNames, settingsOf } from "#core/settings.ts";
 import type { Settings } from "#core/settings.ts";
 import { withFields } from "#core/telemetry.ts";
@@ -22,8 +23,9 @@ import { openStatus, updatePart } from "./status.ts";
 import type { Agents, Part, Status } from "./status.ts";
 import { supervise } from "./supervise.ts";
 import { openTurns } from "./claim/turn.ts";
+import { openPresence } from "./application/presence.ts";
+import type { ApplicationPresence } from "./application/presence.ts";
 import { openWorkload } from "./application/workload.ts";
-import type { Workload } from "./application/workload.ts";
 
 /** A native sidecar has about two seconds from its SIGTERM, whatever the pod's grace period (cluster-facts 5 of the research). */
 const SHUTDOWN_MS = 1_500;
@@ -172,6 +174,12 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
         )
       : undefined;
 
+  const presence = openPresence(shell);
+  const looking =
+    needsVault(settings) && shell.once !== true
+      ? supervise("presence", (stop) => presence.run(stop), shell, signal)
+      : undefined;
+
   await aborted(signal);
   const deadline = AbortSignal.timeout(SHUTDOWN_MS);
   const orderly = Promise.all([
@@ -179,7 +187,8 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
     control,
     forgotten,
     // The agent must not renew what is being revoked.
-    shell.once === true || secrets?.then(() => revoke(agents, workload, log, deadline)),
+    looking,
+    shell.once === true || secrets?.then(() => revoke(agents, presence, log, deadline)),
   ]);
   await Promise.race([orderly, aborted(deadline)]);
   clients.close();
@@ -188,12 +197,14 @@ export async function runAgents(shell: Shell, signal: AbortSignal): Promise<void
 /** Native sidecars are stopped last: only when the application has ended are its credentials of no more use. */
 async function revoke(
   { secrets }: Agents,
-  workload: Workload,
+  presence: ApplicationPresence,
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    if (secrets !== undefined && (await workload.ended(signal))) await secrets.revoke(signal);
+    if (secrets === undefined) return;
+    if (await presence.ended(signal)) await secrets.revoke(signal);
+    else log.info({}, "nothing is revoked: the application is not known to have ended");
   } catch (err) {
     log.warn({ err, code: codeOf(err) }, "credentials not revoked; they end with their leases");
   }

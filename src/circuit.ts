@@ -10,7 +10,7 @@
  * Whatever the answers and the dice, tries after a failure that do not succeed are no more than {@link FAILURES_PER_HOUR} in
  * any 60 minutes. Times are monotonic milliseconds.
  */
-import { backoffMs } from "./backoff.ts";
+import { backoffMs, inTimeMs, retryAfterPauseMs, urgentPauseMs } from "./backoff.ts";
 import { unreachable } from "./errors.ts";
 
 export interface Circuit {
@@ -18,8 +18,14 @@ export interface Circuit {
   readonly openSince: number | undefined;
   /** Failures in a row, whichever credential they were of. */
   readonly failures: number;
-  /** No try after a failure before this. */
-  readonly retryAt: number;
+  /** When the pause that holds was begun. */
+  readonly failedAt: number;
+  /** Milliseconds that it lasts. */
+  readonly pauseMs: number;
+  /** The dice that it was thrown with: in [0,1). */
+  readonly share: number;
+  /** Milliseconds for which Vault then asked to be left alone, whatever ends meanwhile. */
+  readonly retryAfterMs: number;
   /** When something was last asked for. */
   readonly askedAt: number;
   /** Whether the one try is under way. */
@@ -49,27 +55,41 @@ export const FAILURES_PER_HOUR: number = BURST + Math.ceil(3_600_000 / REFILL_MS
 
 /** Milliseconds between two requests while the circuit is open, at least. */
 const LEAST_PAUSE_MS = 1_000;
-/** Milliseconds: a Retry-After of more is a mistake that must not cost the credentials. */
-const RETRY_AFTER_LIMIT_MS = 600_000;
+
 /** Milliseconds over which the tries that have waited are spread when Vault is back. */
 const SPREAD_MS = 60_000;
 
 export const closedCircuit: Circuit = {
   openSince: undefined,
   failures: 0,
-  retryAt: Number.NEGATIVE_INFINITY,
+  failedAt: Number.NEGATIVE_INFINITY,
+  pauseMs: 0,
+  share: 0,
+  retryAfterMs: 0,
   askedAt: Number.NEGATIVE_INFINITY,
   trying: false,
   allowance: Number.NEGATIVE_INFINITY,
 };
 
-/** From when on something may be asked for; without an end while another try is under way. */
-export function mayAskAt(circuit: Circuit, ask: Ask): number {
+/**
+ * From when on something may be asked for; without an end while another try is under way.
+ *
+ * @param endsAt of the credential that is held, when it ends: near its end the pauses are shorter, so that it does not lapse while
+ *   Vault is back already
+ */
+export function mayAskAt(circuit: Circuit, ask: Ask, endsAt?: number): number {
   const spaced =
     circuit.openSince === undefined ? Number.NEGATIVE_INFINITY : circuit.askedAt + LEAST_PAUSE_MS;
   if (ask === "first") return spaced;
   if (circuit.openSince !== undefined && circuit.trying) return Number.POSITIVE_INFINITY;
-  return Math.max(spaced, circuit.retryAt, circuit.allowance - (BURST - 1) * REFILL_MS);
+  const { failedAt, pauseMs, share, retryAfterMs, allowance } = circuit;
+  const left = endsAt === undefined ? undefined : endsAt - failedAt;
+  const pause = Math.max(
+    LEAST_PAUSE_MS,
+    urgentPauseMs(pauseMs, left, share),
+    retryAfterPauseMs(retryAfterMs, left, share),
+  );
+  return Math.max(spaced, failedAt + pause, allowance - (BURST - 1) * REFILL_MS);
 }
 
 /**
@@ -102,13 +122,17 @@ export function nextCircuit(
       const trying = circuit.trying && !again;
       // A first request that fails says no more than the tries before it, and must not put the next of them off.
       if (!again && circuit.openSince !== undefined) return circuit;
-      const pause = Math.max(
-        LEAST_PAUSE_MS,
-        Math.min(event.retryAfterMs ?? 0, RETRY_AFTER_LIMIT_MS),
-        backoffMs(circuit.failures, () => random),
-      );
       const { openSince = at, failures } = circuit;
-      return { ...circuit, openSince, failures: failures + 1, retryAt: at + pause, trying };
+      return {
+        ...circuit,
+        openSince,
+        failures: failures + 1,
+        failedAt: at,
+        pauseMs: backoffMs(failures, () => random),
+        share: random,
+        retryAfterMs: event.retryAfterMs ?? 0,
+        trying,
+      };
     }
     case "skipped":
       return { ...circuit, trying: circuit.trying && !again, allowance: returned };
@@ -124,10 +148,10 @@ function closed(circuit: Circuit): Circuit {
 
 /**
  * Milliseconds for which a try that has waited for the circuit waits on once it is closed: at random, so that neither a pod's
- * secrets nor a fleet's pods come all at once, and over no longer than the circuit was open.
+ * secrets nor a fleet's pods come all at once, over no longer than the circuit was open, and in time for what is about to end.
  *
  * @param random a number in [0,1)
  */
-export function recoveryMs(openMs: number, random: number): number {
-  return random * Math.min(Math.max(0, openMs), SPREAD_MS);
+export function recoveryMs(openMs: number, leftMs: number | undefined, random: number): number {
+  return random * inTimeMs(Math.min(Math.max(0, openMs), SPREAD_MS), leftMs);
 }

@@ -41,8 +41,8 @@ export function parseCron(fields: readonly string[]): Cron | undefined {
   const weekdays = new Set([...given].map((number) => number % 7));
   const [, hour, day, , weekday] = fields.map((text) => text.startsWith("*"));
   const cron = { minutes, hours, days, months, weekdays };
-  const any = { anyHour: hour === true, anyDay: day === true, anyWeekday: weekday === true };
-  const parsed = { ...cron, ...any };
+  const stars = { anyHour: hour === true, anyDay: day === true, anyWeekday: weekday === true };
+  const parsed = { ...cron, ...stars };
   return comesAtAll(parsed) ? parsed : undefined;
 }
 

@@ -13,6 +13,7 @@ import { MAX_PAYLOADS, isInherited, keyFor, payloadName } from "./payloads.ts";
 import {
   camel,
   mountedSecrets,
+  templateConfigMaps,
   needsVault,
   usesSealed,
   readSecrets,
@@ -241,6 +242,7 @@ function demands(settings: Settings, given: ReadonlySet<string>): readonly strin
       ? (["vault-address", ...login[vaultAuth ?? "kubernetes"]] as const)
       : []),
     ...(mountedSecrets(settings).length > 0 ? (["mounted-dir"] as const) : []),
+    ...(templateConfigMaps(settings).length > 0 ? (["templates-dir"] as const) : []),
     ...(usesSealed(settings) ? (["sealed-key-dir"] as const) : []),
     ...(typeof settings.offlineSecrets === "number" ? (["offline-key-dir"] as const) : []),
   ];

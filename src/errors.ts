@@ -260,6 +260,13 @@ export const ERRORS = {
       "In a pod, mount an emptyDir with medium Memory, as the webhook does; else name a folder of a tmpfs, such as /run/edgesync/secrets.",
     exit: 78,
   },
+  SECRET_STORAGE_SWAPS: {
+    means:
+      "The folder for secrets may be swapped to a disk, and require: noswap is set, so nothing is written there.",
+    remedy:
+      "Use a node with Linux 6.4 or later and a kubelet that mounts memory volumes with noswap (a daemon: a tmpfs with noswap), or turn swap off (swapoff -a).",
+    exit: 78,
+  },
   TLS_UNTRUSTED: {
     means:
       "The other side's certificate is not signed by the configured CA, names another host, or is out of its time.",

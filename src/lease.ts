@@ -6,7 +6,7 @@
  * is asked for. What cannot be renewed is replaced at 80 to 90 %. Whatever Vault answers, and whatever the dice say, no more than
  * {@link requestsPerHour} requests are made.
  */
-import { backoffMs } from "./backoff.ts";
+import { backoffMs, retryAfterPauseMs, urgentPauseMs } from "./backoff.ts";
 import { unreachable } from "./errors.ts";
 
 /** What Vault says of a credential that ends. */
@@ -30,6 +30,8 @@ interface Common {
   readonly attempt: number;
   /** Milliseconds between two reads of what has no lease. */
   readonly refreshMs: number;
+  /** Part of its life after which what cannot be renewed is replaced. */
+  readonly replacePart: number;
   /** When the allowance of requests is full again; see {@link requestsPerHour}. */
   readonly allowance: number;
 }
@@ -91,8 +93,6 @@ const LEAST_PAUSE_MS = 1_000;
 const LEAST_SLOW_PAUSE_MS = 5_000;
 /** Doublings that a slow retry is ahead of a quick one: the first comes within 16 s, not 1 s. */
 const SLOW_ATTEMPTS = 4;
-/** Milliseconds: an answer that asks for more is a mistake that must not cost the credential. */
-const RETRY_AFTER_LIMIT_MS = 600_000;
 
 /**
  * The most requests for one credential in any 60 minutes, for any sequence of answers: 240, or what the refresh interval itself
@@ -107,8 +107,14 @@ function refillMs(refreshMs: number): number {
   return Math.min(REFILL_MS, refreshMs * (1 - JITTER));
 }
 
-export function newCredential(now: number, refreshMs: number): Credential {
-  return { phase: "absent", dueAt: now, notBefore: now, attempt: 0, refreshMs, allowance: now };
+/** @param replacePart from 0 to {@link REPLACE}; of what is given without a right to renew it, like a certificate */
+export function newCredential(
+  now: number,
+  refreshMs: number,
+  replacePart: number = REPLACE,
+): Credential {
+  const due = { dueAt: now, notBefore: now, attempt: 0 };
+  return { phase: "absent", ...due, refreshMs, replacePart, allowance: now };
 }
 
 /**
@@ -119,15 +125,16 @@ export function resumedCredential(
   lease: (Grant & { readonly remainingMs: number }) | undefined,
   now: number,
   refreshMs: number,
+  replacePart: number = REPLACE,
 ): Credential {
-  const fresh = newCredential(now, refreshMs);
+  const fresh = newCredential(now, refreshMs, replacePart);
   if (lease === undefined) return { ...fresh, phase: "static" };
   const { durationMs, renewable, remainingMs } = lease;
   const left = Math.min(Math.max(remainingMs, 0), durationMs);
   const held = { durationMs, renewable, expiresAt: now + left };
   if (renewable)
     return { ...fresh, phase: "leased", lease: held, action: "renew", replaceAt: now + durationMs };
-  const dueAt = now + Math.max(0, left - durationMs * (1 - REPLACE));
+  const dueAt = now + Math.max(0, left - durationMs * (1 - replacePart));
   return { ...fresh, phase: "leased", lease: held, action: "replace", replaceAt: dueAt, dueAt };
 }
 
@@ -196,8 +203,8 @@ export function expiryOf(state: Credential): number | undefined {
 }
 
 function settled(state: Credential, at: number): Common {
-  const { refreshMs, allowance } = state;
-  return { dueAt: at, notBefore: at, attempt: 0, refreshMs, allowance };
+  const { refreshMs, replacePart, allowance } = state;
+  return { dueAt: at, notBefore: at, attempt: 0, refreshMs, replacePart, allowance };
 }
 
 function acquired(
@@ -217,7 +224,7 @@ function acquired(
   const lease = { ...grant, expiresAt: at + grant.durationMs };
   return lease.renewable
     ? renewing(common, lease, at, random)
-    : replacing(common, lease, at, random);
+    : replacing(common, lease, at, random, common.replacePart);
 }
 
 function renewed(state: Credential, grant: Grant, at: number, random: number): Credential {
@@ -244,8 +251,14 @@ function renewing(common: Common, lease: Lease, at: number, random: number): Cre
   };
 }
 
-function replacing(common: Common, lease: Lease, at: number, random: number): Credential {
-  const dueAt = at + Math.max(0, lease.expiresAt - at) * (REPLACE + JITTER * random);
+function replacing(
+  common: Common,
+  lease: Lease,
+  at: number,
+  random: number,
+  part: number = REPLACE,
+): Credential {
+  const dueAt = at + Math.max(0, lease.expiresAt - at) * (part + JITTER * random);
   return { ...common, phase: "leased", lease, action: "replace", replaceAt: dueAt, dueAt };
 }
 
@@ -257,14 +270,14 @@ function failed(
 ): Credential {
   const ahead = isSlow ? SLOW_ATTEMPTS : 0;
   const least = isSlow ? LEAST_SLOW_PAUSE_MS : LEAST_PAUSE_MS;
-  const pause = Math.max(
-    least,
-    backoffMs(state.attempt + ahead, () => random),
-  );
+  const expiresAt = expiryOf(state);
+  const left = expiresAt === undefined ? undefined : expiresAt - at;
+  const backoff = backoffMs(state.attempt + ahead, () => random);
+  const pause = Math.max(least, urgentPauseMs(backoff, left, random));
   const after = {
     attempt: state.attempt + 1,
     dueAt: at + pause,
-    notBefore: at + Math.min(retryAfterMs, RETRY_AFTER_LIMIT_MS),
+    notBefore: at + retryAfterPauseMs(retryAfterMs, left, random),
   };
   // Past the time for renewals it was the new credential that failed, so that is what is tried again.
   return state.phase === "leased" && at >= state.replaceAt

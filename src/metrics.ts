@@ -235,6 +235,11 @@ export const SIDECAR_METRICS = {
     help: "Renewals of the token and of leases, by outcome (ok, or an error code).",
     labels: ["outcome"],
   },
+  edgesync_sidecar_template_failing: {
+    type: "gauge",
+    help: "1 while a template cannot be read or rendered, so that its file stays as it was.",
+    labels: ["secret"],
+  },
   edgesync_sidecar_rotations_total: {
     type: "counter",
     help: "Sets of secret files published after the first.",
@@ -253,6 +258,10 @@ export const SIDECAR_METRICS = {
     type: "gauge",
     help: "Of the last of them: from now to the time at which the certificate is valid; negative when it has expired.",
     labels: ["server"],
+  },
+  edgesync_sidecar_secrets_swappable: {
+    type: "gauge",
+    help: "1 while secrets in memory may be swapped to a disk of the node; absent without secrets.",
   },
   edgesync_sidecar_secrets_offline: {
     type: "gauge",

@@ -80,17 +80,30 @@ export function needsVault({ secrets }: Pick<PodOptions, "secrets">): boolean {
   return secrets.some(({ request }) => request.kind === "vault" || request.kind === "template");
 }
 
-/** The Secrets whose keys are read, each once, in the order of their names. */
 /** Whether a secret comes sealed with a release. */
 export function usesSealed({ secrets }: Pick<PodOptions, "secrets">): boolean {
   return secrets.some(({ request }) => request.kind === "sealed");
 }
 
+/** The Secrets whose keys are read, each once, in the order of their names. */
 export function mountedSecrets({ secrets }: Pick<PodOptions, "secrets">): readonly string[] {
   const names = secrets.flatMap(({ request }) =>
     request.kind === "mounted" ? [request.secret] : [],
   );
   return [...new Set(names)].toSorted();
+}
+
+/** The ConfigMaps with templates, in the order of their names, each with the keys that are templates. */
+export function templateConfigMaps({
+  secrets,
+}: Pick<PodOptions, "secrets">): readonly (readonly [name: string, keys: readonly string[]])[] {
+  const keys = new Map<string, Set<string>>();
+  for (const { request } of secrets)
+    if (request.kind === "template" && "configMap" in request)
+      keys.set(request.configMap, (keys.get(request.configMap) ?? new Set()).add(request.key));
+  return [...keys]
+    .map(([name, found]) => [name, [...found].toSorted()] as const)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1));
 }
 
 /** Made once for each key of the tables: the webhook asks for hundreds with every pod. */
@@ -305,10 +318,6 @@ function readPayload(
   return { name, own };
 }
 
-function templateRequest(text: string | undefined): TemplateRequest | undefined {
-  return text === undefined ? undefined : { kind: "template", text };
-}
-
 /** @param prefix of every key */
 export function readSecrets(
   annotations: Readonly<Record<string, string>>,
@@ -342,9 +351,7 @@ export function readSecrets(
     const request =
       template === undefined
         ? readText(`${prefix}secret.${name}`, table.secret, asked ?? "", problems)
-        : templateRequest(
-            readText(`${prefix}template.${name}`, table.template, template, problems),
-          );
+        : readText(`${prefix}template.${name}`, table.template, template, problems);
     const format = readText(
       `${prefix}format.${name}`,
       table.format,

@@ -99,6 +99,13 @@ export const OFFLINE_REASONS = {
 } as const satisfies Record<string, string>;
 export type OfflineReason = keyof typeof OFFLINE_REASONS;
 
+/** Why secrets that are written to memory may get to a disk all the same. */
+export const STORAGE_REASONS = {
+  swap_on: "the node swaps, and the memory volume for secrets is mounted without noswap",
+  swap_unknown: "it cannot be seen whether the node swaps",
+} as const satisfies Record<string, string>;
+export type StorageReason = keyof typeof STORAGE_REASONS;
+
 /** Why a file is fetched whole. */
 export const WHOLE_REASONS = {
   no_delta: "no delta, and no chain of deltas, starts from what the site has",

@@ -24,18 +24,25 @@ export function fieldsOf(data: SecretData): SecretData {
   return isVersion && isSecretData(inner) && Object.keys(more).length === 0 ? inner : data;
 }
 
+/** Forms of files that this file makes: a key store takes a library, and is the caller's. */
+export type PlainFormat = Exclude<SecretFormat, { readonly kind: "pkcs12" }>;
+
 /**
  * @throws EdgeSyncError SECRET_INVALID when the data cannot be put in that form; the message names the field that the format
  *   asked for
  */
-export function secretFile(data: SecretData, format: SecretFormat): Uint8Array {
+export function secretFile(data: SecretData, format: PlainFormat): Uint8Array {
   switch (format.kind) {
     case "json":
       return encode(`${JSON.stringify(sorted(data))}\n`);
     case "env":
       return encode(envFile(data));
     case "pem":
-      return encode(pemFile(data));
+      return encode(
+        pemParts(data)
+          .map((part) => `${part}\n`)
+          .join(""),
+      );
     case "raw":
       return rawField(data, format.field);
     default:
@@ -59,10 +66,16 @@ function sorted(value: unknown): unknown {
 }
 
 function rawField(data: SecretData, field: string): Uint8Array {
+  const value = presentField(data, field);
+  return value instanceof Uint8Array ? value : encode(plainText(value));
+}
+
+/** @throws EdgeSyncError SECRET_INVALID */
+export function presentField(data: SecretData, field: string): unknown {
   const value = Object.hasOwn(data, field) ? data[field] : undefined;
   if (value === undefined || value === null)
     throw new EdgeSyncError("SECRET_INVALID", `the secret has no field ${JSON.stringify(field)}`);
-  return value instanceof Uint8Array ? value : encode(plainText(value));
+  return value;
 }
 
 /** By the names that Vault's PKI engine gives them, and those of a Secret of type kubernetes.io/tls. */
@@ -74,8 +87,11 @@ const PEM_FIELDS = [
 /**
  * The key, its certificate and the chain above it, as haproxy, and nginx with one file for both, read them: the certificate before
  * those that have signed it. A root that a chain ends with is the reader's own to have, but does no harm.
+ *
+ * @returns each part once: PEM texts without a line break at the end
+ * @throws EdgeSyncError SECRET_INVALID
  */
-function pemFile(data: SecretData): string {
+export function pemParts(data: SecretData): readonly string[] {
   const fields = PEM_FIELDS.find(([key]) => Object.hasOwn(data, key));
   if (fields === undefined)
     throw new EdgeSyncError(
@@ -92,7 +108,7 @@ function pemFile(data: SecretData): string {
     if (isChain && (value === undefined || value === null)) return issuerOf(data);
     throw new EdgeSyncError("SECRET_INVALID", `the field ${JSON.stringify(field)} is not PEM`);
   });
-  return [...new Set(parts)].map((part) => `${part}\n`).join("");
+  return [...new Set(parts)];
 }
 
 function issuerOf({ issuing_ca: issuer }: SecretData): readonly string[] {

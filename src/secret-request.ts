@@ -17,6 +17,8 @@ export interface VaultRequest {
   readonly key?: KeyType;
   /** Milliseconds for which Vault keeps the answer, for whoever has the token for it, once. */
   readonly wrapMs?: number;
+  /** Per cent of its life after which what cannot be renewed, such as a certificate, is replaced; up to ten more by chance. */
+  readonly replaceAt?: number;
 }
 
 /** The keys of a Kubernetes Secret, which only the sidecar mounts. */
@@ -31,11 +33,10 @@ export interface SealedRequest {
   readonly path: string;
 }
 
-/** The text of a template, whose calls say what is asked for. */
-export interface TemplateRequest {
-  readonly kind: "template";
-  readonly text: string;
-}
+/** A template, whose calls say what is asked for: its text, or the key of a ConfigMap that holds it. */
+export type TemplateRequest =
+  | { readonly kind: "template"; readonly text: string }
+  | { readonly kind: "template"; readonly configMap: string; readonly key: string };
 
 export const KEY_TYPES = ["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"] as const;
 export type KeyType = (typeof KEY_TYPES)[number];
@@ -44,6 +45,7 @@ const keyType = oneOf(...KEY_TYPES);
 
 const version = integer(1, 2_147_483_647);
 const wrapTime = duration("1s", "1h");
+const percent = integer(5, 80);
 /** Characters; a certificate request has about two thousand. */
 const MAX_VALUE = 8_192;
 
@@ -52,15 +54,39 @@ const SEALED = "sealed:";
 const RELEASE_PATH =
   /^(?!(.*\/)?\.{1,2}(\/|$))[A-Za-z0-9._@+-]{1,255}(\/[A-Za-z0-9._@+-]{1,255}){0,31}$/;
 
-export const templateText: Value<string> = {
-  allowed: "the text of a template, in the syntax of Vault Agent's",
-  parse: (input) => (input === "" || input.includes("\0") ? undefined : input),
-  format: (value) => value,
+const CONFIG_MAP = "configmap:";
+/** As the API server takes it, which is the name of a file. */
+const CONFIG_MAP_KEY = /^(?!\.\.?$)(?!\.\.)[-._A-Za-z0-9]{1,253}$/;
+
+/** The key of a ConfigMap as `<name>/<key>`. */
+export const configMapTemplate: Value<TemplateRequest> = {
+  allowed: "<name of a ConfigMap>/<key>",
+  parse(input) {
+    const slash = input.indexOf("/");
+    const [name, key] = [input.slice(0, Math.max(0, slash)), input.slice(slash + 1)];
+    const configMap = objectName.parse(name);
+    return configMap === undefined || !CONFIG_MAP_KEY.test(key)
+      ? undefined
+      : { kind: "template", configMap, key };
+  },
+  format: (request) => ("text" in request ? request.text : `${request.configMap}/${request.key}`),
+};
+
+export const templateRequest: Value<TemplateRequest> = {
+  allowed:
+    "the text of a template, in the syntax of Vault Agent's; or configmap:<name of a ConfigMap>/<key>",
+  parse(input) {
+    // A text that begins so is taken for a mistake, and not for a template that says nothing.
+    if (input.startsWith(CONFIG_MAP))
+      return configMapTemplate.parse(input.slice(CONFIG_MAP.length));
+    return input === "" || input.includes("\0") ? undefined : { kind: "template", text: input };
+  },
+  format: (request) => ("text" in request ? "" : CONFIG_MAP) + configMapTemplate.format(request),
 };
 
 export const secretRequest: Value<SecretRequest> = {
   allowed:
-    "a Vault path, such as secret/data/web or secret/data/web?version=3, with -key=<type>, -wrap-ttl=<duration> and, for a path that is written, key=value behind it; or mounted:<name of a Secret>; or sealed:<path in the release>",
+    "a Vault path, such as secret/data/web or secret/data/web?version=3, with -key=<type>, -wrap-ttl=<duration>, -replace-at=<5 to 80>% and, for a path that is written, key=value behind it; or mounted:<name of a Secret>; or sealed:<path in the release>",
   parse(input) {
     if (input.startsWith(MOUNTED)) {
       const secret = objectName.parse(input.slice(MOUNTED.length));
@@ -121,7 +147,9 @@ function parseVaultRequest(input: string): VaultRequest | undefined {
   const [keyText, wrapText] = [options.get("-key"), options.get("-wrap-ttl")];
   const key = keyText === undefined ? undefined : keyType.parse(keyText);
   const wrapMs = wrapText === undefined ? undefined : wrapTime.parse(wrapText);
-  const known = Number(key !== undefined) + Number(wrapMs !== undefined);
+  const [, replaceText = ""] = /^(\d+)%$/.exec(options.get("-replace-at") ?? "") ?? [];
+  const replaceAt = percent.parse(replaceText);
+  const known = [key, wrapMs, replaceAt].filter((option) => option !== undefined).length;
   if (options.size !== known || (key !== undefined && parameters.has("csr"))) return undefined;
   if (wanted !== undefined && (key !== undefined || parameters.size > 0)) return undefined;
   return {
@@ -131,15 +159,17 @@ function parseVaultRequest(input: string): VaultRequest | undefined {
     parameters: Object.fromEntries(parameters),
     ...(key === undefined ? {} : { key }),
     ...(wrapMs === undefined ? {} : { wrapMs }),
+    ...(replaceAt === undefined ? {} : { replaceAt }),
   };
 }
 
 function formatVaultRequest(request: VaultRequest): string {
-  const { path, parameters, key, wrapMs } = request;
+  const { path, parameters, key, wrapMs, replaceAt } = request;
   return [
     request.version === undefined ? path : `${path}?version=${request.version}`,
     ...(key === undefined ? [] : [`-key=${key}`]),
     ...(wrapMs === undefined ? [] : [`-wrap-ttl=${wrapTime.format(wrapMs)}`]),
+    ...(replaceAt === undefined ? [] : [`-replace-at=${replaceAt}%`]),
     ...Object.entries(parameters).map(([name, value]) => `${name}=${quoted(value)}`),
   ].join(" ");
 }

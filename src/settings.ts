@@ -4,14 +4,12 @@
  */
 import { ANNOTATIONS } from "./annotations.ts";
 import { EdgeSyncError } from "./errors.ts";
-import { jsonStrings } from "./json.ts";
 import { PAYLOADS_VARIABLE, differences, payloadsText, readPayloads } from "./payload-settings.ts";
 import { MAIN_PAYLOAD, isPerPayload } from "./payloads.ts";
 import { camel, readText } from "./pod-options.ts";
 import type { Camel, PodOptions, SecretOptions } from "./pod-options.ts";
 import { appProbes } from "./probe.ts";
-import { secretFormat } from "./secret-format.ts";
-import { secretRequest } from "./secret-request.ts";
+import { readSecret, secretText } from "./secret-settings.ts";
 import * as v from "./values.ts";
 import type { TypeOf, Value } from "./values.ts";
 
@@ -44,6 +42,20 @@ function printable(limit: number): Value<string> {
 
 const shortText = printable(253);
 const ownerText = printable(1_024);
+
+const MAX_PORTS = 64;
+
+const portList: Value<readonly number[]> = {
+  allowed: `a comma-separated list of at most ${MAX_PORTS} ports; or none`,
+  parse(input) {
+    if (input === "none") return [];
+    const port = v.integer(1, 65_535);
+    const ports = input.split(",", MAX_PORTS + 1).map((one) => port.parse(one));
+    if (ports.length > MAX_PORTS) return undefined;
+    return ports.every((one) => one !== undefined) ? ports : undefined;
+  },
+  format: (value) => (value.length === 0 ? "none" : value.join(",")),
+};
 
 interface Row<T> {
   readonly help: string;
@@ -95,6 +107,10 @@ export const SETTINGS = {
   },
   "mounted-dir": {
     help: "Where the Secrets are mounted that mounted:<name> names: a folder for each, with a file for each key.",
+    value: anyPath,
+  },
+  "templates-dir": {
+    help: "Where the ConfigMaps are mounted that template.<name> names: a folder for each, with a file for each key.",
     value: anyPath,
   },
   "trust-root-file": { help: "The first trusted TUF root.", value: anyPath, payload: "repository" },
@@ -179,6 +195,17 @@ export const SETTINGS = {
     help: "Those of them that have the secrets; without it, all.",
     podOnly: true,
     value: v.containerNames,
+  },
+  "secrets-ports": {
+    help: "TCP ports of the containers with the secrets: when none of them is used any more, what Vault has issued is revoked at the end.",
+    podOnly: true,
+    value: portList,
+  },
+  "pod-network": {
+    help: "Whether the pod's network is its own, or shared with what outlives the application: a mesh's proxy, another sidecar, or the node.",
+    podOnly: true,
+    value: v.oneOf("own", "shared"),
+    default: "own",
   },
   "workload-containers": {
     help: "Those of them that have the payload; without it, all.",
@@ -278,13 +305,6 @@ const SECRET_PREFIX = "EDGESYNC_SECRET_";
 const SERVICE_VARIABLE =
   /_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
 
-const secretFields = {
-  request: secretRequest,
-  format: secretFormat,
-  file: v.fileName,
-  mode: v.fileMode,
-} as const;
-
 /**
  * The variables for some settings. What is undefined is left out, and mostly what stands at its default.
  *
@@ -300,16 +320,7 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
     if (row.always === true || text !== row.default) put(env, variable, text, key);
   }
   for (const secret of settings.secrets) {
-    const { name, request, format, file, mode } = secret;
-    const text = JSON.stringify({
-      ...(request.kind === "template"
-        ? { template: request.text }
-        : { request: secretFields.request.format(request) }),
-      format: secretFields.format.format(format),
-      file,
-      ...(mode === undefined ? {} : { mode: secretFields.mode.format(mode) }),
-    });
-    put(env, secretVariable(name), text, `secret.${name}`);
+    put(env, secretVariable(secret.name), secretText(secret), `secret.${secret.name}`);
   }
   if (settings.payloads.length > 0)
     put(
@@ -324,6 +335,10 @@ export function toEnv(settings: Settings): Readonly<Record<string, string>> {
 /** Secret names are lower-case labels, so this cannot make two names equal. */
 function secretVariable(name: string): string {
   return SECRET_PREFIX + name.toUpperCase().replaceAll("-", "_");
+}
+
+function nameOf(variable: string): string {
+  return variable.slice(SECRET_PREFIX.length).toLowerCase().replaceAll("_", "-");
 }
 
 function put(env: Record<string, string>, variable: string, text: string, key: string): void {
@@ -357,7 +372,7 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
     .filter((variable) => variable.startsWith(SECRET_PREFIX))
     // A secret may be named so too; then its value is an object, and Kubernetes lets it stand.
     .filter((variable) => !SERVICE_VARIABLE.test(variable) || env[variable]?.startsWith("{"))
-    .map((variable) => readSecret(variable, env[variable] ?? "", problems))
+    .map((variable) => readSecret(variable, nameOf(variable), env[variable] ?? "", problems))
     .filter((secret) => secret !== undefined)
     // By name, as they were: "-" sorts before digits and letters, the "_" that stands for it behind them.
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
@@ -365,25 +380,4 @@ export function fromEnv(env: Readonly<Record<string, string | undefined>>): Sett
   if (problems.length > 0) throw new EdgeSyncError("CONFIG_INVALID", problems.join("; "));
   // Every member of the mapped types is assigned by the loop over the same tables.
   return { ...values, secrets, payloads } as unknown as Settings;
-}
-
-function readSecret(variable: string, text: string, problems: string[]): SecretOptions | undefined {
-  const name = variable.slice(SECRET_PREFIX.length).toLowerCase().replaceAll("_", "-");
-  const fields = jsonStrings(text);
-  if (fields === undefined || v.dnsLabel.parse(name) === undefined) {
-    problems.push(`${variable} is not a secret; allowed: what the webhook writes`);
-    return undefined;
-  }
-  const field = <T>(key: keyof typeof secretFields, value: Value<T>): T | undefined =>
-    readText(`${variable} (${key})`, { value }, fields[key] ?? "", problems);
-  const { template } = fields;
-  const request =
-    template === undefined
-      ? field("request", secretFields.request)
-      : { kind: "template" as const, text: template };
-  const format = field("format", secretFields.format);
-  const file = field("file", secretFields.file);
-  const mode = fields["mode"] === undefined ? undefined : field("mode", secretFields.mode);
-  if (request === undefined || format === undefined || file === undefined) return undefined;
-  return { name, request, format, file, mode };
 }

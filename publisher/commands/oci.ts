@@ -33,7 +33,7 @@ export async function pushTo(
   const credential = await findCredential(address, args, shell);
   const { environment } = shell;
   await using repository = await openLocked(args, shell, signal);
-  using registry = openRegistry(address, { credential, ca, environment });
+  using registry = await openRegistry(address, { credential, ca, environment });
   const { pushed, pushedBytes, same } = await pushRepository(
     repository,
     address,

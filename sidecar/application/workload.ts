@@ -16,7 +16,6 @@ import type { ContainerView } from "./containers.ts";
 import { troubleOf, viewOf } from "./deliveries.ts";
 import type { Delivering, DeliveryView } from "./deliveries.ts";
 import { healthPlan } from "./health-plan.ts";
-import { carryOut } from "./probe.ts";
 import type { Programs } from "./programs.ts";
 import { reload } from "./reload.ts";
 import type { OwnProcess, Refusal, ReloadWay } from "./reload.ts";
@@ -46,8 +45,6 @@ export interface Workload {
   starts(): number;
   /** What stood in the way at last, of a check or of the restart that is under way; and whether anything of that restart can have reached the application. */
   trouble(): Trouble;
-  /** Whether the application is known to have ended: every port that its probes name refuses connections. */
-  ended(signal: AbortSignal): Promise<boolean>;
   /** Milliseconds between two checks, and how many in a row must fail before the application is unhealthy. */
   readonly healthPeriodMs: number;
   readonly healthFailureThreshold: number;
@@ -88,9 +85,6 @@ export interface WorkloadDeps {
 
 /** Milliseconds: after so long without a restart the kubelet's back-off begins anew. */
 const BACK_OFF_CAP_MS = 600_000;
-
-/** Of the time that is left after SIGTERM, this much goes into finding out whether the application has ended. */
-const ENDED_TIMEOUT_MS = 300;
 
 export function openWorkload(deps: WorkloadDeps): ObservedWorkload {
   const { settings, clock, log } = deps;
@@ -214,20 +208,6 @@ export function openWorkload(deps: WorkloadDeps): ObservedWorkload {
         current === undefined
           ? { failure: checked, reached: true }
           : troubleOf(current, clock, containers),
-      async ended(signal) {
-        const handlers = mine.flatMap(({ probes: { startup, liveness, readiness } }) =>
-          [startup, liveness, readiness].flatMap((probe) => probe?.handler ?? []),
-        );
-        const ports = new Set(
-          [...handlers, ...checks.map(({ handler }) => handler)].flatMap((handler) =>
-            "port" in handler ? handler.port : [],
-          ),
-        );
-        const results = await Promise.all(
-          Array.from(ports, (port) => carryOut({ kind: "tcp", port }, ENDED_TIMEOUT_MS, signal)),
-        );
-        return results.length > 0 && results.every((result) => result === "refused");
-      },
     };
   }
 

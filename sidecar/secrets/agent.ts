@@ -3,30 +3,30 @@
  * changed. What is published is never taken away, whatever Vault says. The state is saved before each set is shown, so a
  * sidecar that is restarted goes on with the same token and the same leases.
  */
-import { backoffMs } from "#core/backoff.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
 import type { ErrorCode } from "#core/errors.ts";
-import { openLanes } from "#core/lanes.ts";
 import { needsVault, usesSealed } from "#core/pod-options.ts";
 import type { Settings } from "#core/settings.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { aborted } from "../aborted.ts";
-import { openAlarm } from "./alarm.ts";
+import { openFiles } from "./files.ts";
 import { loginMethod, required } from "./login.ts";
 import type { VaultHttp } from "./login.ts";
 import type { OfflineStatus } from "./offline.ts";
+import { openMemory } from "./memory.ts";
+import type { MemorySystem, StorageStatus } from "./memory.ts";
 import { openPublication } from "./publication.ts";
 import { openRetirement } from "./retired-leases.ts";
-import type { RetiredLease } from "./retired-leases.ts";
 import { openRotation } from "./rotation.ts";
 import type { RotateHook, RotationStatus } from "./rotation.ts";
 import type { ReleaseAt } from "./sealed.ts";
 import type { Source, Version } from "./source.ts";
 import { openSources } from "./sources.ts";
-import { fromSaved, toSaved } from "./resume.ts";
-import { expiries, statusOf } from "./expiry.ts";
-import type { ExpiryRow, SecretStatus } from "./expiry.ts";
+import { fromSaved, openSaver } from "./resume.ts";
+import { openChanges, openShownSet } from "./shown-set.ts";
+import { statusOf } from "./expiry.ts";
+import type { SecretStatus } from "./expiry.ts";
 import { openStateStore } from "./state.ts";
 import { supervise } from "../supervise.ts";
 import { openVault } from "./vault.ts";
@@ -47,6 +47,8 @@ export interface SecretsDeps {
   readonly release?: ReleaseAt;
   /** Tells the application of new secrets; absent where nobody is to be told. */
   readonly rotate?: RotateHook | undefined;
+  /** What is asked about memory; tests give other answers. */
+  readonly system?: MemorySystem | undefined;
 }
 
 /** For people and tools: no paths, no values. */
@@ -61,6 +63,8 @@ export interface SecretsStatus {
   /** Absent where nobody is to be told of them. */
   readonly onRotate?: RotationStatus;
   readonly secrets: readonly SecretStatus[];
+  /** Why what is published may get to a disk; absent where it may not. */
+  readonly storage?: StorageStatus;
   /** Absent where no set is kept for a start without a link. */
   readonly sealed?: OfflineStatus;
 }
@@ -79,12 +83,10 @@ export interface SecretsAgent {
 
 /** Milliseconds: what remains after the kubelet's SIGTERM is two seconds. */
 const REVOKE_TIMEOUT_MS = 1_400;
-/** Milliseconds between two attempts to write the set, at most. */
-const WRITE_RETRY_CAP_MS = 60_000;
 
 /**
- * @throws EdgeSyncError SECRET_STORAGE_UNSAFE when the secrets folder is not in memory, CONFIG_INVALID when a setting that is
- *   needed is missing, DISK_FULL, DISK_FAILED
+ * @throws EdgeSyncError SECRET_STORAGE_UNSAFE when the secrets folder is not in memory, SECRET_STORAGE_SWAPS when it may be swapped
+ *   and must not, CONFIG_INVALID when a setting that is needed is missing, DISK_FULL, DISK_FAILED
  */
 export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent> {
   const { settings, clock, random, log, metrics } = deps;
@@ -92,25 +94,23 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   // A pod whose secrets all come from elsewhere does not log in.
   const options = needsVault(settings) ? vaultOptions(settings) : NO_VAULT;
   const folder = required(settings.secretsDir, "secrets-dir");
+  const memory = openMemory({
+    folder,
+    require: settings.require,
+    log,
+    metrics,
+    system: deps.system,
+  });
+  await memory.check();
   const publication = await openPublication(folder);
   const store = await openStateStore(folder);
   const { address, namespace, login } = options;
   const identity = JSON.stringify([address, namespace, login.mount, settings.vaultRole]);
   const saved = fromSaved(await store.load(), identity, clock);
 
-  const dirty = openAlarm(clock);
+  const changes = openChanges(clock);
+  const changed = (): void => changes.mark();
   const turnstile = openTurnstile(deps);
-  const inOrder = openLanes(1);
-  let isEnded = false;
-  let isPublished = false;
-  let rotations = 0;
-  let shown: ReadonlyMap<Source, Version> = new Map();
-  let writeCode: ErrorCode | undefined;
-  let hasChanged = true;
-  const changed = (): void => {
-    hasChanged = true;
-    dirty.ring();
-  };
   const offline =
     settings.offlineSecrets === "never"
       ? undefined
@@ -163,14 +163,25 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     log,
     metrics,
     changed,
+    // How old a sealed set is counts from when Vault gave it last.
+    confirmed: () => (offline === undefined ? undefined : changed()),
     refreshMs: settings.secretsRefreshInterval,
-    defaultMode: settings.secretsMode,
+    filesOf: await openFiles(settings),
     replaced: (version: Version) => retirement.supersede(version),
     discarded: (version: Version) => retirement.discard(version),
   };
   const opened = await openSources(settings, sourceDeps, saved?.secrets, openSealed);
   const sources = opened.list;
 
+  // Declared no more, since a daemon's configuration was changed. What a template calls for is found out only later.
+  if (!settings.secrets.some(({ request }) => request.kind === "template"))
+    for (const [key, { leaseId, generation, lease }] of saved?.secrets ?? [])
+      if (!sources.some((source) => source.key === key))
+        retirement.supersede({
+          leaseId,
+          generation,
+          expiresAt: lease && clock.monotonic() + lease.remainingMs,
+        });
   // The process before may have ended between losing a token and replacing what it had issued.
   for (const source of sources) {
     const generation = source.current?.generation ?? keeper.held?.generation;
@@ -179,17 +190,15 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     source.superseded(generation, former?.generation === generation ? former.expiresAt : undefined);
   }
 
-  const save = (): Promise<ReadonlyMap<Source, Version>> =>
-    inOrder(async () => {
-      const versions = new Map<Source, Version>();
-      for (const source of sources)
-        if (source.current !== undefined) versions.set(source, source.current);
-      const { saved: rotation } = teller ?? {};
-      const retired = retirement.all();
-      await store.save(toSaved({ identity, keeper, versions, retired, rotation, clock }));
-      return versions;
-    });
-  const unsettled = new Set<RetiredLease>();
+  const save = openSaver({
+    store,
+    identity,
+    keeper,
+    sources,
+    retired: () => retirement.all(),
+    rotation: () => teller?.saved,
+    clock,
+  });
   const teller =
     deps.rotate &&
     openRotation(
@@ -199,95 +208,30 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
         log,
         metrics,
         save: async () => void (await save()),
-        settled() {
-          retirement.published([...unsettled], false);
-          unsettled.clear();
-          changed();
-        },
+        settled: () => set.settled(),
       },
       saved?.rotation,
     );
-
-  /** Saves, then shows: a set whose credentials nobody remembers must not be seen. */
-  const write = async (): Promise<void> => {
-    const settled = retirement.pending();
-    const versions = await save();
-    // What only a template calls for is its own to wait for.
-    if (sources.some((source) => source.secrets.length > 0 && !versions.has(source))) {
-      const sealed = await offline?.instead();
-      if (sealed === undefined) return;
-      await publication.publish(sealed);
-      isPublished = sealed.length > 0;
-      if (isPublished) teller?.published(sealed);
-      return;
-    }
-    const files = [...versions.values()].flatMap((version) => version.files);
-    const swapped = await publication.publish(files);
-    if (swapped && (isPublished || publication.wasPublished)) {
-      rotations++;
-      metrics.add("edgesync_sidecar_rotations_total", {});
-    }
-    if (swapped) log.info({ outcome: "ok" }, "the set of secrets was published");
-    shown = versions;
-    isPublished = true;
-    teller?.published(files);
-    // Who has not been told yet goes on with what the leases before have issued.
-    const waits = teller?.isBusy === true;
-    if (waits) for (const lease of settled) unsettled.add(lease);
-    retirement.published(waits ? [] : settled, swapped);
-    if (swapped && teller !== undefined) await save();
-    const rows = expiries(sources, shown, clock);
-    const vouched = keeper.code === undefined && rows.every(({ code }) => code === undefined);
-    const isLeased = [...versions.values()].some(({ leaseId }) => leaseId !== undefined);
-    const secrets = rows.map(({ name, expiresAt: endsAt }) => ({
-      name,
-      ...(endsAt === undefined ? {} : { endsAt: Math.floor(endsAt) }),
-    }));
-    await offline?.good({ files, secrets, isLeased }, vouched);
-  };
-  const rowsNow = (): readonly ExpiryRow[] =>
-    expiries(sources, shown, clock).map((row) => {
-      const expiresAt = offline?.endOf(row.name);
-      return expiresAt === undefined ? row : { ...row, isShown: true, expiresAt };
-    });
-  const report = (): void => {
-    metrics.clear("edgesync_sidecar_lease_expiry_timestamp_seconds");
-    for (const { name, expiresAt } of rowsNow())
-      if (expiresAt !== undefined)
-        metrics.set(
-          "edgesync_sidecar_lease_expiry_timestamp_seconds",
-          { secret: name },
-          Math.round(expiresAt / 1_000),
-        );
-  };
-  const keepWriting = async (signal: AbortSignal): Promise<void> => {
-    for (let attempt = 0; ;) {
-      if (hasChanged && !isEnded) {
-        hasChanged = false;
-        try {
-          await write();
-          writeCode = undefined;
-          attempt = 0;
-        } catch (error) {
-          hasChanged = true;
-          writeCode = codeOf(error);
-          const delayMs = Math.max(1_000, backoffMs(attempt++, random, WRITE_RETRY_CAP_MS));
-          log.error(
-            { code: writeCode, err: error, attempt, delayMs },
-            "the secrets could not be written",
-          );
-          // Not the alarm: whatever changes meanwhile does not make room.
-          await clock.sleep(delayMs, signal);
-        }
-        report();
-      } else await dirty.until(Number.POSITIVE_INFINITY, signal);
-    }
-  };
+  const set = openShownSet({
+    changes,
+    memory,
+    publication,
+    save,
+    sources,
+    keeper,
+    retirement,
+    offline,
+    teller,
+    clock,
+    random,
+    log,
+    metrics,
+  });
 
   return {
     async run(signal) {
       const parts = [
-        { run: keepWriting },
+        set,
         ...(teller === undefined ? [] : [teller]),
         ...(options === NO_VAULT ? [] : [turnstile, keeper, retirement]),
         ...(offline === undefined ? [] : [offline]),
@@ -303,33 +247,36 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       await aborted(signal);
       await Promise.all(running);
     },
-    published: () => isPublished,
+    published: () => set.isPublished,
     expiredSince() {
       const now = clock.now();
-      const ended = rowsNow()
+      const ended = set
+        .rows()
         .map((row) => row.expiresAt)
         .filter((at) => at !== undefined && at <= now);
       return ended.length === 0 ? undefined : Math.min(...ended.map((at) => at ?? now));
     },
     status() {
-      const code = keeper.code ?? writeCode;
+      const code = keeper.code ?? set.code;
       const { openSince } = turnstile;
+      const storage = memory.status();
       const failingMs = openSince === undefined ? undefined : clock.monotonic() - openSince;
       return {
-        published: isPublished,
+        published: set.isPublished,
         loggedIn: keeper.held !== undefined,
         ...(failingMs === undefined
           ? {}
           : { vaultFailingSince: new Date(clock.now() - failingMs).toISOString() }),
         ...(code === undefined ? {} : { code }),
-        rotations,
+        rotations: set.rotations,
         ...(teller === undefined ? {} : { onRotate: teller.status() }),
-        secrets: rowsNow().map((row) => statusOf(row, clock.now())),
+        secrets: set.rows().map((row) => statusOf(row, clock.now())),
+        ...(storage === undefined ? {} : { storage }),
         ...(offline === undefined ? {} : { sealed: offline.status() }),
       };
     },
     async revoke(signal) {
-      isEnded = true;
+      set.end();
       if (offline?.needsLeases() === true) {
         log.info({}, "nothing is revoked: the sealed set is of use only while its leases last");
         return;

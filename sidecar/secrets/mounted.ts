@@ -6,85 +6,36 @@
 import { readFile, readdir, readlink, stat } from "node:fs/promises";
 import { isUtf8 } from "node:buffer";
 import { join } from "node:path";
-import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
-import type { ErrorCode } from "#core/errors.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
 import type { SecretData } from "#core/secret-file.ts";
-import type { Log } from "#core/telemetry.ts";
-import { filesOf } from "./files.ts";
-import type { Source, Version } from "./source.ts";
+import { openPolled } from "./polled.ts";
+import type { Place, PolledDeps } from "./polled.ts";
+import type { Source } from "./source.ts";
 
-export interface MountedDeps {
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly defaultMode: number;
-  /** There is something to publish. */
-  readonly changed: () => void;
-}
-
-/** Milliseconds between two looks at the link. The kubelet itself takes up to a minute to notice a change. */
-const POLL_MS = 2_000;
 /** The API server takes no larger Secret. */
 const LIMIT_BYTES = 1_048_576;
 /** The kubelet moves the link between two of our steps, and not three times. */
 const ATTEMPTS = 3;
 
-/** @param folder where the Secret is mounted */
+/** @param folder where the Secret is mounted; the kubelet takes up to a minute to show a change there */
 export function openMounted(
   key: string,
   folder: string,
   secrets: readonly SecretOptions[],
-  deps: MountedDeps,
+  deps: PolledDeps,
 ): Source {
-  const { clock, log, defaultMode } = deps;
-  const names = secrets.map((secret) => secret.name).join(",");
-  let current: Version | undefined;
-  let code: ErrorCode | undefined;
-  /** The version, or the failure, that was looked at last. */
-  let seen: string | undefined;
-
-  const look = async (): Promise<void> => {
-    try {
-      const mark = await markOf(folder);
-      if (mark === seen && code === undefined) return;
-      const data = await readTogether(folder);
-      const files = filesOf(secrets, data, defaultMode);
-      const version = { leaseId: undefined, generation: 0, grant: undefined, expiresAt: undefined };
-      current = { data, files, ...version };
-      code = undefined;
-      seen = mark;
-      deps.changed();
-    } catch (error) {
-      const failure = codeOf(error);
-      // Once for each reason: it is looked at again and again.
-      if (failure !== code)
-        log.warn({ secret: names, code: failure, err: error }, "the secret could not be read");
-      code = failure;
-    }
-  };
-  return {
-    key,
+  const place: Place = {
     kind: "mounted",
-    secrets,
-    get current() {
-      return current;
-    },
-    get code() {
-      return code;
-    },
-    async run(signal) {
-      for (;;) {
-        await look();
-        await clock.sleep(POLL_MS, signal);
-      }
-    },
-    superseded: () => undefined,
+    mark: () => markOf(folder),
+    read: () => throughLink(folder, readFields),
+    failure: "the secret could not be read",
   };
+  return openPolled(key, place, secrets, deps);
 }
 
 /** What is another text whenever there is another version. */
-async function markOf(folder: string): Promise<string> {
+export async function markOf(folder: string): Promise<string> {
   try {
     return await readlink(join(folder, "..data"));
   } catch {
@@ -104,13 +55,20 @@ async function markOf(folder: string): Promise<string> {
   }
 }
 
-async function readTogether(folder: string): Promise<SecretData> {
+/**
+ * Reads what belongs together: the kubelet may move the link and take the old files away meanwhile.
+ *
+ * @param read is given the folder that the link leads to
+ */
+export async function throughLink<T>(
+  folder: string,
+  read: (target: string) => Promise<T>,
+): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     const target = await readlink(join(folder, "..data")).catch(() => ".");
     try {
-      return await readFields(join(folder, target));
+      return await read(join(folder, target));
     } catch (error) {
-      // The kubelet has moved the link and taken the old files away.
       if (attempt < ATTEMPTS && !(error instanceof EdgeSyncError)) continue;
       throw error instanceof EdgeSyncError ? error : unreadable(folder, error);
     }
@@ -138,7 +96,7 @@ async function readFields(folder: string): Promise<SecretData> {
 }
 
 function unreadable(folder: string, cause: unknown): EdgeSyncError {
-  return new EdgeSyncError("SECRET_INVALID", `the Secret mounted at ${folder} cannot be read`, {
+  return new EdgeSyncError("SECRET_INVALID", `what is mounted at ${folder} cannot be read`, {
     cause,
   });
 }

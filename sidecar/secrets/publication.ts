@@ -1,6 +1,6 @@
 /**
  * The set of secret files as the application sees it: `<secrets-dir>/set/<file>`, a link through `..data` to the version that
- * holds now. One rename swaps all files at once, as the kubelet does for its own volumes. Only memory will do.
+ * holds now. One rename swaps all files at once, as the kubelet does for its own volumes.
  */
 import * as promises from "node:fs/promises";
 import { join } from "node:path";
@@ -32,25 +32,22 @@ export type FileSystem = Pick<
   typeof promises,
   "chmod" | "lstat" | "mkdir" | "open" | "readFile" | "readdir" | "readlink" | "rename" | "rm"
 > &
-  Pick<typeof promises, "statfs" | "symlink">;
-
-/** `statfs(2)`: the magic number of tmpfs. */
-const TMPFS_MAGIC = 0x01021994;
+  Pick<typeof promises, "symlink">;
 
 const DATA = "..data";
 const DATA_NEXT = "..data_next";
 const VERSION = /^\.\.(\d+)$/;
 
 /**
- * Opens the set below `folder`, makes its directory and removes what an earlier process left unfinished.
+ * Opens the set below `folder`, which has been found to be in memory; makes its directory and removes what an earlier process left
+ * unfinished.
  *
- * @throws EdgeSyncError SECRET_STORAGE_UNSAFE when `folder` is not in memory; then nothing is written
+ * @throws EdgeSyncError DISK_FULL or DISK_FAILED
  */
 export async function openPublication(
   folder: string,
   fs: FileSystem = promises,
 ): Promise<Publication> {
-  await requireMemory(folder, fs);
   // Not the volume's root: that is sticky and root's, and a link in it would not be followed for another user.
   const set = join(folder, "set");
   const inMemory = <T>(work: () => Promise<T>): Promise<T> => guarded(folder, work);
@@ -141,20 +138,6 @@ export async function openPublication(
       }),
     tidy: () => inMemory(removeStale),
   };
-}
-
-async function requireMemory(folder: string, fs: FileSystem): Promise<void> {
-  let type: number;
-  try {
-    ({ type } = await fs.statfs(folder));
-  } catch (cause) {
-    throw new EdgeSyncError("SECRET_STORAGE_UNSAFE", `${folder} cannot be examined`, { cause });
-  }
-  if (type !== TMPFS_MAGIC)
-    throw new EdgeSyncError(
-      "SECRET_STORAGE_UNSAFE",
-      `${folder} is on a file system of type 0x${type.toString(16)}; secrets are written to tmpfs only`,
-    );
 }
 
 /** Makes a directory of exactly this mode, whatever the umask is. */

@@ -55,6 +55,12 @@ const wrappedAnswer = v.object({
 
 /** A certificate, from a PKI engine: it has an end and no lease. */
 const certificate = v.object({ certificate: v.string(), expiration: seconds });
+/** A secret_id of AppRole, which has an end unless that is 0, and no lease either. */
+const secretId = v.object({
+  secret_id: v.string(),
+  secret_id_accessor: v.string(),
+  secret_id_ttl: v.pipe(seconds, v.minValue(1)),
+});
 /** The password of a static role, which is the same for everybody until it is rotated, by a period or by a schedule. */
 const rotated = v.object({ ttl: seconds, last_vault_rotation: v.string() });
 const rotatedByPeriod = v.object({ ttl: seconds, rotation_period: seconds });
@@ -172,8 +178,9 @@ export function grantOf(answer: { lease_duration: number; renewable: boolean }):
   return { durationMs: answer.lease_duration * 1_000, renewable: answer.renewable };
 }
 
-/** How long a certificate is good: measured against the time of Vault, and not of this node, whose clock may be wrong. */
+/** How long a certificate, or a secret_id, is good. A certificate's end is measured against the time of Vault, and not of this node, whose clock may be wrong. */
 function validityOf(data: SecretData, headers: IncomingHttpHeaders): Grant | undefined {
+  if (v.is(secretId, data)) return { durationMs: data.secret_id_ttl * 1_000, renewable: false };
   const serverTime = Date.parse(headers.date ?? "");
   if (!v.is(certificate, data) || Number.isNaN(serverTime)) return undefined;
   const durationMs = data.expiration * 1_000 - serverTime;

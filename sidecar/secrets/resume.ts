@@ -1,10 +1,11 @@
 /** Between what a secrets agent holds, in monotonic time, and what it saves, in the time of the wall clock. */
 import type { Clock } from "#core/clock.ts";
+import { openLanes } from "#core/lanes.ts";
 import type { Grant } from "#core/lease.ts";
 import type { RetiredLease } from "./retired-leases.ts";
 import type { SavedRotation } from "./rotation.ts";
 import type { ResumedVersion, Source, Version } from "./source.ts";
-import type { SavedLease, SavedState, SavedToken } from "./state.ts";
+import type { SavedLease, SavedState, SavedToken, StateStore } from "./state.ts";
 import type { FormerToken, Resumed, Token, TokenKeeper } from "./vault-token.ts";
 
 export interface ResumedState {
@@ -68,7 +69,33 @@ function tokenOf({ token, accessor, generation }: Token): Token {
   return { token, accessor, generation };
 }
 
-export function toSaved(parts: {
+export interface SaverDeps {
+  readonly store: StateStore;
+  readonly identity: string;
+  readonly keeper: TokenKeeper;
+  readonly sources: readonly Source[];
+  readonly retired: () => readonly RetiredLease[];
+  readonly rotation: () => SavedRotation | undefined;
+  readonly clock: Clock;
+}
+
+/** Saves what the agent holds, one time after the other. @returns the versions that are in it */
+export type Save = () => Promise<ReadonlyMap<Source, Version>>;
+
+export function openSaver(deps: SaverDeps): Save {
+  const inOrder = openLanes(1);
+  return () =>
+    inOrder(async () => {
+      const versions = new Map<Source, Version>();
+      for (const source of deps.sources)
+        if (source.current !== undefined) versions.set(source, source.current);
+      const [retired, rotation] = [deps.retired(), deps.rotation()];
+      await deps.store.save(toSaved({ ...deps, versions, retired, rotation }));
+      return versions;
+    });
+}
+
+function toSaved(parts: {
   readonly identity: string;
   readonly keeper: TokenKeeper;
   readonly versions: ReadonlyMap<Source, Version>;

@@ -59,6 +59,8 @@ export interface Retirement {
 
 /** Milliseconds; or what remains of the lease, if that is less. */
 const OVERLAP_MS = 60_000;
+/** Milliseconds for which the revocation of a lease is tried of which Vault has said no end. */
+const ENDLESS_MS = 86_400_000;
 /** Milliseconds, at least, until it is tried again where there is no token, or Vault fails. */
 const LATER_MS = 5_000;
 
@@ -70,8 +72,9 @@ export function openRetirement(deps: RetirementDeps, resumed: readonly RetiredLe
 
   const add = ({ leaseId, generation, expiresAt }: Ending, revokeAt: number | undefined): void => {
     const now = clock.monotonic();
-    if (leaseId === undefined || expiresAt === undefined || expiresAt <= now) return;
-    leases.add({ leaseId, generation, expiresAt, revokeAt, attempt: 0 });
+    const endsAt = expiresAt ?? now + ENDLESS_MS;
+    if (leaseId === undefined || endsAt <= now) return;
+    leases.add({ leaseId, generation, expiresAt: endsAt, revokeAt, attempt: 0 });
     alarm.ring();
   };
   const nextAt = (): number =>

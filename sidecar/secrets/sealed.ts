@@ -8,9 +8,7 @@ import { readlink, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { compactDecrypt, generalDecrypt } from "jose";
 import type { GeneralJWE } from "jose";
-import type { Clock } from "#core/clock.ts";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
-import type { ErrorCode } from "#core/errors.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import { jsonObject } from "#core/json.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
 import {
@@ -21,14 +19,14 @@ import {
 } from "#core/sealed-file.ts";
 import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
-import type { Log } from "#core/telemetry.ts";
 import { nodeDisk, readSmallFile } from "../disk/durable.ts";
-import { filesOf } from "./files.ts";
 import type { SecretsDeps } from "./agent.ts";
 import { mountedKey } from "./key-source.ts";
 import type { KeySource } from "./key-source.ts";
 import { required } from "./login.ts";
-import type { Source, Version } from "./source.ts";
+import { openPolled } from "./polled.ts";
+import type { Place, PolledDeps } from "./polled.ts";
+import type { Source } from "./source.ts";
 
 /** Where the payload is, and how it stands. */
 export interface ReleaseAt {
@@ -38,21 +36,16 @@ export interface ReleaseAt {
   readonly isOnTrial: () => boolean;
 }
 
-export interface SealedDeps {
+export interface SealedDeps extends PolledDeps {
   readonly release: ReleaseAt;
   readonly key: KeySource;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly defaultMode: number;
-  /** There is something to publish. */
-  readonly changed: () => void;
 }
 
 export type OpenSealed = (
   key: string,
   path: string,
   secrets: readonly SecretOptions[],
-  deps: Omit<SealedDeps, "release" | "key">,
+  deps: PolledDeps,
 ) => Source;
 
 /** @throws EdgeSyncError CONFIG_INVALID when a setting is missing */
@@ -63,9 +56,6 @@ export function sealedOpener({ settings, release: at }: SecretsDeps): OpenSealed
     openSealed(key, path, secrets, { ...deps, release, key: siteKey });
 }
 
-/** Milliseconds between two looks at `current`. */
-const POLL_MS = 2_000;
-
 /** @param path of the file in the release */
 export function openSealed(
   key: string,
@@ -73,53 +63,18 @@ export function openSealed(
   secrets: readonly SecretOptions[],
   deps: SealedDeps,
 ): Source {
-  const { release, clock, log, defaultMode } = deps;
-  const names = secrets.map((secret) => secret.name).join(",");
-  let current: Version | undefined;
-  let code: ErrorCode | undefined;
-  /** What `current` named when it was read last. */
-  let seen: string | undefined;
-
-  const look = async (): Promise<void> => {
-    try {
+  const { release } = deps;
+  const place: Place = {
+    kind: "sealed",
+    async mark(isFirst) {
       const bank = await readlink(join(release.folder, "current")).catch(() => undefined);
       // A first release is on trial too, and must have its secret to be tried.
-      if (bank === undefined || (current !== undefined && release.isOnTrial())) return;
-      if (bank === seen && code === undefined) return;
-      const bytes = await readInside(join(release.folder, bank), path);
-      const data = await unseal(bytes, deps.key);
-      const files = filesOf(secrets, data, defaultMode);
-      const version = { leaseId: undefined, generation: 0, grant: undefined, expiresAt: undefined };
-      current = { data, files, ...version };
-      code = undefined;
-      seen = bank;
-      deps.changed();
-    } catch (error) {
-      const failure = codeOf(error);
-      // Once for each reason: it is looked at again and again.
-      if (failure !== code)
-        log.warn({ secret: names, code: failure, err: error }, "the sealed file cannot be opened");
-      code = failure;
-    }
+      return !isFirst && release.isOnTrial() ? undefined : bank;
+    },
+    read: async (bank) => unseal(await readInside(join(release.folder, bank), path), deps.key),
+    failure: "the sealed file cannot be opened",
   };
-  return {
-    key,
-    kind: "sealed",
-    secrets,
-    get current() {
-      return current;
-    },
-    get code() {
-      return code;
-    },
-    async run(signal) {
-      for (;;) {
-        await look();
-        await clock.sleep(POLL_MS, signal);
-      }
-    },
-    superseded: () => undefined,
-  };
+  return openPolled(key, place, secrets, deps);
 }
 
 /** A link in a release leads nowhere else. */

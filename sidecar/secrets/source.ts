@@ -12,7 +12,7 @@ import type { SecretData } from "#core/secret-file.ts";
 import type { SecretRequest, VaultRequest } from "#core/secret-request.ts";
 import type { Log, SidecarMetrics } from "#core/telemetry.ts";
 import { openAlarm } from "./alarm.ts";
-import { filesOf } from "./files.ts";
+import type { FilesOf } from "./files.ts";
 import type { SecretFile } from "./publication.ts";
 import { outcomeOf } from "./turnstile.ts";
 import type { Outcome, Turnstile } from "./turnstile.ts";
@@ -43,9 +43,11 @@ export interface SourceDeps {
   readonly log: Log;
   readonly metrics: SidecarMetrics;
   readonly refreshMs: number;
-  readonly defaultMode: number;
+  readonly filesOf: FilesOf;
   /** There is something to save and to publish. */
   readonly changed: () => void;
+  /** Vault has given once more what is held already: there is nothing to save or to publish. */
+  readonly confirmed: () => void;
   /** Another version takes the place of this one. */
   readonly replaced: (version: Version) => void;
   /** A version that cannot be used, and never was. */
@@ -84,7 +86,8 @@ export function openSource(
   const names = secrets.map((secret) => secret.name).join(",");
   const alarm = openAlarm(clock);
   const start = clock.monotonic();
-  let credential: Credential = newCredential(start, deps.refreshMs);
+  const part = request.replaceAt === undefined ? undefined : request.replaceAt / 100;
+  let credential: Credential = newCredential(start, deps.refreshMs, part);
   let current: Version | undefined;
   let code: ErrorCode | undefined;
   /** The generation of the token with which a request for this secret last succeeded. */
@@ -92,11 +95,11 @@ export function openSource(
 
   if (resumed !== undefined) {
     const { data, leaseId, generation, lease } = resumed;
-    credential = resumedCredential(lease, start, deps.refreshMs);
+    credential = resumedCredential(lease, start, deps.refreshMs, part);
     const expiresAt = expiryOf(credential);
     current = {
       data,
-      files: filesOf(secrets, data, deps.defaultMode),
+      files: deps.filesOf(secrets, data),
       leaseId,
       generation,
       grant: lease,
@@ -132,14 +135,20 @@ export function openSource(
   };
 
   const adopt = (secret: Secret, token: Token, at: number): void => {
-    const { data, leaseId, grant, readAgainMs } = secret;
+    const { data, leaseId, readAgainMs } = secret;
+    // A lease of no seconds is one of which Vault says no end; followed at it, it would be a storm.
+    const grant = secret.grant?.durationMs === 0 ? undefined : secret.grant;
     const { generation } = token;
+    if (current !== undefined && isSame(current, secret)) {
+      apply({ kind: "acquired", grant, readAgainMs }, at);
+      return deps.confirmed();
+    }
     const expiresAt = grant === undefined ? undefined : at + grant.durationMs;
     const version = { data, leaseId, generation, grant, expiresAt };
     // May throw: what was issued for nothing is given back.
     let files: readonly SecretFile[];
     try {
-      files = filesOf(secrets, data, deps.defaultMode);
+      files = deps.filesOf(secrets, data);
     } catch (error) {
       deps.discarded({ ...version, files: [] });
       throw error;
@@ -147,6 +156,7 @@ export function openSource(
     if (current !== undefined) deps.replaced(current);
     current = { ...version, files };
     apply({ kind: "acquired", grant, readAgainMs }, at);
+    deps.changed();
   };
 
   const acquire = async (token: Token, signal: AbortSignal): Promise<Outcome> => {
@@ -159,7 +169,6 @@ export function openSource(
       followToken(token.generation);
       code = undefined;
       metrics.add("edgesync_sidecar_secret_reads_total", { outcome: "ok" });
-      deps.changed();
       return { kind: "succeeded" };
     } catch (error) {
       signal.throwIfAborted();
@@ -253,9 +262,18 @@ export function openSource(
             ? await renew(current, current.leaseId, token, signal)
             : await acquire(token, signal);
         };
-        await turnstile.pass({ attempt: credential.attempt }, ask, signal);
+        const { attempt } = credential;
+        await turnstile.pass({ attempt, endsAt: expiryOf(credential) }, ask, signal);
       }
     },
     superseded,
   };
+}
+
+/** Whether it is what is held, and has no end that has moved: so it is for most that is read again. */
+function isSame(held: Version, { data, leaseId, grant }: Secret): boolean {
+  return (
+    [held.leaseId, leaseId, held.grant, grant].every((part) => part === undefined) &&
+    JSON.stringify(held.data) === JSON.stringify(data)
+  );
 }

@@ -3,15 +3,17 @@ import { join } from "node:path";
 import { unreachable } from "#core/errors.ts";
 import type { SecretOptions } from "#core/pod-options.ts";
 import { secretRequest } from "#core/secret-request.ts";
-import type { VaultRequest } from "#core/secret-request.ts";
+import type { TemplateRequest, VaultRequest } from "#core/secret-request.ts";
 import type { Settings } from "#core/settings.ts";
+import { openAsked } from "./asked.ts";
 import { required } from "./login.ts";
 import { openMounted } from "./mounted.ts";
 import { openSource } from "./source.ts";
 import type { ResumedVersion, Source, SourceDeps } from "./source.ts";
+import type { TemplatePlace } from "./templated.ts";
 
 export interface Sources {
-  /** Grows when a template calls for what nothing has asked for before. */
+  /** Grows when a template calls for what nothing has asked for before, and shrinks when none calls for it any more. */
   readonly list: readonly Source[];
   /** From now on, what is opened is handed to `start`. */
   begin(start: (source: Source) => void): void;
@@ -32,22 +34,13 @@ export async function openSources(
   openSealed: OpenSealed | undefined,
 ): Promise<Sources> {
   const list: Source[] = [];
-  let started: ((source: Source) => void) | undefined;
   const openVaults = (
     key: string,
     request: VaultRequest,
     secrets: readonly SecretOptions[],
   ): Source => openSource(key, request, secrets, deps, resumed?.get(key));
-  /** For a template: what nothing else asks for is followed from now on. */
-  const ask = (request: VaultRequest): Source => {
-    const key = secretRequest.format(request);
-    const found = list.find((source) => source.key === key);
-    if (found !== undefined) return found;
-    const source = openVaults(key, request, []);
-    list.push(source);
-    started?.(source);
-    return source;
-  };
+  const open = (key: string, request: VaultRequest): Source => openVaults(key, request, []);
+  const asked = openAsked(list, open, deps.replaced);
 
   const groups = Map.groupBy(
     settings.secrets.filter(({ request }) => request.kind !== "template"),
@@ -78,17 +71,14 @@ export async function openSources(
   for (const secret of settings.secrets)
     if (secret.request.kind === "template") {
       const { openTemplated } = await import("./templated.ts");
-      const { clock, log } = deps;
-      const now = (): number => clock.now();
-      const { text } = secret.request;
-      list.push(
-        openTemplated(`template.${secret.name}`, secret, text, { settings, now, log, ask }),
-      );
+      const place = placeOf(secret.request, settings);
+      list.push(await openTemplated(secret, place, { ...deps, settings, asked }));
     }
-  return {
-    list,
-    begin(start) {
-      started = start;
-    },
-  };
+  return { list, begin: (start) => asked.begin(start) };
+}
+
+function placeOf(request: TemplateRequest, settings: Settings): TemplatePlace {
+  if ("text" in request) return request;
+  const parent = required(settings.templatesDir, "templates-dir");
+  return { folder: join(parent, request.configMap), key: request.key };
 }

@@ -27,6 +27,8 @@ export interface Turnstile {
 export interface Visit {
   /** How often in a row it has failed already. */
   readonly attempt: number;
+  /** When what is held ends, monotonic milliseconds; `undefined` when nothing is held, or it has no end. */
+  readonly endsAt?: number | undefined;
   /** The token: everything else waits for it, so it waits for nothing but the circuit. */
   readonly isToken?: boolean;
 }
@@ -68,12 +70,12 @@ export function openTurnstile({ clock, random, log, metrics }: TurnstileDeps): T
     log.info({ outcome: "ok", durationMs: Math.round(openMs) }, "Vault answers again");
     for (const entry of waiting)
       if (entry.ask === "again" && entry.isToken !== true)
-        entry.notBefore = now + recoveryMs(openMs, random());
+        entry.notBefore = now + recoveryMs(openMs, leftOf(entry, now), random());
   };
   const allowedAt = (entry: Entry): number =>
     entry.isToken !== true && busy >= LANES
       ? Number.POSITIVE_INFINITY
-      : Math.max(entry.notBefore, mayAskAt(circuit, entry.ask));
+      : Math.max(entry.notBefore, mayAskAt(circuit, entry.ask, entry.endsAt));
   const admitAll = (): void => {
     for (const entry of [...waiting].toSorted((a, b) => a.attempt - b.attempt)) {
       if (allowedAt(entry) > clock.monotonic()) continue;
@@ -91,12 +93,12 @@ export function openTurnstile({ clock, random, log, metrics }: TurnstileDeps): T
         await alarm.until(Math.min(...Array.from(waiting, allowedAt)), signal);
       }
     },
-    async pass({ attempt, isToken }, work, signal) {
+    async pass({ attempt, endsAt, isToken = false }, work, signal) {
       signal.throwIfAborted();
       const ask = attempt === 0 ? "first" : "again";
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const notBefore = Number.NEGATIVE_INFINITY;
-      const entry: Entry = { attempt, isToken: isToken === true, ask, notBefore, admit: resolve };
+      const entry: Entry = { attempt, endsAt, isToken, ask, notBefore, admit: resolve };
       const abort = (): void => {
         if (waiting.delete(entry)) reject(signal.reason as Error);
       };
@@ -117,6 +119,10 @@ export function openTurnstile({ clock, random, log, metrics }: TurnstileDeps): T
       return circuit.openSince;
     },
   };
+}
+
+function leftOf({ endsAt }: Visit, now: number): number | undefined {
+  return endsAt === undefined ? undefined : endsAt - now;
 }
 
 /** What a request that was answered with `error` says of Vault. */

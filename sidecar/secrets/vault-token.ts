@@ -95,6 +95,17 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
     deps.changed();
     alarm.ring();
   };
+  /** It could not be renewed in time: what it has issued has ended with it, and nothing more is asked for with it. */
+  const end = (): void => {
+    if (held === undefined) return;
+    log.warn(
+      code === undefined ? {} : { code },
+      "the token has ended, and with it what it has issued",
+    );
+    held = undefined;
+    deps.superseded(generation, undefined);
+    deps.changed();
+  };
   const fail = (error: unknown, message: string): void => {
     code = codeOf(error);
     const retryAfterMs = answeredOf(error)?.retryAfterMs;
@@ -105,6 +116,8 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
     });
     const delayMs = Math.round(plan(credential).at - clock.monotonic());
     log.warn({ code, err: error, attempt: credential.attempt, delayMs }, message);
+    const endsAt = expiryOf(credential);
+    if (endsAt !== undefined && endsAt <= clock.monotonic()) end();
   };
 
   const logIn = async (signal: AbortSignal): Promise<Outcome> => {
@@ -194,7 +207,8 @@ export function openTokenKeeper(deps: TokenDeps, resumed: Resumed | undefined): 
           if (credential.phase === "static") return await look(held, signal);
           return await (action === "renew" ? renew(held, signal) : logIn(signal));
         };
-        await turnstile.pass({ attempt: credential.attempt, isToken: true }, ask, signal);
+        const { attempt } = credential;
+        await turnstile.pass({ attempt, endsAt: expiryOf(credential), isToken: true }, ask, signal);
       }
     },
     async current(signal) {

@@ -1,6 +1,6 @@
 /** Annotations that say which credentials a pod gets, and from where. */
 import { secretFormat } from "../secret-format.ts";
-import { secretRequest, templateText } from "../secret-request.ts";
+import { secretRequest, templateRequest } from "../secret-request.ts";
 import { daemonOnUpdate, onUpdate } from "../on-update.ts";
 import * as v from "../values.ts";
 import type { Row } from "./row.ts";
@@ -104,6 +104,13 @@ export const SECRETS = {
     default: "8Mi",
     sidecar: false,
   },
+  require: {
+    section: "Secrets",
+    help: "What must be so before secrets are written: with noswap, that the node does not swap, or that the memory volume is mounted with noswap (Linux 6.4); else nothing is published.",
+    value: v.oneOf("nothing", "noswap"),
+    default: "nothing",
+    sidecar: true,
+  },
   "on-rotate": {
     section: "Secrets",
     help: "How the application is told that its secrets have changed, after the first set: by the same means as with on-update; restart goes through the liveness probes of the containers with the secrets, and waits while a release is on trial.",
@@ -153,14 +160,14 @@ export const SECRET_ANNOTATIONS = {
   },
   template: {
     section: "Secrets",
-    help: "The text of a template, as Vault Agent has them, instead of a secret: its calls of secret and pkiCert say what is asked for.",
-    value: templateText,
+    help: "A template, as Vault Agent has them, instead of a secret: its calls of secret and pkiCert say what is asked for. Its text, or the key of a ConfigMap, which only the sidecar mounts and follows.",
+    value: templateRequest,
     otherwise: "none",
     sidecar: true,
   },
   format: {
     section: "Secrets",
-    help: "Form of the secret's file: all fields as json or env, a key with its certificate and their chain as pem, or one field as it is.",
+    help: "Form of the secret's file: all fields as json or env, a key with its certificate and their chain as pem or as a key store (pkcs12), or one field as it is. A key store's password is changeit, or none, or what a field of the secret holds.",
     value: secretFormat,
     default: "json",
     sidecar: true,

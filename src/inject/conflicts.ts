@@ -1,5 +1,6 @@
 /** Names, mount paths and ports that the pod already uses; each sentence begins with the field. */
 import { PREFIX } from "#core/annotations.ts";
+import { onceFor } from "#core/remember.ts";
 import { SIDECAR, VOLUMES } from "./names.ts";
 import { fieldOf, given, places } from "./pod.ts";
 import type { Place, PodSpec, Volume, VolumeMount } from "./pod.ts";
@@ -17,10 +18,10 @@ export function conflicts(
 
 /** A native sidecar that has come back from the first call without the field that makes it one: all else follows from that. */
 export function droppedNative(spec: PodSpec): readonly string[] {
-  return places(spec, "initContainers")
+  return placesOf(spec, "initContainers", SIDECAR)
     .filter(({ list, index, container }) => {
       const native = { list, index, container: { ...container, restartPolicy: "Always" } };
-      return container.name === SIDECAR && !given(container.restartPolicy) && isOurs(native);
+      return !given(container.restartPolicy) && isOurs(native);
     })
     .map(
       (place) =>
@@ -28,13 +29,22 @@ export function droppedNative(spec: PodSpec): readonly string[] {
     );
 }
 
+/** The containers of a name, of which there should be one. */
+function placesOf(spec: PodSpec, list: Place["list"], name: string): readonly Place[] {
+  const found: Place[] = [];
+  for (const [index, container] of (spec[list] ?? []).entries())
+    if (container.name === name) found.push({ list, index, container });
+  return found;
+}
+
 function takenNames(spec: PodSpec): readonly string[] {
   const ephemeral = (spec.ephemeralContainers ?? []).flatMap(({ name }, index) =>
     name === SIDECAR ? [`spec.ephemeralContainers[${index}].name`] : [],
   );
-  const others = [...places(spec, "initContainers"), ...places(spec, "containers")].filter(
-    (place) => place.container.name === SIDECAR && !isOurs(place),
-  );
+  const others = [
+    ...placesOf(spec, "initContainers", SIDECAR),
+    ...placesOf(spec, "containers", SIDECAR),
+  ].filter((place) => !isOurs(place));
   return [...others.map((place) => `${fieldOf(place)}.name`), ...ephemeral].map(
     (field) => `${field} is ${SIDECAR}, the name of the sidecar that is injected`,
   );
@@ -45,15 +55,22 @@ function takenVolumes(
   wanted: readonly Volume[],
   injected: boolean,
 ): readonly string[] {
-  const names = new Set<string>([...Object.values(VOLUMES), ...wanted.map(({ name }) => name)]);
-  return (spec.volumes ?? []).flatMap((volume, index) => {
+  const names = ownNames(wanted);
+  const problems: string[] = [];
+  for (const [index, volume] of (spec.volumes ?? []).entries()) {
+    if (!names.has(volume.name)) continue;
     const own = wanted.find(({ name }) => name === volume.name);
     const ours = injected && own !== undefined && sourceOf(own) === sourceOf(volume);
-    return names.has(volume.name) && !ours
-      ? [`spec.volumes[${index}].name is ${volume.name}, a name of the injection's own`]
-      : [];
-  });
+    if (!ours)
+      problems.push(`spec.volumes[${index}].name is ${volume.name}, a name of the injection's own`);
+  }
+  return problems;
 }
+
+const ownNames = onceFor(
+  (wanted: readonly Volume[]): ReadonlySet<string> =>
+    new Set([...Object.values(VOLUMES), ...wanted.map(({ name }) => name)]),
+);
 
 function sourceOf(volume: Volume): string {
   return Object.keys(volume)
@@ -75,7 +92,7 @@ export function portConflicts(
   ports: Readonly<Partial<Record<PortKey, number>>>,
 ): readonly string[] {
   const all = [...places(spec, "initContainers"), ...places(spec, "containers")].filter(
-    ({ container }) => container.name !== SIDECAR,
+    ({ container }) => container.name !== SIDECAR && given(container.ports),
   );
   return Object.entries(ports).flatMap(([key, port]) => {
     const annotation = PREFIX + key;
@@ -127,6 +144,9 @@ export function mountConflicts(
 }
 
 function normal(path: string): string {
+  // Nearly all are as they should be.
+  if (path.startsWith("/") && !path.includes("/.") && !path.includes("//") && !path.endsWith("/"))
+    return path;
   const parts = path.split("/").filter((part) => part !== "" && part !== ".");
   return `/${parts.join("/")}`;
 }

@@ -9,10 +9,8 @@ import type { ErrorCode } from "#core/errors.ts";
 import { sameJson } from "#core/json-patch.ts";
 import { hasAnnotations, payloadsOf, readAnnotations } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
-import type { AppProbes } from "#core/probe.ts";
 import type { SkipReason } from "#core/reasons.ts";
 import { onceFor } from "#core/remember.ts";
-import { SETTINGS, variableOf } from "#core/settings.ts";
 import { adoptList, adoptSidecar } from "./adopt.ts";
 import type { ClusterOptions } from "./cluster.ts";
 import { conflicts, droppedNative, mountConflicts, portConflicts } from "./conflicts.ts";
@@ -20,21 +18,23 @@ import type { PortKey } from "./conflicts.ts";
 import { defaultProblems, withDefaults } from "./defaults.ts";
 import { PLAIN_FACTS } from "./facts.ts";
 import type { Facts } from "./facts.ts";
-import { listOf, meshProblems, modeOf, sidecarIndex } from "./mode.ts";
+import { listOf, meshProblems, modeOf, onceProblems, sidecarIndex } from "./mode.ts";
 import type { Mode } from "./mode.ts";
 import { MAIN_CONTAINER_ANNOTATION, SIDECAR, VOLUMES } from "./names.ts";
 import { probedPlaces, withLevers } from "./levers.ts";
+import { podNetwork, readersPorts } from "./presence.ts";
 import { ownPorts } from "./own-ports.ts";
 import { payloadVolumes } from "./payload-volumes.ts";
 import { given, places } from "./pod.ts";
 import type { Container, Place, Pod, PodSpec, Resources, VolumeMount } from "./pod.ts";
-import { appProbes, probeConflicts, withLever } from "./probes.ts";
+import { probeConflicts } from "./probes.ts";
 import { assignedProblems, requirements, volumeProblems } from "./requirements.ts";
-import { localLimit, podResourceProblems, resourcesOf } from "./resources.ts";
-import { identityOf, isOurs, sidecarContainer } from "./sidecar.ts";
+import { localLimit, podResourceProblems, podResources, resourcesOf } from "./resources.ts";
+import { findOurs, identityOf, sidecarContainer } from "./sidecar.ts";
 import { leverProblems, rotateProblems, signalProblems, trialProblems } from "./telling.ts";
 import { findTargets, runsOn } from "./targets.ts";
 import type { Targets } from "./targets.ts";
+import { probesBefore, throughSidecar } from "./told.ts";
 import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
 import { warnings } from "./warnings.ts";
 import { workloadOf } from "./workload.ts";
@@ -89,8 +89,7 @@ export function inject(
   const annotations = withDefaults(stated, facts.defaults);
   const { options, problems } = readAnnotations(annotations);
   const cluster = clusterFor(clusterOptions)(options);
-  const { sidecarPort } = cluster;
-  const found = [...places(spec, "initContainers"), ...places(spec, "containers")].find(isOurs);
+  const found = findOurs(spec);
   const mode = modeOf(options, facts, spec, found);
   const at = sidecarIndex(spec, mode, found);
   const { targets, problems: strangers } = findTargets(pod, spec, options, mode, at);
@@ -100,9 +99,9 @@ export function inject(
       ? []
       : [`label ${POD_LABEL} is ${JSON.stringify(label)}; allowed: true, false`]),
     ...problems,
-    ...requirements(annotations, options, cluster),
-    ...ownPorts(annotations, options, payloadsOf(options), sidecarPort),
+    ...settledProblems(cluster)(options, annotations),
     ...assignedProblems(options, spec),
+    ...onceProblems(annotations, options, mode),
     ...strangers,
     ...volumeProblems(annotations, options, spec),
     ...payloadsOf(options).flatMap((payload) => {
@@ -128,9 +127,12 @@ export function inject(
   try {
     const parts = { options, cluster, targets, found, mode, at };
     const resources = sidecarResources(spec, parts);
-    const crowded = podResourceProblems(spec.resources, resources, runningBeside(spec));
+    const others = runningBeside(spec);
+    const whole = podResources(spec.resources, resources, others);
+    const crowded = podResourceProblems(whole, resources, others);
     if (crowded.length > 0) return deny("INJECTION_CONFLICT", crowded);
-    const changed = injected(pod, spec, parts, resources);
+    const room = whole === spec.resources || !given(whole) ? spec : { ...spec, resources: whole };
+    const changed = injected(pod, room, parts, resources);
     if (sameJson(pod, changed)) return skip("already_injected");
     return {
       kind: "injected",
@@ -147,6 +149,27 @@ export function inject(
     return deny(error.code, [error.message]);
   }
 }
+
+/**
+ * What is wrong whatever the pod is like. Options are made of the annotations under our prefix, the only ones that are looked at here, and the same annotations
+ * give the same options.
+ */
+const settledProblems = onceFor((cluster: ClusterOptions) => {
+  const known = new WeakMap<PodOptions, readonly string[]>();
+  return (
+    options: PodOptions,
+    annotations: Readonly<Record<string, string>>,
+  ): readonly string[] => {
+    const before = known.get(options);
+    if (before !== undefined) return before;
+    const problems = [
+      ...requirements(annotations, options, cluster),
+      ...ownPorts(annotations, options, payloadsOf(options), cluster.sidecarPort),
+    ];
+    known.set(options, problems);
+    return problems;
+  };
+});
 
 /** The operator's options with the port that a pod states. */
 const clusterFor = onceFor((cluster: ClusterOptions) =>
@@ -276,6 +299,8 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): 
     app,
     payloads: targets.payloads,
     readers: targets.secrets.filter(runsOn).map(({ container }) => container.name),
+    ports: readersPorts(targets.secrets.filter(runsOn), app, found),
+    network: podNetwork(spec, mode, at),
     identity: identityOf(options, spec, targets.main.container, readers),
     resources,
     localBytes: localLimit([...runningBeside(spec), { resources }]),
@@ -304,7 +329,7 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): 
       annotations: {
         ...metadata.annotations,
         // kubectl logs and exec go to the application, as before; and a second call knows which container that is.
-        [MAIN_CONTAINER_ANNOTATION]: targets.main.container.name,
+        [MAIN_CONTAINER_ANNOTATION]: targets.shown,
       },
     },
     spec: {
@@ -333,47 +358,4 @@ function mounted(
   if (mounts.length === 0) return container;
   const volumeMounts = adoptList(container.volumeMounts, mounts, ({ mountPath }) => mountPath);
   return { ...container, volumeMounts };
-}
-
-/**
- * The probes of the payload's containers as the sidecar is told them, and the change to those containers. What an earlier call has
- * told stands: the containers' probes are the sidecar's since then, or those of a mesh that has put itself in front of it.
- */
-function throughSidecar({ options, cluster, targets, found }: Parts): {
-  readonly list: readonly AppProbes[];
-  readonly rewrite: (place: Place, container: Container) => Container;
-} {
-  const own = probedPlaces(options, targets);
-  if (own.length === 0) return { list: [], rewrite: (_, container) => container };
-  const before = probesBefore(found);
-  const levers = withLevers(options, payloadsOf(options), targets);
-  const windowMs = options.restartWindow;
-  const list = own.map(
-    ({ container }) =>
-      before.get(container.name) ?? appProbes(container, windowMs, levers.has(container.name)),
-  );
-  return {
-    list,
-    rewrite(place, container) {
-      const probes = list.find((one) => one.container === container.name);
-      const fresh = probes !== undefined && !before.has(container.name);
-      return fresh && levers.has(container.name) && runsOn(place)
-        ? withLever(container, probes, windowMs, cluster.sidecarPort)
-        : container;
-    },
-  };
-}
-
-const APP_VARIABLE = variableOf("app");
-
-/** By container: what the sidecar of an earlier call was told. */
-function probesBefore(found: Place | undefined): ReadonlyMap<string, AppProbes> {
-  const text = found?.container.env?.find(({ name }) => name === APP_VARIABLE)?.value;
-  const list = text === undefined ? [] : (SETTINGS.app.value.parse(unescaped(text)) ?? []);
-  return new Map(list.map((probes) => [probes.container, probes]));
-}
-
-/** As the kubelet reads a variable's value. */
-function unescaped(value: string): string {
-  return value.replaceAll("$$", "$");
 }

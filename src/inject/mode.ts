@@ -3,6 +3,8 @@
  * hook waits was the way to hold the others back; and a pod whose containers end, such as a Job's, would never end with such a one, so there
  * it is an init container that brings payload and credentials, and ends.
  */
+import { PREFIX } from "#core/annotations.ts";
+import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import type { Facts } from "./facts.ts";
 import { MESH_PROXIES, PROGRAM, SIDECAR } from "./names.ts";
@@ -64,16 +66,39 @@ export function listOf(mode: Mode): Place["list"] {
  * always come before it: they are its network, and native ones come up only after it if they stand behind it.
  */
 export function sidecarIndex(spec: PodSpec, mode: Mode, found: Place | undefined): number {
-  const list = places(spec, listOf(mode));
-  const isProxy = ({ container }: Place): boolean => MESH_PROXIES.includes(container.name);
+  const isProxy = ({ container }: Pick<Place, "container">): boolean =>
+    MESH_PROXIES.includes(container.name);
   if (mode !== "container") {
-    const last = list.findLast((place) => isNativeSidecar(place) && isProxy(place));
-    return Math.max(found?.index ?? 0, (last?.index ?? -1) + 1);
+    const last = (spec.initContainers ?? []).findLastIndex(
+      (container) => container.restartPolicy === "Always" && isProxy({ container }),
+    );
+    return Math.max(found?.index ?? 0, last + 1);
   }
+  const list = places(spec, "containers");
   const others = list.filter(({ container }) => container.name !== SIDECAR);
   const leading = others.findIndex((place) => !isProxy(place));
   const last = leading === -1 ? others.at(-1) : others[leading - 1];
   return Math.max(found?.index ?? 0, (last?.index ?? -1) + 1);
+}
+
+/** What the start does not wait for would never come: the sidecar ends when the start may be. */
+export function onceProblems(
+  annotations: Readonly<Record<string, string>>,
+  options: PodOptions,
+  mode: Mode,
+): readonly string[] {
+  const { gate }: Partial<PodOptions> = options;
+  if (mode !== "once" || gate === undefined) return [];
+  const left = [
+    ...(payloadsOf(options).length > 0 && !gate.includes("payload") ? ["payload"] : []),
+    ...(options.secrets.length > 0 && !gate.includes("secrets") ? ["secrets"] : []),
+  ];
+  const stated = annotations[`${PREFIX}gate`] ?? "none";
+  return left.length === 0
+    ? []
+    : [
+        `${PREFIX}gate is ${stated}, and this pod would run without its ${left.join(" and ")}: where not every kubelet knows native sidecars, the sidecar of a pod whose containers end is over before they start, and brings only what they wait for; leave ${PREFIX}gate out`,
+      ];
 }
 
 /** A proxy that starts only when the sidecar lets it, although the sidecar may have no network without it. */

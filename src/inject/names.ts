@@ -20,6 +20,7 @@ export const VOLUMES = {
   vaultTls: "edgesync-vault-tls",
   vaultApprole: "edgesync-vault-approle",
   mounted: "edgesync-mounted",
+  templates: "edgesync-templates",
   offlineKey: "edgesync-offline-key",
   sealedKey: "edgesync-sealed-key",
   noToken: "edgesync-no-token",
@@ -38,6 +39,8 @@ export const PATHS = {
   vaultApprole: "/edgesync/vault-approle",
   /** Each Secret in a folder of its name. */
   mounted: "/edgesync/mounted",
+  /** Each ConfigMap in a folder of its name. */
+  templates: "/edgesync/templates",
   offlineKey: "/edgesync/offline-key",
   sealedKey: "/edgesync/sealed-key",
   import: "/edgesync/import",

@@ -242,6 +242,12 @@ export function volumeProblems(
   options: PodOptions,
   spec: PodSpec,
 ): readonly string[] {
+  const payloads: readonly ReadPayload[] = payloadsOf(options);
+  const { holdVolume }: ReadOptions = options;
+  const named = payloads.some(
+    ({ options: own }) => own.importVolume !== undefined || own.payloadSeed !== undefined,
+  );
+  if (!named && holdVolume === undefined) return [];
   const own = (spec.volumes ?? []).map(({ name }) => name).filter((name) => !isInjected(name));
   const problem = (key: string, volume: string | undefined): readonly string[] =>
     volume === undefined || own.includes(volume)
@@ -249,8 +255,6 @@ export function volumeProblems(
       : [
           `${key} is ${volume}, which is no volume of the pod; spec.volumes has ${own.join(", ") || "none"}`,
         ];
-  const payloads: readonly ReadPayload[] = payloadsOf(options);
-  const { holdVolume }: ReadOptions = options;
   const readOnly = (spec.volumes ?? []).flatMap((volume, index) => {
     const kind = READ_ONLY.find((kind) => Object.hasOwn(volume, kind));
     return volume.name === holdVolume && kind !== undefined

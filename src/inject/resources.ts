@@ -2,6 +2,7 @@
 import { PREFIX } from "#core/annotations.ts";
 import { payloadsOf } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
+import { openRecent } from "#core/remember.ts";
 import { cpu, formatBytes } from "#core/values.ts";
 import type { Mode } from "./mode.ts";
 import type { Container, Resources } from "./pod.ts";
@@ -79,6 +80,48 @@ function statesAny(pod: Resources | null | undefined): boolean {
 const ROUNDING = 1e-6;
 
 /**
+ * The resources of the pod as a whole with room for the sidecar's requests, where the pod has left them to the API server: it makes them those of the containers
+ * together before any webhook is asked (defaultPodRequests in core/v1 defaults), and then has no room for one more. A limit that they do not fit stays the pod's.
+ */
+export function podResources(
+  pod: Resources | null | undefined,
+  sidecar: Resources,
+  others: readonly Pick<Container, "resources">[],
+): Resources | null | undefined {
+  const raised: Record<string, string> = {};
+  for (const name of ["cpu", "memory"] as const) {
+    const request = amountOf(pod?.requests, name);
+    const limit = amountOf(pod?.limits, name);
+    const before = requested(others, name);
+    const after = before + requested([{ resources: sidecar }], name);
+    if (request === undefined || limit === undefined || Math.abs(request - before) > ROUNDING)
+      continue;
+    if (after - limit > ROUNDING) continue;
+    raised[name] =
+      name === "cpu"
+        ? cpu.format(Math.ceil(after * 1000 - ROUNDING))
+        : formatBytes(Math.ceil(after));
+  }
+  return Object.keys(raised).length === 0
+    ? pod
+    : { ...pod, requests: { ...pod?.requests, ...raised } };
+}
+
+function amountOf(list: Resources["limits"], name: string): number | undefined {
+  const quantity = list?.[name];
+  return quantity === undefined ? undefined : amount(quantity);
+}
+
+/** By all of them together. Without a request a container's limit is one. */
+function requested(containers: readonly Pick<Container, "resources">[], name: string): number {
+  return containers.reduce(
+    (sum, { resources }) =>
+      sum + (amountOf(resources?.requests, name) ?? amountOf(resources?.limits, name) ?? 0),
+    0,
+  );
+}
+
+/**
  * What the API server would refuse in a pod that states resources of its own: together its containers may request no more than it does, and
  * none may have a higher limit.
  */
@@ -87,20 +130,12 @@ export function podResourceProblems(
   sidecar: Resources,
   others: readonly Pick<Container, "resources">[],
 ): readonly string[] {
-  const of = (list: Resources["limits"], name: string): number | undefined => {
-    const quantity = list?.[name];
-    return quantity === undefined ? undefined : amount(quantity);
-  };
   return ["cpu", "memory"].flatMap((name) => {
     // Without a request the limit is one, as of a container.
-    const request = of(pod?.requests, name) ?? of(pod?.limits, name);
-    const limit = of(pod?.limits, name);
-    const asked = [...others, { resources: sidecar }].reduce(
-      (sum, { resources }) =>
-        sum + (of(resources?.requests, name) ?? of(resources?.limits, name) ?? 0),
-      0,
-    );
-    const own = of(sidecar.limits, name) ?? 0;
+    const request = amountOf(pod?.requests, name) ?? amountOf(pod?.limits, name);
+    const limit = amountOf(pod?.limits, name);
+    const asked = requested([...others, { resources: sidecar }], name);
+    const own = amountOf(sidecar.limits, name) ?? 0;
     return [
       ...(request !== undefined && asked - request > ROUNDING
         ? [
@@ -206,6 +241,13 @@ const SCALES: Readonly<Record<string, number>> = {
 /** A Kubernetes quantity as a number, NaN (equal to nothing) when it is none. */
 function amount(quantity: string | number): number {
   if (typeof quantity === "number") return quantity;
+  return amounts.get(quantity) ?? amounts.set(quantity, amountIn(quantity));
+}
+
+/** Pods state the same few over and over. */
+const amounts = openRecent<number>(256, 32);
+
+function amountIn(quantity: string): number {
   const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)$/.exec(quantity);
   const [, digits = "", suffix = ""] = match ?? [];
   const [parts, scale] = [PARTS[suffix], SCALES[suffix]];

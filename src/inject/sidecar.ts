@@ -1,6 +1,13 @@
 /** The sidecar's container: everything that it states, it states on itself, so that no default of the pod can weaken it. */
 import { posix } from "node:path";
-import { mountedSecrets, needsVault, payloadsOf, usesSealed } from "#core/pod-options.ts";
+import { keepText } from "#core/json-text.ts";
+import {
+  mountedSecrets,
+  needsVault,
+  payloadsOf,
+  templateConfigMaps,
+  usesSealed,
+} from "#core/pod-options.ts";
 import { onceFor, openRecent } from "#core/remember.ts";
 import type { Recent } from "#core/remember.ts";
 import type { PodOptions } from "#core/pod-options.ts";
@@ -75,6 +82,9 @@ export interface SidecarParts {
   readonly payloads: Targets["payloads"];
   /** Names of the running containers with the secrets. */
   readonly readers: readonly string[];
+  /** Their TCP ports. */
+  readonly ports: readonly number[];
+  readonly network: "own" | "shared";
   readonly serviceAccount: string;
   /** Owner and service account. */
   readonly workload: string;
@@ -93,9 +103,10 @@ const sidecarsOf = onceFor<ClusterOptions, (options: PodOptions) => Recent<Conta
 export function sidecarContainer(parts: SidecarParts): Container {
   const { options, cluster, payloads, ...others } = parts;
   const having = [...payloads].map(([name, places]) => [name, places.map(nameOf)]);
+  // All others, so that a part that is added later is not forgotten here.
   const key = JSON.stringify([others, having]);
   const recent = sidecarsOf(cluster)(options);
-  return recent.get(key) ?? recent.set(key, makeSidecar(parts));
+  return recent.get(key) ?? recent.set(key, keepText(makeSidecar(parts)));
 }
 
 function nameOf({ container }: Place): string {
@@ -179,6 +190,8 @@ function settingsWith(
     app,
     payloads,
     readers,
+    ports,
+    network,
     serviceAccount,
     workload,
   }: SidecarParts,
@@ -214,6 +227,7 @@ function settingsWith(
     ephemeralStorage: payload && localShare(options, payload.name, localBytes),
     secretsDir: secrets ? PATHS.secrets : undefined,
     mountedDir: mountedSecrets(options).length > 0 ? PATHS.mounted : undefined,
+    templatesDir: templateConfigMaps(options).length > 0 ? PATHS.templates : undefined,
     tokenFile: vault && usesToken(options) ? `${PATHS.token}/${FILES.token}` : undefined,
     vaultTlsDir: vault && options.vaultTlsSecret !== undefined ? PATHS.vaultTls : undefined,
     vaultApproleDir: vault && options.vaultAuth === "approle" ? PATHS.vaultApprole : undefined,
@@ -229,6 +243,9 @@ function settingsWith(
     // With one payload, every container in the list is there for it.
     workloadContainers: count > 1 || rotates ? having : undefined,
     rotateContainers: rotates ? readers : undefined,
+    // Only what Vault has issued is revoked.
+    secretsPorts: vault ? ports : undefined,
+    podNetwork: vault ? network : "own",
   };
 }
 
@@ -272,6 +289,16 @@ function environment(settings: Settings): readonly EnvVar[] {
 }
 
 const VERSION_VARIABLE = variableOf("settings-version");
+
+/** The sidecar of an earlier call, wherever that has put it. */
+export function findOurs(spec: PodSpec): Place | undefined {
+  for (const list of ["initContainers", "containers"] as const)
+    for (const [index, container] of (spec[list] ?? []).entries()) {
+      const place = { list, index, container };
+      if (isOurs(place)) return place;
+    }
+  return undefined;
+}
 
 /** Whether a container of the sidecar's name was put there by an earlier call. */
 export function isOurs(place: Place): boolean {

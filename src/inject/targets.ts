@@ -9,6 +9,8 @@ import type { Place, Pod, PodSpec } from "./pod.ts";
 
 export interface Targets {
   readonly main: Place;
+  /** The container that kubectl goes to: the main one, or the init container that the pod states, such as a native sidecar. */
+  readonly shown: string;
   /** Those with any payload, and with each of them. */
   readonly payload: readonly Place[];
   readonly payloads: ReadonlyMap<string, readonly Place[]>;
@@ -32,7 +34,12 @@ export function findTargets(
   const all = [...running, ...places(spec, "initContainers")].filter(
     ({ container }) => container.name !== SIDECAR,
   );
-  const asked = pod.metadata?.annotations?.[MAIN_CONTAINER_ANNOTATION];
+  // Empty is as if it were not there, and an init container is none that a pod is about; kubectl sees both so.
+  const stated = pod.metadata?.annotations?.[MAIN_CONTAINER_ANNOTATION] || undefined;
+  const init = all.find(
+    ({ list, container }) => list === "initContainers" && container.name === stated,
+  );
+  const asked = init === undefined ? stated : undefined;
   const main =
     asked === undefined
       ? (running.find(({ container }) => !MESH_PROXIES.includes(container.name)) ?? running[0])
@@ -73,11 +80,12 @@ export function findTargets(
     ),
   );
   if (options.channel === undefined && ofOthers.length > 0) payloads.delete(MAIN_PAYLOAD);
-  const any = [...payloads.values()].flat();
+  const withPayload = new Set([...payloads.values()].flat());
   return {
     targets: {
       main,
-      payload: any.filter((place, index) => any.indexOf(place) === index),
+      shown: init?.container.name ?? main.container.name,
+      payload: [...withPayload],
       payloads,
       secrets: options.secretsContainers === undefined ? [main] : secrets,
     },

@@ -39,20 +39,17 @@ function restartProblems(
   spec: PodSpec,
   having: readonly { readonly container: Container }[],
 ): readonly string[] {
-  const policies = [
-    ["spec.restartPolicy", spec.restartPolicy] as const,
-    ...having.map(
-      ({ container }) =>
-        [`restartPolicy of container ${container.name}`, container.restartPolicy] as const,
-    ),
-  ];
-  return policies.flatMap(([field, policy]) =>
-    policy === "Never" || policy === "OnFailure"
-      ? [
-          `${field} is ${policy}, so a container that is stopped for ${reason} would not start again; set ${key}: none`,
-        ]
-      : [],
-  );
+  const problems: string[] = [];
+  const look = (field: string, policy: string | undefined): void => {
+    if (policy === "Never" || policy === "OnFailure")
+      problems.push(
+        `${field} is ${policy}, so a container that is stopped for ${reason} would not start again; set ${key}: none`,
+      );
+  };
+  look("spec.restartPolicy", spec.restartPolicy);
+  for (const { container } of having)
+    look(`restartPolicy of container ${container.name}`, container.restartPolicy);
+  return problems;
 }
 
 /**

@@ -6,7 +6,8 @@ import { parseTemplate } from "#core/template/template.ts";
 /** A sentence for each, with line and column. */
 export function templateProblems({ secrets }: Partial<PodOptions>): readonly string[] {
   return (secrets ?? []).flatMap(({ name, request }) => {
-    if (request.kind !== "template") return [];
+    // What a ConfigMap holds, and will hold, is not known here; the sidecar says what is wrong with it.
+    if (request.kind !== "template" || !("text" in request)) return [];
     try {
       parseTemplate(request.text, { name });
       return [];

@@ -1,5 +1,6 @@
 /** The volumes that the injection adds, and where the sidecar and the application mount them. */
-import { mountedSecrets, needsVault, usesSealed } from "#core/pod-options.ts";
+import { keepText } from "#core/json-text.ts";
+import { mountedSecrets, needsVault, templateConfigMaps, usesSealed } from "#core/pod-options.ts";
 import type { PodOptions } from "#core/pod-options.ts";
 import { onceFor } from "#core/remember.ts";
 import { formatBytes } from "#core/values.ts";
@@ -61,8 +62,13 @@ function neededVolumes(options: PodOptions): readonly Volume[] {
   }
   for (const [secretName, { volume }] of mountedVolumes(options))
     volumes.push({ name: volume, secret: { secretName, defaultMode: READABLE } });
+  for (const { name, keys, volume } of templateVolumes(options)) {
+    // As with what a login needs: the kubelet says which key is missing, and does not start the pod.
+    const items = keys.map((key) => ({ key, path: key }));
+    volumes.push({ name: volume, configMap: { name, items, defaultMode: READABLE } });
+  }
   volumes.push({ name: VOLUMES.noToken, emptyDir: {} });
-  return firstOfEach(volumes, ({ name }) => name);
+  return firstOfEach(volumes, ({ name }) => name).map(keepText);
 }
 
 /** Whether the pod's secrets are kept for a start without a link. Also for options of which one could not be read. */
@@ -178,6 +184,7 @@ function mountsOfSidecar(options: PodOptions): readonly VolumeMount[] {
   }
   for (const [kind] of keySecrets(options)) readable(kind);
   for (const [, at] of mountedVolumes(options)) mount(at);
+  for (const at of templateVolumes(options)) mount(at);
   // The API server mounts the pod's token into every container that has nothing at this path; the sidecar has no use for it.
   readable("noToken");
   return firstOfEach(mounts, ({ mountPath }) => mountPath);
@@ -189,6 +196,18 @@ function mountedVolumes(options: PodOptions): readonly (readonly [secret: string
     secret,
     { volume: `${VOLUMES.mounted}-${index + 1}`, path: `${PATHS.mounted}/${secret}` },
   ]);
+}
+
+/** The ConfigMaps with templates, with the keys that are. */
+function templateVolumes(
+  options: PodOptions,
+): readonly (Mount & { readonly name: string; readonly keys: readonly string[] })[] {
+  return templateConfigMaps(options).map(([name, keys], index) => ({
+    name,
+    keys,
+    volume: `${VOLUMES.templates}-${index + 1}`,
+    path: `${PATHS.templates}/${name}`,
+  }));
 }
 
 /** What a container with the payload mounts, all of it read-only. */

@@ -50,12 +50,18 @@ export function warnings(
     has(annotations, "offline-key")
   )
     found.push(`${PREFIX}offline-key has no effect without ${PREFIX}offline-secrets`);
+  if (options.secrets.length > 0 && options.onRotate.kind === "signal")
+    found.push(costOfSignals(`${PREFIX}on-rotate`));
   if (options.secrets.length === 0) found.push(...idle(annotations, "Secrets", "secret.<name>"));
   else if (!needsVault(options))
     for (const key of Object.keys(ANNOTATIONS))
       if (key.startsWith("vault-") && has(annotations, key))
         found.push(`${PREFIX}${key} has no effect: no secret of the pod is asked of Vault`);
   return found;
+}
+
+function costOfSignals(key: string): string {
+  return `${key} is signal: with a common process namespace and user, the sidecar can see and signal every process of the pod, and the application can reach the sidecar's memory, files and token; http:<port>/<path> needs none of that`;
 }
 
 /** Annotations of a section that the pod does not use. */
@@ -89,9 +95,7 @@ function payloadWarnings(
       `${keyOf(annotations, "swap-spread", payload)} has no effect: pods that share claim ${payloadStorage.claim} take turns by themselves`,
     );
   if (onUpdate.kind === "signal")
-    found.push(
-      `${keyOf(annotations, "on-update", payload)} is signal: with a common process namespace and user, the sidecar can see and signal every process of the pod, and the application can reach the sidecar's memory, files and token; http:<port>/<path> needs none of that`,
-    );
+    found.push(costOfSignals(keyOf(annotations, "on-update", payload)));
   if (health.kind === "probe" && !having.filter(runsOn).some(hasProbe))
     found.push(
       `${keyOf(annotations, "health", payload)} is probe, but no container with the payload has an http, tcp or grpc probe: a trial can only watch starts`,

@@ -27,5 +27,8 @@ export const MAX_VARIABLES = 1000;
 /** Bytes of a layout of `timestamp`. */
 export const MAX_LAYOUT = 1024;
 
-/** Different secrets that one template asks for. */
+/** Different secrets that one rendering asks for. */
 export const MAX_CALLS = 1000;
+
+/** Different secrets that a sidecar follows for one template: their paths may be computed, pass by pass. */
+export const MAX_FOLLOWED = 64;

@@ -33,22 +33,29 @@ function operands(
   );
 }
 
-function arithmetic(help: string, { whole, float, divides }: Operation): GoFunction {
+/** @param call gets the operands in the order in which they are written on paper */
+function ofTwo(
+  help: string,
+  call: (a: GoInt | number, b: GoInt | number, around: Surroundings) => GoValue,
+): GoFunction {
   return {
     form: "b a",
     help,
     from: "Consul Template",
     parameters: ["any", "any"],
-    call([second, first], around) {
-      const [a, b] = operands(first, second, around);
-      if (typeof a === "number" || typeof b === "number")
-        return float === undefined
-          ? around.fail("expected whole numbers; got a float")
-          : float(toFloat(a), toFloat(b));
-      if (divides === true && b.value === 0n) return around.fail("division by zero");
-      return wrapped(whole(...likened(a, b)), isUnsigned(a) && isUnsigned(b));
-    },
+    call: ([second, first], around) => call(...operands(first, second, around), around),
   };
+}
+
+function arithmetic(help: string, { whole, float, divides }: Operation): GoFunction {
+  return ofTwo(help, (a, b, around) => {
+    if (typeof a === "number" || typeof b === "number")
+      return float === undefined
+        ? around.fail("expected whole numbers; got a float")
+        : float(toFloat(a), toFloat(b));
+    if (divides === true && b.value === 0n) return around.fail("division by zero");
+    return wrapped(whole(...likened(a, b)), isUnsigned(a) && isUnsigned(b));
+  });
 }
 
 /** Where only one of two has a sign, the other is read as if it had one too. */
@@ -66,20 +73,13 @@ function chosen(
   help: string,
   takesFirst: (isLess: boolean, isGreater: boolean) => boolean,
 ): GoFunction {
-  return {
-    form: "b a",
-    help,
-    from: "Consul Template",
-    parameters: ["any", "any"],
-    call([second, first], around) {
-      const [a, b] = operands(first, second, around);
-      const [x, y] =
-        typeof a === "number" || typeof b === "number" ? [toFloat(a), toFloat(b)] : likened(a, b);
-      const [isLess, isGreater] = [x < y, x > y];
-      const winner = takesFirst(isLess, isGreater) ? a : b;
-      return typeof winner === "number" ? winner : wrapped(winner.value, isUnsigned(winner));
-    },
-  };
+  return ofTwo(help, (a, b) => {
+    const [x, y] =
+      typeof a === "number" || typeof b === "number" ? [toFloat(a), toFloat(b)] : likened(a, b);
+    const [isLess, isGreater] = [x < y, x > y];
+    const winner = takesFirst(isLess, isGreater) ? a : b;
+    return typeof winner === "number" ? winner : wrapped(winner.value, isUnsigned(winner));
+  });
 }
 
 export const MATH_FUNCTIONS: Readonly<Record<string, GoFunction>> = {

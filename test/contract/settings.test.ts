@@ -96,13 +96,19 @@ const annotations = fc
     fc
       .dictionary(
         secretName,
-        fc.record(
-          {
-            secret: fc.constantFrom("a/b", "pki/issue/x common_name=$(X) ttl=1h"),
-            format: fc.constantFrom("json", "env", "raw:f"),
-            mode: fc.constantFrom("0400", "0775"),
-          },
-          { requiredKeys: ["secret"], ...plain },
+        fc.oneof(
+          fc.record(
+            {
+              secret: fc.constantFrom("a/b", "pki/issue/x common_name=$(X) ttl=1h"),
+              format: fc.constantFrom("json", "env", "raw:f", "pkcs12:none", "pkcs12:field:f"),
+              mode: fc.constantFrom("0400", "0775"),
+            },
+            { requiredKeys: ["secret"], ...plain },
+          ),
+          fc.record(
+            { template: fc.constantFrom("{{ $(X) }}", "configmap:web/a.tpl", "configmap:a.b/_") },
+            plain,
+          ),
         ),
         { maxKeys: 3, ...plain },
       )
@@ -129,6 +135,7 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       payloadLinkDir: path,
       secretsDir: path,
       mountedDir: path,
+      templatesDir: path,
       trustRootFile: path,
       repositoryCaFile: path,
       repositoryCredentialsDir: path,
@@ -149,6 +156,8 @@ const flatSettings: fc.Arbitrary<Settings> = fc
       listenAddress: fc.constantFrom(undefined, "127.0.0.1", "::1"),
       workloadContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
       rotateContainers: fc.constantFrom(undefined, ["web"], ["web", "logs"]),
+      secretsPorts: fc.constantFrom(undefined, [], [8080], [80, 65_535]),
+      podNetwork: fc.constantFrom("own" as const, "shared" as const),
     },
     plain,
   )

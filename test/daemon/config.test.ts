@@ -288,7 +288,7 @@ describe("the configuration of a daemon", () => {
     );
   });
 
-  test("is never taken half: any text is refused as such, or is a configuration", () => {
+  test("is never taken half: whatever the text is, it is refused as such or is a configuration", () => {
     const keys = fc.constantFrom(
       ...daemonRows().map(([key]) => key),
       "secret.db",

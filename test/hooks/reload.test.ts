@@ -6,12 +6,12 @@ import { describe, test } from "node:test";
 import { findProcesses, reload } from "../../sidecar/application/reload.ts";
 import type { OwnProcess, ReloadDeps, ReloadWay } from "../../sidecar/application/reload.ts";
 import { manualClock } from "../support/clock.ts";
-import { eventually, startProgram } from "../support/process.ts";
-import type { Program } from "../support/process.ts";
+import { eventually } from "../support/process.ts";
 import { ownPrograms } from "../support/programs.ts";
 import { realClock } from "../support/real-clock.ts";
 import { httpServer } from "../support/server.ts";
 import { temporaryFolder } from "../support/temporary.ts";
+import { startReloading } from "./support.ts";
 
 const forever = new AbortController().signal;
 const own: OwnProcess = {
@@ -31,32 +31,10 @@ function deps(more: Partial<ReloadDeps> = {}): ReloadDeps & { readonly said: str
   };
 }
 
-/** A program of an own name, with a child of the same name, that says when it is told to load anew. */
-async function application(folder: string): Promise<{ name: string; program: Program }> {
-  const name = `es-${process.pid}-${Math.random().toString(36).slice(2, 6)}`;
-  const path = join(folder, name);
-  const script = `#!/bin/sh
-trap 'echo reloaded' HUP
-( trap 'echo the child was told' HUP; while :; do sleep 0.02; done ) &
-trap "kill -9 $!" EXIT
-trap 'exit 0' TERM
-echo ready
-while :; do sleep 0.02; done
-`;
-  await writeFile(path, script);
-  await chmod(path, 0o755);
-  const program = startProgram(path, []);
-  await eventually(
-    () => program.output().includes("ready") || undefined,
-    () => program.output(),
-  );
-  return { name, program };
-}
-
 describe("on-update: signal", () => {
   test("reaches the process of the name, and not those that it has started", async () => {
     await using folder = await temporaryFolder();
-    const { name, program } = await application(folder.path);
+    const { name, program } = await startReloading(folder.path);
     try {
       assert.deepEqual(await findProcesses(name, process.pid, "/proc"), [program.pid]);
       const way: ReloadWay = { kind: "signal", signal: "HUP", process: name };

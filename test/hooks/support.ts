@@ -1,6 +1,11 @@
+import { chmod, writeFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
+import { join } from "node:path";
+import process from "node:process";
 import type { Clock } from "#core/clock.ts";
 import type { HookName, HookTarget } from "#core/hook.ts";
+import { eventually, startProgram } from "../support/process.ts";
+import type { Program } from "../support/process.ts";
 import { realClock } from "../support/real-clock.ts";
 import { httpServer } from "../support/server.ts";
 
@@ -66,4 +71,26 @@ export function fastClock(factor: number): Clock {
     monotonic,
     sleep: (ms, signal) => realClock.sleep(ms / factor, signal),
   };
+}
+
+/** A program of an own name, with a child of the same name, that says when it is told to load anew. */
+export async function startReloading(folder: string): Promise<{ name: string; program: Program }> {
+  const name = `es-${process.pid}-${Math.random().toString(36).slice(2, 6)}`;
+  const path = join(folder, name);
+  const script = `#!/bin/sh
+trap 'echo reloaded' HUP
+( trap 'echo the child was told' HUP; while :; do sleep 0.02; done ) &
+trap "kill -9 $!" EXIT
+trap 'exit 0' TERM
+echo ready
+while :; do sleep 0.02; done
+`;
+  await writeFile(path, script);
+  await chmod(path, 0o755);
+  const program = startProgram(path, []);
+  await eventually(
+    () => program.output().includes("ready") || undefined,
+    () => program.output(),
+  );
+  return { name, program };
 }

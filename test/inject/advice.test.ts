@@ -205,6 +205,34 @@ describe("resources of the pod as a whole", () => {
     );
   });
 
+  test("are raised where they are what the API server has made of the containers'", () => {
+    const before = podWith(CHANNEL, whole("100m", "64Mi"));
+    const { pod } = injected(before);
+    assert.deepEqual(pod.spec?.resources, {
+      requests: { cpu: "105m", memory: "112Mi" },
+      limits: { cpu: "1", memory: "1Gi" },
+    });
+    const again = inject(pod, CLUSTER);
+    assert.equal(again.kind === "skip" && again.reason, "already_injected");
+    // Not above the limit, and not where there is none: then somebody has meant them so.
+    const limited = { ...whole("100m", "64Mi").resources, limits: { cpu: "102m", memory: "1Gi" } };
+    assert.match(
+      refusal({}, { ...whole("100m", "64Mi"), resources: limited }),
+      /spec\.resources\.requests\.cpu/,
+    );
+    const requests = { cpu: "100m" };
+    assert.match(
+      refusal({}, { ...whole("100m", "64Mi"), resources: { requests } }),
+      /spec\.resources\.requests\.cpu/,
+    );
+  });
+
+  test("may be limits alone, which the containers and the sidecar share", () => {
+    const resources = { limits: { cpu: "1", memory: "1Gi" } };
+    const { pod } = injected(podWith(CHANNEL, { resources, containers: [WEB] }));
+    assert.deepEqual(pod.spec?.resources, resources);
+  });
+
   test("do not when there are none: the pod stays Guaranteed", () => {
     const same = { cpu: "1", memory: "64Mi" };
     for (const resources of [{}, { requests: {}, limits: null }]) {

@@ -171,6 +171,10 @@ const cases: fc.Arbitrary<Case> = fc
           ...prefixed({
             ...given.options,
             "on-update": lever ? "restart" : "none",
+            // The sidecar of a pod that ends may have to bring everything before it does.
+            ...(given.restartPolicy === "OnFailure" || given.restartPolicy === "Never"
+              ? { gate: "payload,secrets" }
+              : {}),
             // Longer than any restart, which would else be refused.
             "trial-timeout": "48h",
             ...(host ? { "sidecar-port": "19470", "control-port": "19471" } : {}),

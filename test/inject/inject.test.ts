@@ -99,6 +99,13 @@ describe("the sidecar", () => {
     });
   });
 
+  test("writes secrets into memory of a stated size", () => {
+    const sized = injected(podWith({ "secret.db": "database/creds/web", "secrets-size": "2Mi" }));
+    const volume = sized.pod.spec?.volumes?.find(({ name }) => name === "edgesync-secrets");
+    const emptyDir = { medium: "Memory", sizeLimit: "2Mi" };
+    assert.deepEqual(volume, { name: "edgesync-secrets", emptyDir });
+  });
+
   test("reads the settings that the annotations say", () => {
     const settings = settingsOf(
       injected(podWith({ ...BOTH, "poll-interval": "1h", gate: "none" })).pod,
@@ -313,6 +320,30 @@ describe("the application's containers", () => {
     const result = injected({ ...chosen, metadata: { annotations } }).pod;
     assert.equal(main({ ...chosen, metadata: { annotations } }), "other");
     assert.deepEqual(mountsOf(result, "web"), []);
+  });
+
+  test("keep kubectl on an init container that the pod states; an empty name is none", () => {
+    const stated = (name: string): Pod => {
+      const pod = podWith(BOTH, {
+        containers: [proxy, WEB],
+        initContainers: [{ name: "logs", restartPolicy: "Always" }],
+      });
+      const annotations = { "kubectl.kubernetes.io/default-container": name };
+      return {
+        ...pod,
+        metadata: { annotations: { ...pod.metadata?.annotations, ...annotations } },
+      };
+    };
+    for (const [name, shown] of [
+      ["logs", "logs"],
+      ["", "web"],
+    ] as const) {
+      const { pod } = injected(stated(name));
+      assert.equal(pod.metadata?.annotations?.["kubectl.kubernetes.io/default-container"], shown);
+      assert.deepEqual(mountsOf(pod, "web"), mountsOf(injected(stated("web")).pod, "web"));
+      const again = inject(pod, CLUSTER);
+      assert.equal(again.kind === "skip" && again.reason, "already_injected");
+    }
   });
 
   test("keep every field that edgesync does not know", () => {

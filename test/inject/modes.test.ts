@@ -118,6 +118,26 @@ describe("where native sidecars are not to be had, the sidecar", () => {
 });
 
 describe("a pod whose containers end", () => {
+  for (const [gate, missing] of [
+    ["none", "payload and secrets"],
+    ["secrets", "payload"],
+    ["payload", "secrets"],
+  ] as const)
+    test(`is refused with gate ${gate} where its sidecar ends first, for it would run without its ${missing}`, () => {
+      const pod = podWith({ ...JOB, gate }, { restartPolicy: "Never" });
+      const result = inject(pod, CLUSTER, OLD);
+      assert.equal(result.kind === "deny" && result.code, "ANNOTATION_INVALID");
+      assert.match(
+        JSON.stringify(result),
+        new RegExp(`edgesync.dev/gate.* without its ${missing}:`),
+      );
+      // A native one goes on, and what was not waited for comes later.
+      injected(pod);
+      const { channel } = BOTH;
+      const payload = { channel, "on-update": "none", gate: "payload" };
+      assert.equal(onOldNodes(payload, { restartPolicy: "Never" }).mode, "once");
+    });
+
   for (const restartPolicy of ["Never", "OnFailure"])
     test(`has a native sidecar where it can (${restartPolicy}), which the kubelet ends`, () => {
       const { pod, mode } = injected(podWith(JOB, { restartPolicy }));

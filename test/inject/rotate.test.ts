@@ -49,4 +49,13 @@ describe("on-rotate: signal", () => {
     assert.equal(code, "ANNOTATION_INVALID");
     assert.match(message, /spec\.shareProcessNamespace/);
   });
+
+  test("is admitted with a warning that says what it costs", () => {
+    const spec = { shareProcessNamespace: true, securityContext: { runAsUser: 10_001 } };
+    const annotations = { ...SECRET, "on-rotate": "signal:HUP:web", "run-as": "10001" };
+    const { warnings } = injected(podWith(annotations, spec));
+    assert.match(warnings.join("\n"), /on-rotate is signal: .*token/);
+    const asked = injected(podWith({ ...annotations, "on-rotate": "http:8080/reload" }, spec));
+    assert.doesNotMatch(asked.warnings.join("\n"), /is signal/);
+  });
 });

@@ -59,6 +59,53 @@ describe("a Vault that fails", () => {
   });
 });
 
+describe("a credential that ends while Vault fails", () => {
+  const share = fc.double({ min: 0, max: 0.999999, noNaN: true });
+  const open = (random: number): Circuit =>
+    Array.from({ length: 12 }).reduce<Circuit>((c) => failed(c, 0, "again", random), closedCircuit);
+
+  test("is tried for once more before half of what is left is over, whatever the dice", () => {
+    fc.assert(
+      fc.property(share, fc.integer({ min: MINUTE, max: 4 * HOUR }), (random, endsAt) => {
+        const at = mayAskAt(open(random), "again", endsAt);
+        assert.ok(at <= Math.max(1_000, endsAt / 2));
+        assert.ok(at >= 1_000);
+      }),
+    );
+  });
+
+  test("is tried for no more often than every half minute near its end, and after it like everything", () => {
+    assert.equal(mayAskAt(open(0.5), "again", 10_000), 15_000);
+    for (const random of [0, 0.3, 0.999])
+      assert.equal(mayAskAt(open(random), "again", -1), mayAskAt(open(random), "again"));
+  });
+
+  test("does not wait beyond its end for the others once Vault is back", () => {
+    fc.assert(
+      fc.property(share, fc.integer({ min: 1, max: 4 * HOUR }), (random, left) => {
+        assert.ok(recoveryMs(HOUR, left, random) <= left / 2);
+      }),
+    );
+    assert.equal(recoveryMs(HOUR, -1, 0.5), 30_000);
+  });
+});
+
+describe("a Vault that tells everybody the same time", () => {
+  const told = (askedMs: number, random: number): Circuit =>
+    nextCircuit(closedCircuit, { kind: "failed", ask: "first", retryAfterMs: askedMs }, 0, random);
+
+  test("is not asked by all of them in that second: they come over as long again, within five minutes", () => {
+    assert.equal(mayAskAt(told(MINUTE, 0), "again"), MINUTE);
+    assert.equal(mayAskAt(told(MINUTE, 0.5), "again"), 1.5 * MINUTE);
+    assert.equal(mayAskAt(told(10 * MINUTE, 0.5), "again"), 12.5 * MINUTE);
+  });
+
+  test("is not kept waiting by what ends soon after, and never asked before", () => {
+    assert.equal(mayAskAt(told(10 * MINUTE, 0.5), "again", 12 * MINUTE), 10.5 * MINUTE);
+    assert.equal(mayAskAt(told(10 * MINUTE, 0), "again", MINUTE), 10 * MINUTE);
+  });
+});
+
 describe("a secret that Vault refuses", () => {
   test("opens nothing, whatever others do", () => {
     for (const ask of ["first", "again"] as const) {
@@ -82,10 +129,10 @@ describe("a Vault that works again", () => {
   });
 
   test("is not asked by all at once, and not later than a minute after", () => {
-    assert.equal(recoveryMs(HOUR, 0), 0);
-    assert.equal(recoveryMs(HOUR, 0.5), 30_000);
-    assert.ok(recoveryMs(1_000, 0.999) < 1_000);
-    assert.equal(recoveryMs(-5, 0.999), 0);
+    assert.equal(recoveryMs(HOUR, undefined, 0), 0);
+    assert.equal(recoveryMs(HOUR, undefined, 0.5), 30_000);
+    assert.ok(recoveryMs(1_000, undefined, 0.999) < 1_000);
+    assert.equal(recoveryMs(-5, undefined, 0.999), 0);
   });
 
   test("is held to no allowance: what succeeds is not counted", () => {

@@ -79,10 +79,57 @@ describe("a renewable lease", () => {
   });
 });
 
+describe("a lease that is about to end while Vault fails", () => {
+  test("is tried for again before half of what is left is over, whatever the dice", () => {
+    const dice = fc.double({ min: 0, max: 0.999999, noNaN: true });
+    fc.assert(
+      fc.property(fc.integer({ min: 90_000, max: 10 * HOUR }), dice, (durationMs, random) => {
+        let state = acquired(durationMs);
+        for (let attempt = 0; attempt < 200; attempt++) {
+          const { at } = plan(state);
+          const left = durationMs - at;
+          if (left < MINUTE) return;
+          state = next(state, { kind: "failed", isSlow: attempt % 2 === 0 }, at, random);
+          assert.ok(plan(state).at <= at + Math.max(5_000, left / 2));
+        }
+      }),
+    );
+  });
+
+  test("and has ended is tried for as rarely as everything", () => {
+    const late = next(acquired(HOUR), { kind: "failed", isSlow: false }, HOUR + 1, 0.5);
+    const pauses: number[] = [];
+    let state = late;
+    for (let attempt = 0; attempt < 12; attempt++) {
+      const { at } = plan(state);
+      state = next(state, { kind: "failed", isSlow: false }, at, 0.5);
+      pauses.push(plan(state).at - at);
+    }
+    assert.equal(pauses.at(-1), 150_000);
+  });
+});
+
 describe("a lease that cannot be renewed", () => {
   test("is replaced once 80 to 90 % of it are over", () => {
     assert.deepEqual(plan(acquired(HOUR, false, 0)), { action: "acquire", at: 48 * MINUTE });
     assert.ok(plan(acquired(HOUR, false, 0.999)).at <= 54 * MINUTE);
+  });
+
+  test("is replaced earlier where the pod says so, also by the next process", () => {
+    const early = newCredential(0, REFRESH, 0.15);
+    const grant = { durationMs: HOUR, renewable: false };
+    for (const [random, part] of [
+      [0, 0.15],
+      [1, 0.25],
+    ] as const) {
+      const { at } = plan(next(early, { kind: "acquired", grant }, 0, random));
+      assert.ok(Math.abs(at - part * HOUR) < 1_000, `${at}`);
+    }
+    const resumed = resumedCredential({ ...grant, remainingMs: HOUR }, 0, REFRESH, 0.15);
+    assert.ok(Math.abs(plan(resumed).at - 0.15 * HOUR) < 1_000);
+    // A lease that is renewed is another matter.
+    const leased = next(early, { kind: "acquired", grant: { ...grant, renewable: true } }, 0, 0);
+    assert.deepEqual(plan(leased), { action: "renew", at: 0.5 * HOUR });
   });
 });
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
@@ -12,6 +12,7 @@ import type { SecretsAgent } from "../../sidecar/secrets/agent.ts";
 import { realClock } from "../support/real-clock.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { recordedLog, until } from "../vault/sidecar.ts";
+import { showVersion } from "./volume.ts";
 
 interface Site extends AsyncDisposable {
   readonly agent: SecretsAgent;
@@ -30,15 +31,7 @@ async function site(
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryFolder("/dev/shm"));
   const secret = join(path, "mounted", "web");
-  const mount: Site["mount"] = async (version, contents) => {
-    const folder = join(secret, version);
-    await mkdir(folder, { recursive: true });
-    for (const [key, value] of Object.entries(contents)) await writeFile(join(folder, key), value);
-    const before = await readlink(join(secret, "..data")).catch(() => undefined);
-    await symlink(version, join(secret, "..data_tmp"));
-    await rename(join(secret, "..data_tmp"), join(secret, "..data"));
-    if (before !== undefined) await rm(join(secret, before), { recursive: true });
-  };
+  const mount: Site["mount"] = (version, contents) => showVersion(secret, version, contents);
   await mount("..v1", keys);
   await mkdir(join(path, "volume"));
   const declared = Object.entries(secrets).map(([name, secret]) => [

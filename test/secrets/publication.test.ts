@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import * as promises from "node:fs/promises";
 import { mkdir, readFile, readdir, readlink, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { openPublication } from "../../sidecar/secrets/publication.ts";
@@ -29,23 +28,6 @@ async function read(folder: string): Promise<Readonly<Record<string, string>>> {
 async function permissions(path: string): Promise<string> {
   return ((await stat(path)).mode & 0o7777).toString(8);
 }
-
-describe("the storage of secrets", () => {
-  test("is refused on a disk, and nothing is written there", async () => {
-    await using folder = await temporaryFolder(tmpdir());
-    // A machine whose temporary folder is in memory has no disk to show; its root is none either way.
-    const disk = (await promises.statfs(folder.path)).type === 0x01021994 ? "/proc" : folder.path;
-    await assert.rejects(openPublication(disk), { code: "SECRET_STORAGE_UNSAFE" });
-    assert.deepEqual(await readdir(folder.path), []);
-  });
-
-  test("is refused when it does not exist", async () => {
-    await using folder = await temporaryFolder(MEMORY);
-    await assert.rejects(openPublication(join(folder.path, "absent")), {
-      code: "SECRET_STORAGE_UNSAFE",
-    });
-  });
-});
 
 describe("a published set", () => {
   test("is reached by one link for each file, through the version that holds", async () => {

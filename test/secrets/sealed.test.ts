@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { EdgeSyncError } from "#core/errors.ts";
 import { keyThumbprint } from "#core/sealed-file.ts";
+import { openFiles } from "../../sidecar/secrets/files.ts";
 import { openSealed, unseal } from "../../sidecar/secrets/sealed.ts";
 import { mountedKey } from "../../sidecar/secrets/key-source.ts";
 import { run } from "../publisher/shell.ts";
@@ -150,19 +151,16 @@ describe("a sealed file of a release", () => {
     const stop = new AbortController();
     const format = { kind: "raw", field: "password" } as const;
     const request = { kind: "sealed", path: "db.jwe" } as const;
-    const source = openSealed(
-      "sealed:db.jwe",
-      "db.jwe",
-      [{ name: "db", request, format, file: "db", mode: undefined }],
-      {
-        release: { folder: at("volume"), isOnTrial: () => isOnTrial },
-        key: bench.key,
-        clock,
-        log,
-        defaultMode: 0o440,
-        changed: () => shown.push(Buffer.from(source.current?.files[0]?.bytes ?? []).toString()),
-      },
-    );
+    const secrets = [{ name: "db", request, format, file: "db", mode: undefined }];
+    const filesOf = await openFiles({ secrets, secretsMode: 0o440 });
+    const source = openSealed("sealed:db.jwe", "db.jwe", secrets, {
+      release: { folder: at("volume"), isOnTrial: () => isOnTrial },
+      key: bench.key,
+      clock,
+      log,
+      filesOf,
+      changed: () => shown.push(Buffer.from(source.current?.files[0]?.bytes ?? []).toString()),
+    });
     const look = async (reached: () => boolean): Promise<void> => {
       for (let turn = 0; turn < 500 && !reached(); turn++) {
         await clock.advance(2_000);

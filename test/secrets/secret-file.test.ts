@@ -3,10 +3,9 @@ import { execFileSync } from "node:child_process";
 import { describe, test } from "node:test";
 import * as fc from "fast-check";
 import { parseExactJson, secretFile } from "#core/secret-file.ts";
-import type { SecretData } from "#core/secret-file.ts";
-import type { SecretFormat } from "#core/secret-format.ts";
+import type { PlainFormat, SecretData } from "#core/secret-file.ts";
 
-function rendered(data: SecretData, format: SecretFormat): string {
+function rendered(data: SecretData, format: PlainFormat): string {
   return Buffer.from(secretFile(data, format)).toString();
 }
 

@@ -188,6 +188,35 @@ describe("an answer of Vault", () => {
     await assert.rejects(reading, /the end/);
   });
 
+  test("that was wrapped is taken out where it was wrapped for the path, in a namespace too", async () => {
+    const path = "secret/data/shop";
+    const request: VaultRequest = {
+      kind: "vault",
+      path,
+      version: 3,
+      parameters: {},
+      wrapMs: 60_000,
+    };
+    for (const [from, isOwn] of [
+      [path, true],
+      [`team-a/${path}`, true],
+      [`${path}/other`, false],
+      [`x${path}`, false],
+      ["secret/data/other", false],
+      ["sys/wrapping/wrap", false],
+    ] as const) {
+      const info = { token: "hvs.wrapping", creation_path: from };
+      const answers = [json(200, { wrap_info: info }), json(200, { data: { user: "u" } })];
+      await using client = await clientOf((response) => answers.shift()?.(response));
+      const reading = client.vault.read("hvs.token", request, signal);
+      if (isOwn) assert.deepEqual((await reading).data, { user: "u" }, from);
+      else assert.equal((await failureOf(reading)).code, "SECRET_INVALID", from);
+      // What somebody else has wrapped is not even looked at.
+      assert.equal(client.seen.length, isOwn ? 2 : 1, from);
+      assert.equal(client.seen[0]?.headers["x-vault-wrap-ttl"], "60s");
+    }
+  });
+
   test("without data is a secret that does not exist", async () => {
     for (const answer of [
       json(200, { data: null }),
@@ -238,5 +267,17 @@ describe("the data of a secret", () => {
     const secret = await read({ data: { password: "p", ttl: 40, rotation_period: 3_600 } });
     assert.equal(secret.grant, undefined);
     assert.equal(secret.readAgainMs, 41_000);
+  });
+
+  test("of a static role that is being rotated is read again soon, and is no error", async () => {
+    const secret = await read({ data: { password: "p", ttl: 0, rotation_period: 3_600 } });
+    assert.equal(secret.readAgainMs, 5_000);
+  });
+
+  test("of a secret_id ends when that does", async () => {
+    const data = { secret_id: "s", secret_id_accessor: "a", secret_id_ttl: 600 };
+    assert.deepEqual((await read({ data })).grant, { durationMs: 600_000, renewable: false });
+    const endless = { ...data, secret_id_ttl: 0 };
+    assert.equal((await read({ data: endless })).grant, undefined);
   });
 });

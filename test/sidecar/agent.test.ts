@@ -5,7 +5,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { eventually, freePort, startNode } from "../support/process.ts";
+import { bareEnvironment, eventually, freePort, startNode } from "../support/process.ts";
 import type { Program } from "../support/process.ts";
 import { byteServer, closedPort } from "../support/server.ts";
 import { temporaryFolder } from "../support/temporary.ts";
@@ -192,24 +192,28 @@ describe("the sidecar as a process", () => {
     await answers(sidecar, "/live", 200, "ok");
   });
 
+  // As the webhook tells it of a pod with secrets only, whose container has a port and no probe.
   for (const ended of [true, false])
     test(`${ended ? "revokes its credentials" : "revokes nothing"} on SIGTERM when the application ${ended ? "has ended" : "still runs"}`, async () => {
       await using world = await openWorld({ embedded: true });
       await using folder = await temporaryFolder("/dev/shm");
-      await using app = await byteServer(() => undefined);
+      await using application = new AsyncDisposableStack();
+      const app = application.use(await byteServer(() => undefined));
       const ca = join(folder.path, "ca.crt");
       await writeFile(ca, world.ca ?? "");
-      const port = ended ? await closedPort() : app.port;
-      const tcp = { handler: { kind: "tcp", port }, initialDelayMs: 0, periodMs: 1000 };
-      const liveness = { ...tcp, timeoutMs: 1000, successThreshold: 1, failureThreshold: 3 };
-      const startupWindow = { periodMs: 1000, failureThreshold: 30 };
       const secrets = { broker: { request: `${world.names.broker}/creds/app` } };
       await using sidecar = await start({
         ...(await prepareEnvironment(world, folder.path, { secrets })),
         EDGESYNC_VAULT_CA_FILE: ca,
-        EDGESYNC_APP: JSON.stringify([{ container: "main", startupWindow, liveness }]),
+        EDGESYNC_SECRETS_PORTS: String(app.port),
+        EDGESYNC_POD_NETWORK: "shared",
       });
       await answers(sidecar, "/startup", 200, "ok");
+      await eventually(
+        () => sidecar.program.output().includes("the application was seen to run") || undefined,
+        () => sidecar.program.output(),
+      );
+      if (ended) await application.disposeAsync();
       const begun = performance.now();
       assert.equal(await sidecar.program.end("SIGTERM"), 0);
       assert.ok(performance.now() - begun < 2_000, "a native sidecar has two seconds");
@@ -229,7 +233,7 @@ describe("the sidecar as a process", () => {
     const script = 'mkfifo "$0" && exec 3<>"$0" && head -c 65536 /dev/zero >&3 && exec "$@" >&3';
     const command = [process.execPath, "bin/edgesync.ts", "agent"];
     const child = spawn("/bin/sh", ["-c", script, join(folder.path, "log"), ...command], {
-      env: { PATH: process.env["PATH"], EDGESYNC_PORT: String(port) },
+      env: { ...bareEnvironment(), EDGESYNC_PORT: String(port) },
       stdio: "ignore",
     });
     try {

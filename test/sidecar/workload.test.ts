@@ -372,17 +372,3 @@ describe("the health check", () => {
     assert.equal(await probeless.workload.check(forever), "unknown");
   });
 });
-
-describe("the end of the application", () => {
-  test("is known when all of its ports refuse, and only then", async () => {
-    const gone = probe({ kind: "tcp", port: await closedPort() });
-    await using up = await byteServer(() => undefined);
-    const there = probe({ kind: "tcp", port: up.port });
-    using ended = open({ app: [main({ liveness: gone })] });
-    assert.equal(await ended.workload.ended(forever), true);
-    using serving = open({ app: [main({ liveness: gone, readiness: there })] });
-    assert.equal(await serving.workload.ended(forever), false);
-    using unknown = open({ app: [main()] });
-    assert.equal(await unknown.workload.ended(forever), false);
-  });
-});

@@ -44,7 +44,7 @@ describe("the secrets agent", () => {
     assert.equal(await sidecar.file("db"), "one");
     await world.configure("POST", path, { data: { value: "two" } });
     await until(async () => (await sidecar.file("db")) === "two", "the change");
-    assert.equal(sidecar.agent.status().rotations, 1);
+    await until(() => sidecar.agent.status().rotations === 1, "the count");
     await world.configure("DELETE", path);
     await until(() => sidecar.agent.status().secrets[0]?.code === "SECRET_INVALID", "the refusal");
     assert.equal(await sidecar.file("db"), "two", "what is published is never taken away");

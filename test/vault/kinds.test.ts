@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { X509Certificate, createPrivateKey } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { after, before, describe, test } from "node:test";
 import { fieldsOf } from "#core/secret-file.ts";
 import { KEY_TYPES, secretRequest } from "#core/secret-request.ts";
@@ -8,6 +11,7 @@ import type { Http } from "../../sidecar/network/http.ts";
 import type { Secret } from "../../sidecar/secrets/reading.ts";
 import { openVault } from "../../sidecar/secrets/vault.ts";
 import type { Vault } from "../../sidecar/secrets/vault.ts";
+import { temporaryFolder } from "../support/temporary.ts";
 import { startSidecar, until } from "./sidecar.ts";
 import { openWorld } from "./world.ts";
 import type { World } from "./world.ts";
@@ -118,6 +122,56 @@ describe("a certificate", () => {
     await sidecar.stop();
     const leaf = new X509Certificate(await sidecar.file("certificate"));
     assert.ok(leaf.checkPrivateKey(createPrivateKey(await sidecar.file("key"))));
+    assert.ok(!sidecar.log.lines.join("\n").includes("PRIVATE KEY"));
+  });
+});
+
+describe("a key store", () => {
+  for (const request of ["sign/web -key=ec-p256", "sign/web -key=rsa-2048", "issue/ec"])
+    test(`opens with the key and the chain that were had of ${request}, and stays as it is`, async () => {
+      await using folder = await temporaryFolder("/dev/shm");
+      const options = {
+        folder: folder.path,
+        secrets: {
+          tls: {
+            request: `${world.names.pki}/${request} common_name=e.web.example ttl=1h`,
+            format: "pkcs12",
+            file: "tls.p12",
+          },
+        },
+      };
+      const stores: Buffer[] = [];
+      // The second sidecar takes up what the first has left.
+      for (let life = 0; life < 2; life++) {
+        await using sidecar = await startSidecar(world, options);
+        await until(() => sidecar.agent.published(), "published");
+        stores.push(await readFile(join(folder.path, "volume", "set", "tls.p12")));
+      }
+      const [pfx = Buffer.alloc(0), again] = stores;
+      assert.deepEqual(pfx, again);
+      createSecureContext({ pfx, passphrase: "changeit" });
+      assert.throws(() => createSecureContext({ pfx, passphrase: "changeme" }));
+    });
+});
+
+describe("a template with pkiCert", () => {
+  test("writes key, certificate and authority of one certificate to its file", async () => {
+    const call = `pkiCert "${world.names.pki}/issue/ec" "common_name=f.web.example" "ttl=1h"`;
+    await using sidecar = await startSidecar(world, {
+      secrets: {
+        web: {
+          template: `{{ with ${call} }}{{ .Key }}# next\n{{ .Cert }}# next\n{{ .CA }}{{ end }}`,
+          file: "web.pem",
+          mode: "0440",
+        },
+      },
+    });
+    await until(() => sidecar.agent.published(), "published");
+    const [key = "", cert = "", ca = ""] = (await sidecar.file("web.pem")).split("# next\n");
+    const leaf = new X509Certificate(cert);
+    assert.ok(leaf.checkPrivateKey(createPrivateKey(key)));
+    assert.ok(leaf.checkHost("f.web.example") !== undefined);
+    assert.ok(leaf.verify(new X509Certificate(ca).publicKey));
     assert.ok(!sidecar.log.lines.join("\n").includes("PRIVATE KEY"));
   });
 });

@@ -15,6 +15,7 @@ import type { HttpOptions } from "../../sidecar/network/http.ts";
 import { openIdentified } from "../../sidecar/network/identified.ts";
 import { openSecretsAgent } from "../../sidecar/secrets/agent.ts";
 import type { SecretsAgent } from "../../sidecar/secrets/agent.ts";
+import type { MemorySystem } from "../../sidecar/secrets/memory.ts";
 import type { RotateHook } from "../../sidecar/secrets/rotation.ts";
 import { realClock } from "../support/real-clock.ts";
 import { temporaryFolder } from "../support/temporary.ts";
@@ -56,7 +57,15 @@ export interface SidecarOptions {
   readonly secrets: Readonly<
     Record<
       string,
-      { request?: string; template?: string; format?: string; file?: string; mode?: string }
+      {
+        request?: string;
+        template?: string;
+        /** A ConfigMap and its key, in the folder that the variable EDGESYNC_TEMPLATES_DIR names. */
+        templateFile?: string;
+        format?: string;
+        file?: string;
+        mode?: string;
+      }
     >
   >;
   readonly clock?: Clock;
@@ -68,6 +77,8 @@ export interface SidecarOptions {
   /** Where the volumes are; a new folder in memory when absent. */
   readonly folder?: string;
   readonly rotate?: RotateHook | undefined;
+  /** What is said of mounts and swap; the machine's own words when absent. */
+  readonly system?: MemorySystem | undefined;
 }
 
 export interface Sidecar extends AsyncDisposable {
@@ -164,6 +175,7 @@ export async function startSidecar(world: World, options: SidecarOptions): Promi
     metrics,
     http,
     rotate: options.rotate,
+    system: options.system,
   });
   const end = new AbortController();
   const running = agent.run(end.signal);
@@ -186,19 +198,20 @@ export async function startSidecar(world: World, options: SidecarOptions): Promi
   };
 }
 
-/** What the sidecar left for the next process. */
-export async function savedState(folder: string): Promise<{
+interface SavedState {
   readonly token: { readonly token: string; readonly accessor: string };
   readonly secrets: readonly {
     readonly leaseId: string;
     readonly data: { readonly username: string; readonly password: string };
   }[];
-}> {
+  /** Leases that are still to be revoked. */
+  readonly retired: readonly { readonly leaseId: string }[];
+}
+
+/** What the sidecar left for the next process. */
+export async function savedState(folder: string): Promise<SavedState> {
   const path = join(folder, "volume", "state", "state.json");
-  return JSON.parse(await readFile(path, "utf8")) as {
-    token: { token: string; accessor: string };
-    secrets: readonly { leaseId: string; data: { username: string; password: string } }[];
-  };
+  return JSON.parse(await readFile(path, "utf8")) as SavedState;
 }
 
 /** Waits for something that must come true soon; bounded. */
