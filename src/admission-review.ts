@@ -5,7 +5,9 @@ import type { ErrorCode } from "./errors.ts";
 import { EdgeSyncError } from "./errors.ts";
 import { podProblem } from "./inject/pod.ts";
 import type { Pod } from "./inject/pod.ts";
+import { boolean, fields, optional, text } from "./inject/shape.ts";
 import type { Operation } from "./json-patch.ts";
+import { base64Of, patchText } from "./json-text.ts";
 
 const API_VERSION = "admission.k8s.io/v1";
 const KIND = "AdmissionReview";
@@ -21,10 +23,13 @@ export interface PodReview {
   readonly pod: Pod | undefined;
 }
 
+/** Characters. */
+const MAX_UID = 253;
+
 const head = s.looseObject({ apiVersion: s.string(), kind: s.literal(KIND) });
 
 const request = s.looseObject({
-  uid: s.pipe(s.string(), s.minLength(1), s.maxLength(253)),
+  uid: s.pipe(s.string(), s.minLength(1), s.maxLength(MAX_UID)),
   kind: s.looseObject({ group: s.string(), version: s.string(), kind: s.string() }),
   operation: s.string(),
   subResource: s.optional(s.string(), ""),
@@ -36,20 +41,56 @@ const request = s.looseObject({
 
 const review = s.looseObject({ request });
 
-/**
- * Reads a review from parsed JSON. Fields that are not needed are not looked at.
- *
- * @throws EdgeSyncError REVIEW_INVALID
- */
-export function readReview(input: unknown): PodReview {
+type Request = s.InferInput<typeof request>;
+
+/** The types of `request` once more, for the reviews with which nothing is wrong: those are nearly all, and to copy them takes longer than to look at them. */
+const shape = fields({
+  apiVersion: text,
+  request: fields({
+    uid: text,
+    kind: fields({ group: text, version: text, kind: text }),
+    operation: text,
+    subResource: optional(text),
+    name: optional(text),
+    namespace: optional(text),
+    dryRun: optional(boolean),
+  }),
+});
+
+function isReview(input: unknown): input is Readonly<Record<string, unknown>> & {
+  readonly request: Request;
+} {
+  if (shape(input) !== undefined) return false;
+  // The shape has just said that these are there.
+  const {
+    apiVersion,
+    kind,
+    request: asked,
+  } = input as Record<string, unknown> & { request: Request };
+  const { length } = asked.uid;
+  return apiVersion === API_VERSION && kind === KIND && length > 0 && length <= MAX_UID;
+}
+
+/** @throws EdgeSyncError REVIEW_INVALID, which says what is wrong with it */
+function requestOf(input: unknown): Request {
+  if (isReview(input)) return input.request;
   const start = s.safeParse(head, input);
   if (!start.success) throw invalid(`expected an ${KIND}: ${problemIn(start.issues)}`);
   if (start.output.apiVersion !== API_VERSION)
     throw invalid(`apiVersion is ${quote(start.output.apiVersion)}; expected ${API_VERSION}`);
   const result = s.safeParse(review, input);
   if (!result.success) throw invalid(problemIn(result.issues));
-  const { uid, kind, operation, subResource, name, namespace, dryRun, object } =
-    result.output.request;
+  return result.output.request;
+}
+
+/**
+ * Reads a review from parsed JSON. Fields that are not needed are not looked at.
+ *
+ * @throws EdgeSyncError REVIEW_INVALID
+ */
+export function readReview(input: unknown): PodReview {
+  const asked = requestOf(input);
+  const { uid, kind, operation, subResource = "", name, namespace, dryRun = false, object } = asked;
   if (kind.group !== "" || kind.version !== "v1" || kind.kind !== "Pod")
     throw invalid(
       `request.kind is ${quote(`${kind.group}/${kind.version} ${kind.kind}`)}; expected a v1 Pod`,
@@ -114,13 +155,22 @@ export function admit(
   warnings: readonly string[],
 ): ReviewResponse {
   const bounded = boundWarnings(warnings);
-  const patch = Buffer.from(JSON.stringify(operations)).toString("base64");
+  const patch = base64Of(patchText(operations));
   return respond({
     uid,
     allowed: true,
     ...(operations.length === 0 ? {} : { patchType: "JSONPatch", patch }),
     ...(bounded.length === 0 ? {} : { warnings: bounded }),
   });
+}
+
+/** A response as JSON.stringify writes it, which would look at each character of a patch for what must be escaped; base64 has nothing of the kind. */
+export function responseText(review: ReviewResponse): string {
+  const { uid, allowed, patchType, patch, status, warnings } = review.response;
+  if (patch === undefined || patchType === undefined || status !== undefined)
+    return JSON.stringify(review);
+  const warned = warnings === undefined ? "" : `,"warnings":${JSON.stringify(warnings)}`;
+  return `{"apiVersion":"${API_VERSION}","kind":"${KIND}","response":{"uid":${JSON.stringify(uid)},"allowed":${allowed},"patchType":"${patchType}","patch":"${patch}"${warned}}}`;
 }
 
 /** The pod is refused because of what it asks for. 422, as for any other object that is not valid. */

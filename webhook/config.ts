@@ -221,7 +221,7 @@ export const WEBHOOK_SETTINGS = {
     otherwise: "all addresses",
   },
   "max-connections": {
-    help: "Connections that are served at one time; more are closed at once.",
+    help: "Connections that are served at one time, of one address half as many; more are closed at once.",
     value: v.integer(1, 100_000),
     default: "256",
   },

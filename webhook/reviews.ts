@@ -1,6 +1,6 @@
 /** The route of the admission reviews: from a request to its answer, with the line in the log and the metrics of each. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { fail } from "#core/admission-review.ts";
+import { fail, responseText } from "#core/admission-review.ts";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
@@ -26,6 +26,8 @@ export interface ReviewsDeps {
 }
 
 export interface Reviews {
+  /** Bytes that the bodies of reviews in flight hold, or have set aside. */
+  held(): number;
   /** Answers, counts and logs a request with a review; returns at once. */
   answer(request: IncomingMessage, response: ServerResponse): void;
   /** Whatever was thrown: the request's fault is told, ours is logged. */
@@ -38,14 +40,17 @@ export function isForReviews({ method, url = "" }: IncomingMessage): boolean {
 }
 
 export function openReviews(deps: ReviewsDeps): Reviews {
-  const { clock, config, metrics } = deps;
+  const { clock, config } = deps;
+  let held = 0;
   const bodies = openBodies({
     budgetBytes: config.bodyMemory,
     patienceMs: config.requestTimeout / 2,
     clock,
-    held: (bytes) => metrics.set("edgesync_webhook_bodies_held_bytes", {}, bytes),
+    // A gauge for each of them would be set a thousand times for each time that it is asked for.
+    held: (bytes) => (held = bytes),
   });
   return {
+    held: () => held,
     answer(request, response) {
       const startedAt = clock.monotonic();
       const problem = headersProblem(request);
@@ -136,7 +141,7 @@ function parseJson(text: string): { readonly value: unknown } | undefined {
 function send(response: ServerResponse, code: number, review: ReviewResponse): void {
   response.statusCode = code;
   response.setHeader("Content-Type", "application/json; charset=utf-8");
-  response.end(JSON.stringify(review));
+  response.end(responseText(review));
 }
 
 /** An answer about no pod. */

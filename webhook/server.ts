@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import https from "node:https";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import express from "express";
 import type { ErrorRequestHandler, Express } from "express";
 import { codeOf, EdgeSyncError } from "#core/errors.ts";
@@ -74,6 +74,7 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
   // Broken handshakes are the other side's affair; a scan of the port must not fill the log.
   admission.on("tlsClientError", () => {});
   const scraped = http.createServer(timeouts, (request, response) => {
+    metrics.set("edgesync_webhook_bodies_held_bytes", {}, reviews.held());
     void answerScrape(request, response, deps);
   });
   limitConnections(scraped, MAX_SCRAPES);
@@ -111,10 +112,25 @@ export async function openServer(deps: ServerDeps): Promise<Server> {
   };
 }
 
-/** When the last place is taken, connections without a request give up theirs: to hold them costs nothing, and would keep everybody else out. */
+/**
+ * When the last place is taken, connections without a request give up theirs: to hold them costs nothing, and would keep everybody else out. One address has
+ * half of the places at most: every pod can reach this port, and one that takes all it can get must not keep the API server out.
+ */
 function limitConnections(server: http.Server | https.Server, most: number): void {
   server.maxConnections = most;
-  server.on("connection", () => {
+  const share = Math.ceil(most / 2);
+  const open = new Map<string, number>();
+  server.on("connection", (socket: Socket) => {
+    const { remoteAddress: address = "" } = socket;
+    const own = (open.get(address) ?? 0) + 1;
+    open.set(address, own);
+    socket.once("close", () => {
+      const left = (open.get(address) ?? 1) - 1;
+      if (left > 0) open.set(address, left);
+      else open.delete(address);
+    });
+    if (own > share) socket.destroy();
+    if (own >= share) server.closeIdleConnections();
     server.getConnections((_error, count) => {
       if (count >= most) server.closeIdleConnections();
     });

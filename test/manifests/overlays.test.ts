@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { before, describe, test } from "node:test";
 import { promisify } from "node:util";
-import { parseAllDocuments } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { SIDECAR_METRICS, WEBHOOK_METRICS } from "#core/metrics.ts";
 import { webhookConfig } from "../../webhook/config.ts";
 import { customResourceProblems } from "../support/custom-resources.ts";
@@ -220,6 +220,21 @@ describe("the overlay", () => {
     assert.deepEqual([...new Set(used)].toSorted(), stated.toSorted());
     for (const field of ["interval", "retryInterval", "timeout", "prune", "healthChecks"])
       assert.ok(at(kustomization, "spec", field) !== undefined, field);
+  });
+
+  test("what flux substitutes stays a text where it is a number", async () => {
+    const kustomization = one(
+      await build(join(MANIFESTS, "overlays/flux")),
+      "Kustomization",
+      "edgesync",
+    );
+    const patches = at(kustomization, "spec", "patches") as readonly { readonly patch: string }[];
+    const values = patches.flatMap(({ patch }) => {
+      const substituted = patch.replaceAll(/\$\{\w+\}/g, "17");
+      return (parse(substituted) as { value: unknown }[]).map(({ value }) => value);
+    });
+    assert.ok(values.length > 0);
+    assert.deepEqual([...new Set(values)], ["17"]);
   });
 });
 

@@ -9,6 +9,7 @@ import { mkdir, rename, symlink, writeFile } from "node:fs/promises";
 import { TLSSocket } from "node:tls";
 import { makeCertificate } from "../../webhook/certificate.ts";
 import type { Identity } from "#core/serving-certificate.ts";
+import { bareEnvironment } from "./process.ts";
 import { temporaryFolder } from "./temporary.ts";
 
 const BIN = new URL("../../bin/edgesync.ts", import.meta.url).pathname;
@@ -85,6 +86,7 @@ export async function launchWebhook(
   const child = spawn(process.execPath, [program, "webhook"], {
     stdio: ["ignore", "pipe", "inherit"],
     env: {
+      ...bareEnvironment(),
       EDGESYNC_CERTIFICATES: "files",
       EDGESYNC_TLS_DIR: folder.path,
       EDGESYNC_TLS_PORT: "0",

@@ -235,6 +235,34 @@ describe("a slow or silent client", () => {
   });
 });
 
+describe("connections of one address", () => {
+  test("never take the places of all others", { timeout: 60_000 }, async () => {
+    await using webhook = await startWebhook({ EDGESYNC_MAX_CONNECTIONS: "8" });
+    await using held = new AsyncDisposableStack();
+    const refused = Promise.withResolvers<undefined>();
+    let closed = 0;
+    // Another address of the loopback interface, as a pod beside the API server. It says nothing, so that none of its connections is idle.
+    for (let count = 0; count < 12; count++) {
+      const socket = connect({
+        port: webhook.port,
+        host: "127.0.0.1",
+        localAddress: "127.0.0.2",
+      });
+      socket.on("error", () => {
+        // A reset is what those get that are too many.
+      });
+      socket.on("close", () => {
+        if (++closed === 8) refused.resolve(undefined);
+      });
+      held.defer(() => void socket.destroy());
+    }
+    await refused.promise;
+    for (let count = 0; count < 3; count++)
+      assert.equal((await get(webhook, "/readyz")).status, 200);
+    assert.equal(closed, 8);
+  });
+});
+
 describe("connections that nobody uses", () => {
   test("make room for others when all places are taken", async () => {
     await using webhook = await startWebhook({ EDGESYNC_MAX_CONNECTIONS: "4" });
