@@ -73,6 +73,7 @@ async function play(
     repository: await serveRepository(folders.repository, tls, programs),
     vault: secrets.vault.url,
     sidecarPort: await freePort(),
+    controlPort: await freePort(),
   };
   const events: (PodEvent & { at: number })[] = [];
   const stage: Stage = {

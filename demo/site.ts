@@ -140,8 +140,9 @@ export async function serveRepository(
 export interface Addresses {
   readonly repository: string;
   readonly vault: string;
-  /** Where the pod's sidecar is to listen; in a cluster every pod has addresses of its own. */
+  /** Where the pod's sidecar is to listen, for probes and scrapes and for the pod's own calls; in a cluster every pod has addresses of its own. */
   readonly sidecarPort: number;
+  readonly controlPort: number;
 }
 
 /** Starts the webhook; resolves with its address once it is ready. */

@@ -68,12 +68,20 @@ export async function setChannel(
   );
 }
 
-/** The example pod, with a port of this machine in place of the pod's own. */
-export async function readExample(appPort: number): Promise<V1Pod> {
+/**
+ * The example pod as it stands on this machine, whose kubelet gives pods no network of their own: with ports of the machine in place
+ * of the pod's, and in the network of the node.
+ */
+export async function readExample({ appPort, addresses }: Stage): Promise<V1Pod> {
   const file = new URL("../manifests/examples/demo-pod.yaml", import.meta.url);
   const pod = parse((await readFile(file, "utf8")).replaceAll("8080", String(appPort))) as V1Pod;
   // The API server has given it a UID by the time a kubelet sees it.
   Object.assign(pod.metadata ?? {}, { uid: "11111111-2222-4333-8444-555555555555" });
+  Object.assign(pod.spec ?? {}, { hostNetwork: true });
+  Object.assign(pod.metadata?.annotations ?? {}, {
+    "edgesync.dev/sidecar-port": String(addresses.sidecarPort),
+    "edgesync.dev/control-port": String(addresses.controlPort),
+  });
   return pod;
 }
 

@@ -21,7 +21,7 @@ export async function showAdmission(
   figures: Figures,
 ): Promise<Admission> {
   const { screen, tls } = stage;
-  const pod = await readExample(stage.appPort);
+  const pod = await readExample(stage);
   const typo = structuredClone(pod);
   Object.assign(typo.metadata?.annotations ?? {}, { "edgesync.dev/pol-interval": "5 minutes" });
   const denied = await admit(typo, webhook, tls.ca);

@@ -15,7 +15,13 @@ const child = spawn(
     "--test",
     "--test-concurrency=1",
     "--test-reporter=spec",
-    ...(files.length > 0 ? files : ["test/system/**/*.test.ts", "test/update/crash.test.ts"]),
+    ...(files.length > 0
+      ? files
+      : [
+          "test/system/**/*.test.ts",
+          "test/update/crash.test.ts",
+          "test/trust/differential.test.ts",
+        ]),
   ],
   {
     stdio: "inherit",

@@ -89,7 +89,6 @@ function healthy(): Workload {
     restart: () => Promise.resolve(void (starts += 1)),
     check: () => Promise.resolve("healthy"),
     starts: () => starts,
-    ended: () => Promise.resolve(false),
   };
 }
 

@@ -8,7 +8,7 @@ import { KubeConfig } from "@kubernetes/client-node";
 /** Of one request, which no claim waits for longer. */
 const CALL_MS = 60_000;
 
-/** An object of the API, as far as any kind has it. */
+/** An object of the API: what every kind has. */
 export interface KubeObject {
   readonly apiVersion?: string;
   readonly kind?: string;

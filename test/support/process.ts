@@ -14,6 +14,12 @@ export interface Program extends AsyncDisposable {
   end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>;
 }
 
+/** What any program may have of the environment of the tests: the way to programs, and Node's cache of what it has compiled. */
+export function bareEnvironment(): Readonly<Record<string, string>> {
+  const { PATH = "", NODE_COMPILE_CACHE } = process.env;
+  return { PATH, ...(NODE_COMPILE_CACHE === undefined ? {} : { NODE_COMPILE_CACHE }) };
+}
+
 /** A program of ours as a process of its own, with nothing in its environment but what is given. */
 export function startNode(
   args: readonly string[],
@@ -29,7 +35,7 @@ export function startProgram(
   env: Readonly<Record<string, string>> = {},
 ): Program {
   const child: ChildProcess = spawn(program, args, {
-    env: { PATH: process.env["PATH"], ...env },
+    env: { ...bareEnvironment(), ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   // Not "exit": output may still be on its way then.

@@ -3,6 +3,9 @@ import process from "node:process";
 
 export const FULL: boolean = process.env["EDGESYNC_TEST_FULL"] === "1";
 
+/** Whether this is the system test at all: some sentences of `npm test` are tried there more often. */
+export const SYSTEM: boolean = process.env["EDGESYNC_TEST_FULL"] !== undefined;
+
 /** Of the samples; a run with the same seed takes the same cases. */
 export const SEED: string = process.env["EDGESYNC_TEST_SEED"] ?? "edgesync";
 

@@ -77,6 +77,12 @@ const CASES: Readonly<Record<string, Case>> = {
     quiet: "10m",
     labels: { ...POD, reason: "behind" },
   },
+  EdgesyncClockSkewAccepted: {
+    series: { [`edgesync_sidecar_clock_skew_accepted_total{${ON},server="vault"}`]: "0x10 1x60" },
+    fires: "15m",
+    quiet: "9m",
+    labels: POD,
+  },
   EdgesyncRolledBack: {
     series: { [`edgesync_sidecar_rollbacks_total{${ON},reason="deadline"}`]: "0x10 1x60" },
     fires: "15m",
@@ -94,6 +100,24 @@ const CASES: Readonly<Record<string, Case>> = {
     fires: "17m",
     quiet: "9m",
     labels: { ...POD, secret: "db" },
+  },
+  EdgesyncSecretsSwappable: {
+    series: { [`edgesync_sidecar_secrets_swappable{${ON}}`]: "1x60" },
+    fires: "20m",
+    quiet: "10m",
+    labels: POD,
+  },
+  EdgesyncSecretsOffline: {
+    series: { [`edgesync_sidecar_secrets_offline{${ON}}`]: "0x10 1x100" },
+    fires: "80m",
+    quiet: "60m",
+    labels: POD,
+  },
+  EdgesyncNotTold: {
+    series: { [`edgesync_sidecar_rotation_hooks_total{${ON},outcome="failed"}`]: "0x10 1x60" },
+    fires: "15m",
+    quiet: "9m",
+    labels: { ...POD, outcome: "failed" },
   },
   EdgesyncNoLeadOnClaim: {
     series: { [`edgesync_sidecar_leads{${ON}}`]: "0x60" },

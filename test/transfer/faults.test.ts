@@ -328,7 +328,7 @@ describe("a dead server", () => {
     assert.ok(pauses.length >= PAUSES, `${pauses.length} pauses`);
     const connections = line.proxy.connections();
     assert.ok(connections <= pauses.length + 5, `${connections} connections`);
-    // Full jitter: any time up to five minutes, and not about five minutes.
+    // Full jitter: from nothing up to five minutes, and not about five minutes.
     const late = pauses.slice(10);
     assert.ok(Math.max(...late) <= 300_000);
     assert.ok(late.some((ms) => ms < 100_000) && late.some((ms) => ms > 200_000), late.join());

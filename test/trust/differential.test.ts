@@ -13,6 +13,7 @@ import { EdgeSyncError } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";
 import { MEMORY, temporaryFolder } from "../support/temporary.ts";
+import { FULL, SYSTEM } from "../system/full.ts";
 import { CORRUPTIONS } from "./corruptions.ts";
 import { FILES, PATHS, openRepository } from "./generated.ts";
 import type { Corruption, Repository, Shape, Spoiling, Step } from "./generated.ts";
@@ -265,7 +266,7 @@ describe("beside tuf-js, from generated repositories", () => {
       fc.asyncProperty(shapes, steps, async (shape, list) => {
         await compare(shape, list, folder.path);
       }),
-      { numRuns: 60, seed: 20261122 },
+      { numRuns: FULL ? 300 : SYSTEM ? 60 : 20, seed: 20261122 },
     );
   });
 });

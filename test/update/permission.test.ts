@@ -120,7 +120,7 @@ describe("a lease of the application", () => {
 
 describe("a wait", () => {
   test("that has an end is over then, if nothing else has come up, and not before", () => {
-    const any = fc.record({
+    const moments = fc.record({
       now: fc.integer({ min: NOON, max: NOON + 9 * DAY_MS }),
       bytes: fc.integer({ min: 0, max: 2000 }),
       leasedUntil: fc.option(fc.integer({ min: NOON, max: NOON + 9 * DAY_MS })),
@@ -130,7 +130,7 @@ describe("a wait", () => {
     });
     const stated = { ...rules, downloadWindow: night, swapWindow: night, downloadBudget: 1000 };
     fc.assert(
-      fc.property(any, ({ now, bytes, leasedUntil, since, hold, moment }) => {
+      fc.property(moments, ({ now, bytes, leasedUntil, since, hold, moment }) => {
         const begin = { ...facts, now, usage: { day: Math.floor(now / DAY_MS), bytes } };
         /** The same site at a later time. */
         const later = (time: number): Facts => ({

@@ -211,7 +211,7 @@ const restricted = fc.record({
 
 describe("for any window", () => {
   test("in hours that really pass, it is open when a start of cron's is not longer ago than its duration", () => {
-    const any = fc.record({
+    const moments = fc.record({
       minute: field(59),
       hour: field(23),
       durationM: fc.integer({ min: 1, max: 90 }),
@@ -219,7 +219,7 @@ describe("for any window", () => {
       now: instant,
     });
     fc.assert(
-      fc.property(any, ({ minute, hour, durationM, zone, now }) => {
+      fc.property(moments, ({ minute, hour, durationM, zone, now }) => {
         const cron = parseCron([minute, hour, "*", "*", "*"]);
         // Where the hour is stated, days on which clocks are put are another matter.
         const calm = offsetAt(zone, now - 2 * DAY) === offsetAt(zone, now + 2 * DAY);

@@ -76,7 +76,6 @@ export const workloadOf = (more: Partial<Workload> = {}): Workload => ({
   healthFailureThreshold: 3,
   check: () => Promise.resolve("healthy"),
   starts: () => 0,
-  ended: () => Promise.resolve(false),
   ...more,
 });
 

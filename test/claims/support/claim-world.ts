@@ -31,7 +31,7 @@ export const POINTS = [
   ["the turn is given back", "rename", "turn/\\d+/released", 1],
   ["its folder is synced after the commit", "syncDirectory", "volume$", 7],
 ] as const;
-export const QUICK = 4;
+export const QUICK = 2;
 
 export type Point = (typeof POINTS)[number];
 

@@ -77,7 +77,6 @@ function workload(): Workload {
       return health === "good" ? "healthy" : "unhealthy";
     },
     starts: () => 0,
-    ended: () => Promise.resolve(false),
   };
 }
 

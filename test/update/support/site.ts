@@ -70,7 +70,6 @@ export function application(payload: string, reading: Reading = onDisk): Applica
       return health === "good" ? "healthy" : "unhealthy";
     },
     starts: () => starts,
-    ended: () => Promise.resolve(false),
     running: () => bank,
     crash: start,
     restarts: () => restarts,
