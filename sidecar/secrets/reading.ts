@@ -130,16 +130,24 @@ export function parseAnswer<T>(schema: v.GenericSchema<unknown, T>, body: string
     json = parseExactJson(body);
   } catch {
     // Left out on purpose: the parser's message quotes the body.
-    throw strange(path);
+    throw strange(path, "expected JSON");
   }
   const result = v.safeParse(schema, json);
-  if (!isSecretData(json) || !result.success) throw strange(path);
-  return result.output;
+  if (result.success && isSecretData(json)) return result.output;
+  const [fault] = result.issues ?? [];
+  const field = fault === undefined ? null : v.getDotPath(fault);
+  throw strange(
+    path,
+    field === null ? "expected an object" : `${field} is missing or of another form than expected`,
+  );
 }
 
 /** A proxy's page, or half an answer: it may be right the next time. */
-function strange(path: string): EdgeSyncError {
-  return new EdgeSyncError("VAULT_UNAVAILABLE", `${path}: the answer is not one of Vault's`);
+function strange(path: string, why: string): EdgeSyncError {
+  return new EdgeSyncError(
+    "VAULT_UNAVAILABLE",
+    `${path}: the answer is not one of Vault's: ${why}`,
+  );
 }
 
 function nothingAt(path: string): EdgeSyncError {

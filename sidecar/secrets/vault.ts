@@ -194,6 +194,10 @@ const MEANINGS: Readonly<Record<number, ErrorCode>> = {
   405: "SECRET_INVALID",
 };
 
+/** A token is for the address that was configured and allowed, and for no other that an answer names. */
+const REDIRECTED =
+  ", a redirect, which is not followed: vault-address must be that of the active node, or of what leads to it";
+
 /** Everything else may pass: 412 behind, 429 too many, 472 and 473 standby, 503 sealed, a redirect to another node. */
 function refusal(
   what: string,
@@ -211,7 +215,8 @@ function refusal(
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     ...(!isLogin || Number.isNaN(at) ? {} : { at }),
   };
-  return new EdgeSyncError(code, `${what}: Vault answers ${status}${why}`, { cause });
+  const meaning = status >= 300 && status < 400 ? REDIRECTED : why;
+  return new EdgeSyncError(code, `${what}: Vault answers ${status}${meaning}`, { cause });
 }
 
 /** RFC 9110, 10.2.3: seconds, or a date, which is measured against the answer's own, as this node's clock may be wrong. */

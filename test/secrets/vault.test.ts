@@ -130,6 +130,23 @@ describe("a login", () => {
   });
 });
 
+describe("an answer to a login", () => {
+  test("that lacks something says what, and nothing of what is there", async () => {
+    const auth = { client_token: CANARY, accessor: "a", lease_duration: 60, renewable: true };
+    for (const [fields, field] of [
+      [{ accessor: undefined }, "auth.accessor"],
+      [{ lease_duration: -1 }, "auth.lease_duration"],
+      [{ client_token: 7 }, "auth.client_token"],
+    ] as const) {
+      await using client = await clientOf(json(200, { auth: { ...auth, ...fields } }));
+      const error = await failureOf(client.vault.login(signal));
+      assert.equal(error.code, "VAULT_UNAVAILABLE");
+      assert.match(error.message, new RegExp(`: ${field} is missing or of another form`));
+      assert.ok(!String(error.stack).includes(CANARY));
+    }
+  });
+});
+
 describe("an answer of Vault", () => {
   for (const [status, code] of [
     [307, "VAULT_UNAVAILABLE"],
@@ -154,19 +171,29 @@ describe("an answer of Vault", () => {
       assert.ok(!`${error.stack}${JSON.stringify(error.cause)}`.includes(CANARY));
     });
 
-  for (const [what, body] of [
-    ["not JSON", `<html>${CANARY}</html>`],
-    ["half of one", `{"data":{"password":"${CANARY}`],
-    ["of another form", `{"data":["${CANARY}"]}`],
-    ["a list", `["${CANARY}"]`],
+  for (const [what, body, expected] of [
+    ["not JSON", `<html>${CANARY}</html>`, "expected JSON"],
+    ["half of one", `{"data":{"password":"${CANARY}`, "expected JSON"],
+    ["of another form", `{"data":["${CANARY}"]}`, "data is missing"],
+    ["of another lease", `{"lease_id":"l","lease_duration":-7}`, "lease_duration is missing"],
+    ["a list", `["${CANARY}"]`, "expected an object"],
   ] as const)
     test(`that is ${what} is taken for a fault on the way, and not quoted`, async () => {
       await using client = await clientOf((response) => response.end(body));
       const error = await failureOf(client.vault.read("hvs.token", db, signal));
       assert.equal(error.code, "VAULT_UNAVAILABLE");
       assert.equal(error.cause, undefined);
+      assert.ok(error.message.includes(`: the answer is not one of Vault's: ${expected}`));
       assert.ok(!String(error.stack).includes(CANARY));
     });
+
+  test("that leads to another address is not followed, and the message says what to do", async () => {
+    const elsewhere = { location: "http://127.0.0.1:1/v1/db/creds/web" };
+    await using client = await clientOf(json(307, {}, elsewhere));
+    const error = await failureOf(client.vault.read("hvs.token", db, signal));
+    assert.match(error.message, /answers 307, a redirect, .* vault-address must be that of/);
+    assert.equal(client.seen.length, 1);
+  });
 
   test("of more than a mebibyte is not read on", async () => {
     await using client = await clientOf((response) => response.end(Buffer.alloc(1_200_000, " ")));
