@@ -2,7 +2,7 @@
  * Admission over keep-alive TLS: the webhook's bundle with the flags of its Deployment, beside the least that a Node server that parses and answers the same
  * reviews can be. Throughput is per second of processor time, so that neither the client nor other work on the machine counts; latency is measured at a
  * fixed rate that does not wait for answers. The pods are those of one controller: alike, but each with a token volume of its own name, as the API server
- * gives it.
+ * gives it. Once more with strangers, each the only pod of its controller, for which nothing that was decided before is of use.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -85,6 +85,14 @@ export async function* admission(): AsyncGenerator<Measurement> {
     await using floor = await begin("floor");
     yield* compare(size, reviews, [floor, webhook]);
   }
+  {
+    const reviews = reviewsOf(SIZES[0].bytes, `web-${MARK}`);
+    await using webhook = await begin("webhook");
+    await writeFile(answerPath, await webhook.post(reviews(0)));
+    await using floor = await begin("floor");
+    for await (const measurement of compare(SIZES[0], reviews, [floor, webhook]))
+      yield { ...measurement, metric: `strangers-${measurement.metric}` };
+  }
   yield* rotation(join(folder.path, "edgesync.mjs"), reviewsOf(SIZES[0].bytes));
 }
 
@@ -149,7 +157,7 @@ async function processorSeconds(pid: number): Promise<number> {
 const MARK = "@@@@@";
 
 /** Pods whose JSON has about so many bytes: more of what makes pods large, variables of containers. */
-function reviewsOf(bytes: number): Reviews {
+function reviewsOf(bytes: number, controller = "web-5d4f6c7b8d"): Reviews {
   const count = Math.max(1, Math.floor((bytes - 600) / 100));
   const env = Array.from({ length: count }, (_, index) => ({
     name: `SETTING_${String(index).padStart(6, "0")}`,
@@ -170,6 +178,13 @@ function reviewsOf(bytes: number): Reviews {
       volumes: [{ name: `kube-api-access-${MARK}`, ...TOKEN_SOURCE }],
     },
   );
+  const owner = { apiVersion: "apps/v1", kind: "ReplicaSet", name: controller, uid: controller };
+  const metadata = {
+    ...pod.metadata,
+    name: undefined,
+    generateName: `${controller}-`,
+    ownerReferences: [{ ...owner, controller: true }],
+  };
   const parts = JSON.stringify({
     apiVersion: "admission.k8s.io/v1",
     kind: "AdmissionReview",
@@ -179,7 +194,7 @@ function reviewsOf(bytes: number): Reviews {
       resource: { group: "", version: "v1", resource: "pods" },
       operation: "CREATE",
       namespace: "shop",
-      object: pod,
+      object: { ...pod, metadata },
     },
   }).split(MARK);
   return (index) => parts.join(String(index % 100_000).padStart(MARK.length, "0"));

@@ -154,14 +154,27 @@ export function admit(
   operations: readonly Operation[],
   warnings: readonly string[],
 ): ReviewResponse {
+  return admitted(uid, operations.length === 0 ? undefined : patchText(operations), warnings);
+}
+
+/** As {@link admit}, with the JSON of the operations when there are any. */
+export function admitted(
+  uid: string,
+  operations: string | undefined,
+  warnings: readonly string[],
+): ReviewResponse {
   const bounded = boundWarnings(warnings);
-  const patch = base64Of(patchText(operations));
   return respond({
     uid,
     allowed: true,
-    ...(operations.length === 0 ? {} : { patchType: "JSONPatch", patch }),
+    ...(operations === undefined ? {} : { patchType: "JSONPatch", patch: base64Of(operations) }),
     ...(bounded.length === 0 ? {} : { warnings: bounded }),
   });
+}
+
+/** The answer to another review, given to this one. */
+export function again(uid: string, { response }: ReviewResponse): ReviewResponse {
+  return respond({ ...response, uid });
 }
 
 /** A response as JSON.stringify writes it, which would look at each character of a patch for what must be escaped; base64 has nothing of the kind. */

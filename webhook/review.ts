@@ -1,10 +1,13 @@
 /** One review, from its JSON to its answer. Pure: what was decided is given back, and the server counts and logs it. */
-import { admit, fail, readReview, refuse } from "#core/admission-review.ts";
+import { admit, admitted, again, fail, readReview, refuse } from "#core/admission-review.ts";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import { codeOf, unreachable } from "#core/errors.ts";
+import type { Memory } from "#core/inject/alike.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import { inject } from "#core/inject/inject.ts";
+import type { Mode } from "#core/inject/mode.ts";
 import { diff } from "#core/json-patch.ts";
+import { patchText } from "#core/json-text.ts";
 import { PLAIN_FACTS } from "#core/inject/facts.ts";
 import type { Facts } from "#core/inject/facts.ts";
 import type { Pod } from "#core/inject/pod.ts";
@@ -26,11 +29,25 @@ export interface Reviewed {
 /** What is known of the cluster for a pod of a namespace, and of a node where the pod states one. */
 export type FactsOf = (namespace: string | undefined, nodeName: string | undefined) => Facts;
 
+/** An injection that is the same for all pods that are alike. */
+export interface Injected {
+  readonly response: ReviewResponse;
+  readonly mode: Mode;
+}
+
+export interface Remembering {
+  /** Of decisions with the same operator's options. */
+  readonly memory: Memory<Injected>;
+  /** Of the review's JSON. */
+  readonly bytes: number;
+}
+
 /** @throws EdgeSyncError REVIEW_INVALID when the body is no review of a pod */
 export function answerReview(
   body: unknown,
   cluster: ClusterOptions,
   factsOf: FactsOf = () => PLAIN_FACTS,
+  remembering?: Remembering,
 ): Reviewed {
   const { uid, name, namespace, dryRun, pod } = readReview(body);
   const fields: LogFields = {
@@ -43,9 +60,13 @@ export function answerReview(
   const generated = name ?? pod.metadata?.generateName;
   const named: LogFields = generated === undefined ? fields : { ...fields, pod: generated };
   try {
-    const injection = inject(pod, cluster, factsOf(namespace, pod.spec?.nodeName));
+    const facts = factsOf(namespace, pod.spec?.nodeName);
     const tell = (told: Told): { readonly event?: OwnerEvent } =>
       dryRun ? {} : eventOf(namespace, pod, told);
+    const known = remembering?.memory.recall(pod, facts);
+    if (known !== undefined)
+      return injected({ ...known, response: again(uid, known.response) }, named, tell);
+    const injection = inject(pod, cluster, facts);
     switch (injection.kind) {
       case "skip":
         return {
@@ -63,17 +84,12 @@ export function answerReview(
           ...tell(["InjectionDenied", injection.code, injection.message]),
         };
       case "injected": {
-        const response = admit(uid, diff(pod, injection.pod), injection.warnings);
-        const { warnings } = response.response;
-        return {
-          response,
-          outcome: "injected",
-          reason: "ok",
-          fields: warnings === undefined ? named : { ...named, warnings },
-          ...(warnings === undefined
-            ? {}
-            : tell(["InjectionWarned", injection.mode, warnings.join("; ")])),
-        };
+        const text = patchText(diff(pod, injection.pod));
+        const response = admitted(uid, text, injection.warnings);
+        const result = { response, mode: injection.mode };
+        if (remembering !== undefined && injection.lasting)
+          remembering.memory.keep(pod, facts, result, remembering.bytes, text);
+        return injected(result, named, tell);
       }
       default:
         return unreachable(injection);
@@ -88,6 +104,21 @@ export function answerReview(
       fields: { ...named, code: codeOf(err), err },
     };
   }
+}
+
+function injected(
+  { response, mode }: Injected,
+  named: LogFields,
+  tell: (told: Told) => { readonly event?: OwnerEvent },
+): Reviewed {
+  const { warnings } = response.response;
+  return {
+    response,
+    outcome: "injected",
+    reason: "ok",
+    fields: warnings === undefined ? named : { ...named, warnings },
+    ...(warnings === undefined ? {} : tell(["InjectionWarned", mode, warnings.join("; ")])),
+  };
 }
 
 type Told = readonly [reason: OwnerEvent["reason"], word: string, text: string];

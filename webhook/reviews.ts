@@ -4,6 +4,8 @@ import { fail, responseText } from "#core/admission-review.ts";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import type { Clock } from "#core/clock.ts";
 import { codeOf } from "#core/errors.ts";
+import { openMemory } from "#core/inject/alike.ts";
+import type { Memory } from "#core/inject/alike.ts";
 import type { ClusterOptions } from "#core/inject/cluster.ts";
 import type { Log, LogFields, WebhookMetrics } from "#core/telemetry.ts";
 import { BODY_LIMIT_BYTES, openBodies } from "./bodies.ts";
@@ -11,7 +13,7 @@ import type { Problem, Read } from "./bodies.ts";
 import type { WebhookConfig } from "./config.ts";
 import type { OwnerEvent } from "./events.ts";
 import { answerReview } from "./review.ts";
-import type { FactsOf } from "./review.ts";
+import type { FactsOf, Injected } from "./review.ts";
 
 export interface ReviewsDeps {
   readonly config: WebhookConfig;
@@ -39,7 +41,15 @@ export function isForReviews({ method, url = "" }: IncomingMessage): boolean {
   return method === "POST" && (url === "/mutate" || url.startsWith("/mutate?"));
 }
 
-export function openReviews(deps: ReviewsDeps): Reviews {
+/** Bytes of the pods whose decisions are kept for those that are like them. */
+const MEMORY_BYTES = 4 * 2 ** 20;
+
+interface Deps extends ReviewsDeps {
+  readonly memory: Memory<Injected>;
+}
+
+export function openReviews(given: ReviewsDeps): Reviews {
+  const deps: Deps = { ...given, memory: openMemory(MEMORY_BYTES) };
   const { clock, config } = deps;
   let held = 0;
   const bodies = openBodies({
@@ -99,7 +109,7 @@ function answer(
   request: IncomingMessage,
   body: Read,
   response: ServerResponse,
-  deps: ReviewsDeps,
+  deps: Deps,
   startedAt: number,
 ): void {
   if (!body.ok) {
@@ -121,7 +131,8 @@ function answer(
     refuse(response, deps, startedAt, problem);
     return;
   }
-  const reviewed = answerReview(parsed.value, deps.cluster, deps.facts);
+  const remembering = { memory: deps.memory, bytes: body.text.length };
+  const reviewed = answerReview(parsed.value, deps.cluster, deps.facts, remembering);
   const { response: review, outcome, reason, fields, event } = reviewed;
   if (event !== undefined) response.once("finish", () => deps.tell?.(event));
   send(response, 200, review);

@@ -37,7 +37,7 @@ import type { Targets } from "./targets.ts";
 import { probesBefore, throughSidecar } from "./told.ts";
 import { payloadMounts, secretsMount, volumesOf } from "./volumes.ts";
 import { warnings } from "./warnings.ts";
-import { workloadOf } from "./workload.ts";
+import { toldOfWorkload, workloadOf } from "./workload.ts";
 
 export type Injection =
   | { readonly kind: "skip"; readonly reason: SkipReason; readonly asked: boolean }
@@ -53,6 +53,8 @@ export type Injection =
       readonly pod: Pod;
       readonly mode: Mode;
       readonly warnings: readonly string[];
+      /** Whether it would be the same at another time. */
+      readonly lasting: boolean;
     };
 
 /**
@@ -142,6 +144,7 @@ export function inject(
         found === undefined
           ? warnings(stated, options, spec, targets, { mode, now: facts.now })
           : [],
+      lasting: payloadsOf(options).every((payload) => typeof payload.options.hold !== "number"),
     };
   } catch (error) {
     // A value too large for a variable. Anything else is no fault of the pod's.
@@ -305,7 +308,7 @@ function injected(pod: Pod, spec: PodSpec, parts: Parts, resources: Resources): 
     resources,
     localBytes: localLimit([...runningBeside(spec), { resources }]),
     serviceAccount: spec.serviceAccountName || "default",
-    workload: workloadOf(pod),
+    workload: toldOfWorkload(options) ? workloadOf(pod) : undefined,
   });
   const sidecar = found === undefined ? wanted : adoptSidecar(found.container, wanted, cluster);
   const change = (place: Place): Container => rewrite(place, mounted(place, options, targets));

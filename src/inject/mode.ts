@@ -20,7 +20,8 @@ export const MODES: Readonly<Record<Mode, string>> = {
   once: "init container that ends when payload and credentials are there",
 };
 
-const COMMAND = "agent";
+/** The first argument of every sidecar. */
+export const COMMAND = "agent";
 
 export const ARGS: Readonly<Record<Mode, readonly string[]>> = {
   native: [COMMAND],

@@ -25,7 +25,6 @@ import type { Container, EnvVar, Place, PodSpec, Resources } from "./pod.ts";
 import type { Targets } from "./targets.ts";
 import { localShare } from "./resources.ts";
 import { isKept, sidecarMounts, usesToken } from "./volumes.ts";
-import { toldOfWorkload } from "./workload.ts";
 
 /** Failures: an int32, which at one a second lasts 68 years. The gate is the sidecar's to open, never the kubelet's to give up on. */
 const ENDLESS = 2_147_483_647;
@@ -86,8 +85,8 @@ export interface SidecarParts {
   readonly ports: readonly number[];
   readonly network: "own" | "shared";
   readonly serviceAccount: string;
-  /** Owner and service account. */
-  readonly workload: string;
+  /** Owner and service account, where the sidecar is told. */
+  readonly workload: string | undefined;
 }
 
 /** By what is the operator's, then by what the annotations say: both live as long as they are used. */
@@ -235,7 +234,7 @@ function settingsWith(
       vault && options.vaultCa !== undefined ? `${PATHS.vaultCa}/${FILES.ca}` : undefined,
     sealedKeyDir: usesSealed(options) ? PATHS.sealedKey : undefined,
     offlineKeyDir: secrets && isKept(options) ? PATHS.offlineKey : undefined,
-    workload: toldOfWorkload(options) ? workload : undefined,
+    workload,
     secretsMode: identity.secretsMode,
     port: cluster.sidecarPort,
     listenAddress: undefined,

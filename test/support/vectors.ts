@@ -28,9 +28,9 @@ export async function vectors(): Promise<readonly Vector[]> {
   );
 }
 
-/** As YAML has it: without undefined, and never the same object twice. */
+/** As YAML has it: without undefined, and never the same object twice. How long it holds is left out. */
 export function outcome(pod: Pod): unknown {
-  return JSON.parse(JSON.stringify(inject(pod, CLUSTER)));
+  return JSON.parse(JSON.stringify({ ...inject(pod, CLUSTER), lasting: undefined }));
 }
 
 /** Writes what becomes of each pod today. The difference is to be read before it is committed. */

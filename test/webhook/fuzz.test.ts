@@ -15,6 +15,7 @@ import {
 } from "fast-check";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import { podWith } from "../support/inject.ts";
+import { placesIn, replaced } from "../support/json-places.ts";
 import { call, startWebhook } from "../support/webhook.ts";
 import type { RunningWebhook } from "../support/webhook.ts";
 
@@ -33,21 +34,6 @@ const REVIEW = {
     object: podWith({ channel: "web/stable", "secret.db": "database/creds/web" }),
   },
 };
-
-/** Every place in a value, as a path of keys. */
-function placesIn(value: unknown, path: readonly string[] = []): readonly (readonly string[])[] {
-  if (typeof value !== "object" || value === null) return [path];
-  const below = Object.entries(value).flatMap(([key, one]) => placesIn(one, [...path, key]));
-  return [path, ...below];
-}
-
-function replaced(value: unknown, [key, ...rest]: readonly string[], by: unknown): unknown {
-  if (key === undefined) return by;
-  const copy: Record<string, unknown> = { ...(value as object) };
-  if (rest.length === 0 && by === undefined) delete copy[key];
-  else copy[key] = replaced(copy[key], rest, by);
-  return Array.isArray(value) ? Object.values(copy) : copy;
-}
 
 describe("whatever is sent to the webhook", () => {
   let webhook: RunningWebhook;
