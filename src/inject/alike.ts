@@ -113,10 +113,20 @@ function isPlain({ spec }: Pod): boolean {
   });
 }
 
-function tokensOf(value: unknown, key = ""): readonly string[] {
-  if (typeof value === "string") return TOKEN_VOLUME.test(value) ? [value] : [];
-  if (typeof value !== "object" || value === null || key === UNREAD) return [];
-  return Object.entries(value).flatMap(([name, item]) => tokensOf(item, name));
+/** Levels of objects and lists in a pod that is kept; Kubernetes' own types have some twenty. */
+const DEEPEST = 64;
+
+/** Names as of a token volume in what is read of a pod; undefined where it goes too deep. */
+function tokensOf(spec: unknown): readonly string[] | undefined {
+  const found: string[] = [];
+  const isShallow = (value: unknown, key: string, left: number): boolean => {
+    if (typeof value === "string" && TOKEN_VOLUME.test(value)) found.push(value);
+    if (typeof value !== "object" || value === null || key === UNREAD) return true;
+    return (
+      left > 0 && Object.entries(value).every(([name, item]) => isShallow(item, name, left - 1))
+    );
+  };
+  return isShallow(spec, "", DEEPEST) ? found : undefined;
 }
 
 /** How the token volume is called in a pod that is compared with a kept one. */

@@ -9,7 +9,7 @@ import type { Facts } from "./facts.ts";
 import { inject } from "./inject.ts";
 import type { Injection } from "./inject.ts";
 import type { Mode } from "./mode.ts";
-import { MAIN_CONTAINER_ANNOTATION, SIDECAR } from "./names.ts";
+import { SIDECAR } from "./names.ts";
 import { given } from "./pod.ts";
 import type { Container, KubeProbe, Pod, Resources, VolumeMount } from "./pod.ts";
 
@@ -73,7 +73,7 @@ function explanation(pod: Pod, injection: Injection): Explanation {
     const { code, problems } = injection;
     return { outcome: "denied", reason: code, means: ERRORS[code].means, problems };
   }
-  const { pod: changed, mode, warnings } = injection;
+  const { pod: changed, mode, main, warnings } = injection;
   const list =
     (mode === "container" ? changed.spec?.containers : changed.spec?.initContainers) ?? [];
   const at = list.findIndex(({ name }) => name === SIDECAR);
@@ -90,7 +90,7 @@ function explanation(pod: Pod, injection: Injection): Explanation {
     mode,
     after: list.slice(0, at).map(({ name }) => name),
     image: sidecar?.image ?? "",
-    main: changed.metadata?.annotations?.[MAIN_CONTAINER_ANNOTATION] ?? "",
+    main,
     user:
       runAsUser === undefined ? "assigned by the platform" : `${runAsUser}:${runAsGroup ?? "0"}`,
     resources: sidecar?.resources ?? {},

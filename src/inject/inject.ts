@@ -52,6 +52,8 @@ export type Injection =
       readonly kind: "injected";
       readonly pod: Pod;
       readonly mode: Mode;
+      /** Name of the main container. */
+      readonly main: string;
       readonly warnings: readonly string[];
       /** Whether it would be the same at another time. */
       readonly lasting: boolean;
@@ -140,6 +142,7 @@ export function inject(
       kind: "injected",
       pod: changed,
       mode,
+      main: targets.main.container.name,
       warnings:
         found === undefined
           ? warnings(stated, options, spec, targets, { mode, now: facts.now })

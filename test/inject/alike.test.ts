@@ -231,6 +231,14 @@ describe("nothing is kept", () => {
       assert.equal(memory.recalled, 0);
     });
 
+  test("of a pod that goes deeper than any type of Kubernetes", () => {
+    const deep = JSON.parse(`${"[".repeat(100_000)}${"]".repeat(100_000)}`) as unknown;
+    const pod = { ...POD, spec: { ...POD.spec, volumes: [{ name: "deep", deep }] } };
+    const memory = openMemory<string>(BUDGET);
+    for (let turn = 0; turn < 2; turn++) memory.keep(pod, PLAIN_FACTS, "x", BYTES, "");
+    assert.equal(memory.recall(pod, PLAIN_FACTS), undefined);
+  });
+
   test("whose text has the name of the token volume in it", () => {
     for (const [text, kept] of [
       ["[]", "x"],

@@ -28,9 +28,11 @@ export async function vectors(): Promise<readonly Vector[]> {
   );
 }
 
-/** As YAML has it: without undefined, and never the same object twice. How long it holds is left out. */
+/** As YAML has it: without undefined, and never the same object twice. Only what becomes of the pod, and what is said of it. */
 export function outcome(pod: Pod): unknown {
-  return JSON.parse(JSON.stringify({ ...inject(pod, CLUSTER), lasting: undefined }));
+  return JSON.parse(
+    JSON.stringify({ ...inject(pod, CLUSTER), main: undefined, lasting: undefined }),
+  );
 }
 
 /** Writes what becomes of each pod today. The difference is to be read before it is committed. */

@@ -350,6 +350,20 @@ describe("edgesync explain", () => {
     assert.equal(denied.exit, 65);
   });
 
+  test("names the main container, also where kubectl is led to a native sidecar", async () => {
+    const pod = podWith(
+      { channel: "web/stable", repository: "https://releases.example" },
+      { initContainers: [{ name: "proxy", image: "proxy:1", restartPolicy: "Always" }] },
+    );
+    const annotations = {
+      ...pod.metadata?.annotations,
+      "kubectl.kubernetes.io/default-container": "proxy",
+    };
+    const led = { ...pod, metadata: { ...pod.metadata, annotations } };
+    const { out } = await run("explain", ["--json", "-f", "-"], { "-": JSON.stringify(led) });
+    assert.match(out, /"main": ?"web"/);
+  });
+
   test("gives tools one object", async () => {
     const { metadata, spec } = podWith({ channel: "web/stable", repository: "https://r.example" });
     const labels = { "edgesync.dev/inject": "true" };
