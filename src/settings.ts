@@ -150,7 +150,7 @@ export const SETTINGS = {
     value: anyPath,
   },
   "vault-approle-dir": {
-    help: "Folder with the credentials of approle: role_id, and secret_id where the role needs one.",
+    help: "Folder with the credentials of approle: role_id, and secret_id, which may be wrapped, where the role needs one.",
     value: anyPath,
   },
   "token-file": {

@@ -9,7 +9,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from "node:http
 import { createServer as tlsServer } from "node:https";
 import { TLSSocket } from "node:tls";
 import type { Clock } from "#core/clock.ts";
-import { Refusal, denied, invalid, isRecord } from "./exchange.ts";
+import { Refusal, denied, invalid, isRecord, needed } from "./exchange.ts";
 import type { Answer, Call, Fields, Operation } from "./exchange.ts";
 import { listen, readText } from "./listen.ts";
 import { authorize, handleSystem, handleToken, mountOf, openSystem } from "./system.ts";
@@ -101,6 +101,7 @@ export async function openDevVault(options: DevVaultOptions): Promise<DevVault> 
       const token = request.headers["x-vault-token"];
       if (path === "sys/wrapping/unwrap" && typeof token === "string")
         return wrapping.unwrap(token);
+      if (path === "sys/wrapping/lookup") return wrapping.lookup(needed(call.fields, "token"));
       const answered = await route(system, call, token);
       const ttl = request.headers["x-vault-wrap-ttl"];
       return typeof ttl === "string" ? wrapping.wrap(path, answered, ttl) : answered;

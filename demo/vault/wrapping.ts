@@ -8,16 +8,30 @@ export interface Wrapping {
   wrap(path: string, answer: Answer, ttl: string): Answer;
   /** @throws Refusal 400 when there is nothing, or no more */
   unwrap(token: string): Answer;
+  /** Where it is from; leaves it there. @throws Refusal 400 as `unwrap` */
+  lookup(token: string): Answer;
+}
+
+interface Kept {
+  readonly path: string;
+  readonly answer: Answer;
+  readonly until: number;
 }
 
 export function openWrapping(now: () => number): Wrapping {
-  const kept = new Map<string, { readonly answer: Answer; readonly until: number }>();
+  const kept = new Map<string, Kept>();
+  const find = (token: string): Kept => {
+    const found = kept.get(token);
+    if (found !== undefined && found.until > now()) return found;
+    kept.delete(token);
+    throw invalid("wrapping token is not valid or does not exist");
+  };
   return {
     wrap(path, answer, ttl) {
       const seconds = Number(/^(\d{1,6})s?$/.exec(ttl)?.[1] ?? Number.NaN);
       if (!(seconds > 0)) throw invalid("invalid wrap TTL");
       const token = `s.${randomUUID()}`;
-      kept.set(token, { answer, until: now() + seconds * 1_000 });
+      kept.set(token, { path, answer, until: now() + seconds * 1_000 });
       const info: Fields = {
         token,
         accessor: randomUUID(),
@@ -38,11 +52,13 @@ export function openWrapping(now: () => number): Wrapping {
       return { status: 200, body };
     },
     unwrap(token) {
-      const found = kept.get(token);
+      const { answer } = find(token);
       kept.delete(token);
-      if (found === undefined || found.until <= now())
-        throw invalid("wrapping token is not valid or does not exist");
-      return found.answer;
+      return answer;
     },
+    lookup: (token) => ({
+      status: 200,
+      body: { data: { creation_path: find(token).path } },
+    }),
   };
 }

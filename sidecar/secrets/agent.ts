@@ -24,6 +24,7 @@ import type { ReleaseAt } from "./sealed.ts";
 import type { Source, Version } from "./source.ts";
 import { openSources } from "./sources.ts";
 import { fromSaved, openSaver } from "./resume.ts";
+import { openSecretIds } from "./secret-id.ts";
 import { openChanges, openShownSet } from "./shown-set.ts";
 import { statusOf } from "./expiry.ts";
 import type { SecretStatus } from "./expiry.ts";
@@ -118,7 +119,19 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
   const openSealed = usesSealed(settings)
     ? (await import("./sealed.ts")).sealedOpener(deps)
     : undefined;
-  const directly = openVault(deps.http, options);
+  const secretIds = openSecretIds(saved?.secretId, async () => {
+    try {
+      await memory.check();
+      await save();
+    } catch (error) {
+      // The login goes on with it; each set that is shown saves it again.
+      log.warn(
+        { code: codeOf(error), err: error },
+        "the unwrapped secret_id could not be saved yet: a sidecar that is restarted now needs another",
+      );
+    }
+  });
+  const directly = openVault(deps.http, { ...options, secretIds });
   const vault = offline?.overheard(directly) ?? directly;
 
   const keeper = openTokenKeeper(
@@ -197,6 +210,7 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
     sources,
     retired: () => retirement.all(),
     rotation: () => teller?.saved,
+    secretId: () => secretIds.kept,
     clock,
   });
   const teller =
@@ -285,7 +299,11 @@ export async function openSecretsAgent(deps: SecretsDeps): Promise<SecretsAgent>
       const limited = AbortSignal.any([signal, AbortSignal.timeout(REVOKE_TIMEOUT_MS)]);
       try {
         await Promise.all(tokens.map(({ token }) => vault.revokeToken(token, limited)));
-        await store.remove();
+        const { kept: secretId } = secretIds;
+        // Not issued to this sidecar, and not to be had again: a daemon that is started again logs in with it.
+        await (secretId === undefined
+          ? store.remove()
+          : store.save({ identity, secrets: [], retired: [], secretId }));
         if (tokens.length > 0) log.info({ outcome: "ok" }, "revoked what Vault had issued");
       } catch (error) {
         const code = limited.aborted ? "VAULT_UNAVAILABLE" : codeOf(error);

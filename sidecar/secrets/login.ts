@@ -19,8 +19,13 @@ export type LoginMethod =
     }
   /** The certificate that is shown when connecting; without a role, Vault takes the one that it fits. */
   | { readonly kind: "cert"; readonly mount: string; readonly role: string | undefined }
-  /** role_id and secret_id, files of a folder; a role may be without a secret_id. */
-  | { readonly kind: "approle"; readonly mount: string; readonly folder: string };
+  /** role_id and secret_id, files of a folder; a role may be without a secret_id. The role's name tells where a wrapped one must be from. */
+  | {
+      readonly kind: "approle";
+      readonly mount: string;
+      readonly role?: string | undefined;
+      readonly folder: string;
+    };
 
 /** A client that may have a certificate to show. */
 export interface VaultHttp extends Http {
@@ -55,7 +60,12 @@ export function loginMethod(settings: Settings): LoginMethod {
         file: required(tokenFile, "token-file"),
       };
     case "approle":
-      return { kind, mount, folder: required(vaultApproleDir, "vault-approle-dir") };
+      return {
+        kind,
+        mount,
+        role: vaultRole,
+        folder: required(vaultApproleDir, "vault-approle-dir"),
+      };
     case "cert":
     default:
       required(settings.vaultTlsDir, "vault-tls-dir");
@@ -69,8 +79,15 @@ export function required<T>(value: T | undefined, key: string): T {
   return value;
 }
 
-/** @throws EdgeSyncError CONFIG_INVALID when what proves it cannot be read */
-export async function proofOf(method: LoginMethod, http: VaultHttp): Promise<Proof> {
+/**
+ * @param secretIdOf takes a secret_id out of what its file says, which may be wrapped
+ * @throws EdgeSyncError CONFIG_INVALID when what proves it cannot be read; what `secretIdOf` throws
+ */
+export async function proofOf(
+  method: LoginMethod,
+  http: VaultHttp,
+  secretIdOf: (text: string, method: LoginMethod & { readonly kind: "approle" }) => Promise<string>,
+): Promise<Proof> {
   const path = `auth/${method.mount}/login`;
   // Also where another method logs in: a listener of Vault may want a certificate of everybody.
   const shown = await http.identify?.();
@@ -84,8 +101,11 @@ export async function proofOf(method: LoginMethod, http: VaultHttp): Promise<Pro
     case "approle": {
       const { folder } = method;
       const role_id = await readCredential(`${folder}/role_id`);
-      const secret_id = await readCredential(`${folder}/secret_id`, "");
-      const fields = { role_id, ...(secret_id === "" ? {} : { secret_id }) };
+      const text = await readCredential(`${folder}/secret_id`, "");
+      const fields = {
+        role_id,
+        ...(text === "" ? {} : { secret_id: await secretIdOf(text, method) }),
+      };
       return { path, fields, problemAt: () => undefined };
     }
     case "cert":

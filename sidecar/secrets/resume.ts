@@ -4,6 +4,7 @@ import { openLanes } from "#core/lanes.ts";
 import type { Grant } from "#core/lease.ts";
 import type { RetiredLease } from "./retired-leases.ts";
 import type { SavedRotation } from "./rotation.ts";
+import type { KeptSecretId } from "./secret-id.ts";
 import type { ResumedVersion, Source, Version } from "./source.ts";
 import type { SavedLease, SavedState, SavedToken, StateStore } from "./state.ts";
 import type { FormerToken, Resumed, Token, TokenKeeper } from "./vault-token.ts";
@@ -14,6 +15,7 @@ export interface ResumedState {
   readonly secrets: ReadonlyMap<string, ResumedVersion>;
   readonly retired: readonly RetiredLease[];
   readonly rotation: SavedRotation | undefined;
+  readonly secretId: KeptSecretId | undefined;
 }
 
 /** @param identity of the server and role that the agent is for; a state for another one is not used */
@@ -49,6 +51,7 @@ export function fromSaved(
       ]),
     ),
     rotation: saved.rotation,
+    secretId: saved.secretId,
     retired: saved.retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
       leaseId,
       generation,
@@ -76,6 +79,7 @@ export interface SaverDeps {
   readonly sources: readonly Source[];
   readonly retired: () => readonly RetiredLease[];
   readonly rotation: () => SavedRotation | undefined;
+  readonly secretId: () => KeptSecretId | undefined;
   readonly clock: Clock;
 }
 
@@ -90,7 +94,8 @@ export function openSaver(deps: SaverDeps): Save {
       for (const source of deps.sources)
         if (source.current !== undefined) versions.set(source, source.current);
       const [retired, rotation] = [deps.retired(), deps.rotation()];
-      await deps.store.save(toSaved({ ...deps, versions, retired, rotation }));
+      const secretId = deps.secretId();
+      await deps.store.save(toSaved({ ...deps, versions, retired, rotation, secretId }));
       return versions;
     });
 }
@@ -101,6 +106,7 @@ function toSaved(parts: {
   readonly versions: ReadonlyMap<Source, Version>;
   readonly retired: readonly RetiredLease[];
   readonly rotation: SavedRotation | undefined;
+  readonly secretId: KeptSecretId | undefined;
   readonly clock: Clock;
 }): SavedState {
   const { identity, keeper, versions, retired, clock } = parts;
@@ -136,6 +142,7 @@ function toSaved(parts: {
           : { ...grant, expiresAt: offset + expiresAt },
     })),
     rotation: parts.rotation,
+    secretId: parts.secretId,
     retired: retired.map(({ leaseId, generation, expiresAt, revokeAt }) => ({
       leaseId,
       generation,

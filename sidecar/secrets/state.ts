@@ -9,6 +9,7 @@ import { isSecretData, parseExactJson } from "#core/secret-file.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import { ensureDirectory, guarded } from "./publication.ts";
 import type { SavedRotation } from "./rotation.ts";
+import type { KeptSecretId } from "./secret-id.ts";
 
 /** A grant, and when it ends by the wall clock: the next process can only estimate what is left of it. */
 export interface SavedLease {
@@ -55,6 +56,8 @@ export interface SavedState {
   readonly retired: readonly SavedRetired[];
   /** What the application was told of. */
   readonly rotation?: SavedRotation | undefined;
+  /** Of AppRole, where it came wrapped. */
+  readonly secretId?: KeptSecretId | undefined;
 }
 
 export interface StateStore {
@@ -88,6 +91,7 @@ const stateFile = v.object({
       generation: v.number(),
     }),
   ),
+  secretId: v.optional(v.object({ wrapping: v.string(), secretId: v.string() })),
   rotation: v.optional(v.object({ told: v.optional(v.string()), telling: v.boolean() })),
   retired: v.array(
     v.object({

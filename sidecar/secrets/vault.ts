@@ -13,12 +13,16 @@ import { proofOf } from "./login.ts";
 import type { LoginMethod, VaultHttp } from "./login.ts";
 import { absence, grantOf, parseAnswer, readSecret, seconds } from "./reading.ts";
 import type { Answer, Secret, Send } from "./reading.ts";
+import { openSecretIds } from "./secret-id.ts";
+import type { SecretIds } from "./secret-id.ts";
 
 export interface VaultOptions {
   /** `https://host[:port][/path]`. */
   readonly address: string;
   readonly namespace: string | undefined;
   readonly login: LoginMethod;
+  /** Keeps a secret_id that came wrapped; for this process alone when absent. */
+  readonly secretIds?: SecretIds;
   /** Milliseconds for a whole request; answers are small. */
   readonly timeoutMs?: number;
 }
@@ -32,7 +36,7 @@ export interface Login {
 }
 
 export interface Vault {
-  /** @throws EdgeSyncError CONFIG_INVALID when what it logs in with cannot be read, VAULT_DENIED, VAULT_UNAVAILABLE, TLS_UNTRUSTED */
+  /** @throws EdgeSyncError CONFIG_INVALID when what it logs in with cannot be read, SECRET_INVALID when a wrapped secret_id is none, VAULT_DENIED, VAULT_UNAVAILABLE, TLS_UNTRUSTED */
   login(signal: AbortSignal): Promise<Login>;
   /** @throws EdgeSyncError VAULT_DENIED when the token is no more */
   lookupToken(token: string, signal: AbortSignal): Promise<void>;
@@ -97,6 +101,7 @@ const LOGIN_MEANINGS: Readonly<Record<number, ErrorCode>> = {
 
 export function openVault(http: VaultHttp, options: VaultOptions): Vault {
   const { address, namespace, timeoutMs = TIMEOUT_MS } = options;
+  const secretIds = options.secretIds ?? openSecretIds(undefined, () => Promise.resolve());
 
   const send = async (
     method: "GET" | "POST",
@@ -141,7 +146,11 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
 
   return {
     async login(signal) {
-      const { path, fields, problemAt } = await proofOf(options.login, http);
+      const { path, fields, problemAt } = await proofOf(
+        options.login,
+        http,
+        (text, { mount, role }) => secretIds.from(text, { mount, role, namespace }, send, signal),
+      );
       const { body } = await send("POST", path, { fields, isLogin: true }, signal).catch(
         (error: unknown) => {
           throw explained(error, problemAt);

@@ -57,7 +57,7 @@ export const SECRETS = {
   },
   "vault-approle-secret": {
     section: "Secrets",
-    help: "Secret whose keys role_id and secret_id hold the credentials of approle, for which it is required. Mounted in the sidecar only.",
+    help: "Secret whose keys role_id and secret_id, which may be wrapped, hold the credentials of approle, for which it is required. Mounted in the sidecar only.",
     value: v.objectName,
     otherwise: "none",
     sidecar: false,

@@ -140,6 +140,23 @@ describe("a login by AppRole", () => {
     assert.notEqual((await client.vault.login(signal)).token, "");
   });
 
+  test("unwraps a secret_id that came wrapped, once for all its logins", async () => {
+    await using client = await clientOf("approle");
+    const path = `auth/${world.names.approle}/role/web/secret-id`;
+    await replace(client.folder, { secret_id: await world.wrapped(path) });
+    assert.notEqual((await client.vault.login(signal)).token, "");
+    assert.notEqual((await client.vault.login(signal)).token, "");
+    const text = await world.wrapped(path);
+    await replace(client.folder, { secret_id: text });
+    assert.notEqual((await client.vault.login(signal)).token, "");
+    // Another one, to which the token in the file has been used up already.
+    await using late = await clientOf("approle");
+    await replace(late.folder, { secret_id: text });
+    const error = await failureOf(late.vault.login(signal));
+    assert.equal(error.code, "VAULT_DENIED");
+    assert.match(error.message, /was unwrapped before, or has ended.*somebody else may have it/);
+  });
+
   test("does without a secret_id where the role does", async () => {
     const path = `auth/${world.names.approle}/role/open`;
     await world.configure("POST", path, {

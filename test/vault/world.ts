@@ -68,6 +68,8 @@ export interface World extends AsyncDisposable {
   clientIdentity(change?: Partial<Spec>): Identity;
   /** role_id and a new secret_id of the role `web` of `approle`. */
   approle(): Promise<{ readonly role_id: string; readonly secret_id: string }>;
+  /** A new answer to what is posted to a path, wrapped: as its one wrapping token has it, JSON. */
+  wrapped(path: string): Promise<string>;
   /** A request with a token, the administrator's when absent. */
   call(method: string, path: string, body?: object, token?: string): Promise<Reply>;
   /** As `call` with the administrator's token, and fails unless it succeeds. */
@@ -255,6 +257,12 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
         secret_id: String(secret.data?.["secret_id"]),
       };
     },
+    async wrapped(path) {
+      const asked = { method: "POST", path, body: {}, token: rootToken, wrapTtl: "600s" };
+      const { status, body } = await exchange(url, bundle, asked);
+      if (status !== 200) throw new Error(`${path}: ${status}`);
+      return JSON.stringify(body);
+    },
     call,
     configure,
     leaseTerms,
@@ -290,7 +298,8 @@ function exchange(
     path,
     body,
     token,
-  }: { method: string; path: string; body: object | undefined; token: string },
+    wrapTtl,
+  }: { method: string; path: string; body: object | undefined; token: string; wrapTtl?: string },
 ): Promise<Reply> {
   const target = new URL(`${url}/v1/${path}`);
   const init = {
@@ -299,6 +308,7 @@ function exchange(
     headers: {
       ...(token === "" ? {} : { "x-vault-token": token }),
       "x-vault-request": "true",
+      ...(wrapTtl === undefined ? {} : { "x-vault-wrap-ttl": wrapTtl }),
       "content-type": "application/json",
     },
   };

@@ -191,6 +191,25 @@ export const CERTIFICATES: PeerSection = {
       ],
     },
     {
+      peer: "Vault Agent",
+      refs: [],
+      theirs:
+        "A secret_id that came wrapped (`secret_id_response_wrapping_path`) is unwrapped into the agent's memory only: an agent that is restarted has none.",
+      ours: "It is kept beside the token, in memory, and serves the next sidecar of the pod. One that somebody else took is missed, and said to be.",
+      tests: [
+        held(
+          "secrets/secret-id",
+          "a secret_id that came wrapped",
+          "is unwrapped once, and serves the logins of a restarted sidecar too",
+        ),
+        held(
+          "secrets/secret-id",
+          "a secret_id that came wrapped",
+          "that somebody else took first is missed, and said to be",
+        ),
+      ],
+    },
+    {
       peer: "Vault Agent Injector, Linkerd",
       refs: ["hashicorp/vault-k8s#601", "hashicorp/vault-k8s#335", "linkerd/linkerd2#4651"],
       theirs:
