@@ -34,7 +34,7 @@ export async function* delta(args: readonly string[]): AsyncGenerator<object> {
   // On the same disk as the corpora: a temporary folder in memory would make applying look faster than it is.
   await using folder = await temporaryFolder(await cacheFolder("work"));
   const bench = {
-    ours: await buildOurs(folder.path),
+    ours: await buildOurs(folder.path, stop.signal),
     peers: peersFor(process.env),
     env: process.env,
     folder: folder.path,

@@ -31,7 +31,7 @@ export interface Line {
   readonly makeRssMiB?: number;
   /** With the start of the process. */
   readonly applyMBps?: number;
-  /** Without what Node needs to start; only edgesync's. */
+  /** Without the start of the command; only edgesync's. */
   readonly applyNetMBps?: number;
   readonly applyRssMiB?: number;
   readonly applyRssAnonMiB?: number;
@@ -134,7 +134,7 @@ export async function* measureCorpus(
       const copy = await fastest([
         ours.copy({ ...files, target: pair.target, out: `${out}.copy` }),
       ]);
-      const idle = await fastest([ours.idle()]);
+      const start = await fastest([ours.start()]);
       const seconds = newBytes / 1e6 / (applying.applyMBps ?? Number.NaN);
       return {
         ...line,
@@ -143,7 +143,7 @@ export async function* measureCorpus(
         makeSeconds: round3(make.seconds),
         makeRssMiB: round3(make.rss),
         ...applying,
-        applyNetMBps: round3(newBytes / 1e6 / Math.max(0.001, seconds - idle)),
+        applyNetMBps: round3(newBytes / 1e6 / Math.max(0.001, seconds - start)),
         copyShare: round3(copy / seconds),
         load: round3(loadavg()[0] ?? Number.NaN),
       };

@@ -25,7 +25,7 @@ export async function writeReport(results: Results, peers: readonly Peer[]): Pro
     "## Bytes",
     sizes(results, peers),
     "## Speed and memory",
-    `Taken on ${new Date().toISOString().slice(0, 10)}, on ${cpus().length} processors (${cpus()[0]?.model.trim() ?? "unknown"}) with Node ${process.versions.node}; the fastest of three. ${loadOf(results)}Times are those of whole processes, so small files show mostly how long a process takes to start; "net" is without Node's own start. "Of copy" is the speed as a share of that of a process that only copies the same file and hashes it. RSS of a Node process has about 40 MiB of Node's own program in it, which all such processes share; RssAnon is what it has for itself. MiB are 2^20 bytes, MB are 10^6.`,
+    `Taken on ${new Date().toISOString().slice(0, 10)}, on ${cpus().length} processors (${cpus()[0]?.model.trim() ?? "unknown"}) with Node ${process.versions.node}; the fastest of three. ${loadOf(results)}Times are those of whole processes, so small files show mostly how long a process takes to start; "net" is without what the same command takes for a file of a few bytes, which a sidecar, as it goes on running, takes once. "Of copy" is the speed as a share of that of a process that only copies the same file and hashes it. RSS of a Node process has about 40 MiB of Node's own program in it, which all such processes share; RssAnon is what it has for itself. MiB are 2^20 bytes, MB are 10^6.`,
     speeds(results),
     missing(results),
   ].filter((part) => part !== "");
