@@ -119,17 +119,25 @@ export async function proofOf(
 /** Bytes. Kubernetes' tokens have about one kilobyte. */
 const CREDENTIAL_LIMIT = 65_536;
 
-/** @param otherwise stands for a file that is not there */
+/** @param otherwise stands for a file that is not there, or empty */
 async function readCredential(file: string, otherwise?: string): Promise<string> {
+  let text: string;
   try {
-    const { size } = await stat(file);
-    if (size > CREDENTIAL_LIMIT) throw new RangeError(`${size} bytes`);
-    return (await readFile(file, "utf8")).trim();
+    const found = await stat(file);
+    // Of a pipe or a device nobody knows when it ends: to read it could take for ever, or all memory.
+    if (!found.isFile()) throw new TypeError("not a regular file");
+    if (found.size > CREDENTIAL_LIMIT) throw new RangeError(`${found.size} bytes`);
+    text = (await readFile(file, "utf8")).trim();
   } catch (cause) {
     const absent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
     if (absent && otherwise !== undefined) return otherwise;
     throw new EdgeSyncError("CONFIG_INVALID", `${file}, for the login, cannot be read`, { cause });
   }
+  if (text !== "") return text;
+  // Vault would answer as to a wrong one.
+  if (otherwise === undefined)
+    throw new EdgeSyncError("CONFIG_INVALID", `${file}, for the login, is empty`);
+  return otherwise;
 }
 
 /** Not verified, which is Vault's to do: only its times are looked at, and only to say more of a refusal. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
 import { writeFile } from "node:fs/promises";
@@ -118,6 +119,26 @@ describe("a login", () => {
     const error = await failureOf(client.vault.login(signal));
     assert.equal(error.code, "CONFIG_INVALID");
     assert.match(error.message, /\/nonexistent\/token/);
+  });
+
+  test("does not wait for a file that is a pipe, nor read a device, nor send what is empty", async () => {
+    await using folder = await temporaryFolder();
+    const [pipe, empty] = [join(folder.path, "pipe"), join(folder.path, "empty")];
+    execFileSync("mkfifo", [pipe]);
+    await writeFile(empty, "\ufeff \n");
+    for (const [file, why] of [
+      [pipe, /pipe, for the login, cannot be read/],
+      ["/dev/zero", /cannot be read/],
+      [folder.path, /cannot be read/],
+      [empty, /is empty/],
+    ] as const) {
+      const login = { kind: "jwt", mount: "jwt", role: "web", file } as const;
+      await using client = await clientOf(json(200, {}), { login });
+      const error = await failureOf(client.vault.login(signal));
+      assert.equal(error.code, "CONFIG_INVALID");
+      assert.match(error.message, why);
+      assert.deepEqual(client.seen, []);
+    }
   });
 
   test("that Vault refuses is a denial, also where Vault calls it a bad request", async () => {
