@@ -238,8 +238,9 @@ export const ERRORS = {
     exit: 77,
   },
   SECRET_INVALID: {
-    means: "The secret does not exist, or has no such field.",
-    remedy: "Check the path and the field that secret.<name> and format.<name> state.",
+    means: "The secret does not exist, or has no such field; or a wrapped secret_id is spent.",
+    remedy:
+      "Check the path and the field that secret.<name> and format.<name> state, or deliver another secret_id.",
     exit: 66,
   },
   TEMPLATE_INVALID: {

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import * as v from "valibot";
-import { EdgeSyncError, codeOf } from "#core/errors.ts";
+import { EdgeSyncError } from "#core/errors.ts";
 import { jsonObject } from "#core/json.ts";
 import { parseAnswer } from "./reading.ts";
 import type { Send } from "./reading.ts";
@@ -30,7 +30,7 @@ export interface SecretIds {
    * The secret_id, of what a file says.
    *
    * @throws EdgeSyncError CONFIG_INVALID for JSON that is no wrapped answer, SECRET_INVALID when something else was wrapped,
-   *   VAULT_DENIED when it was taken before, VAULT_UNAVAILABLE
+   *   or it was taken before, VAULT_UNAVAILABLE
    */
   from(text: string, origin: Origin, send: Send, signal: AbortSignal): Promise<string>;
 }
@@ -95,12 +95,16 @@ async function unwrap(
   return parseAnswer(unwrapped, answer.body, path).data.secret_id;
 }
 
-/** Vault answers 400 to a wrapping token that has been used, or has ended. */
+/**
+ * Vault answers 400 to a wrapping token that has been used, or has ended, and 403 to one that it takes for a token like others. No denial:
+ * nobody has refused the role, and a sealed set, with which a node starts whose memory has forgotten the secret_id, must not end by it.
+ */
 function taken(error: unknown): never {
-  if (!(error instanceof EdgeSyncError) || codeOf(error) !== "SECRET_INVALID") throw error;
+  if (!(error instanceof EdgeSyncError)) throw error;
+  if (error.code !== "SECRET_INVALID" && error.code !== "VAULT_DENIED") throw error;
   const { cause } = error;
   throw new EdgeSyncError(
-    "VAULT_DENIED",
+    "SECRET_INVALID",
     `${error.message}: the wrapped secret_id was unwrapped before, or has ended. Unless this sidecar took it and lost it since, somebody else may have it: destroy it, and deliver another`,
     { cause },
   );

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { openSecretIds } from "../../sidecar/secrets/secret-id.ts";
 import { temporaryFolder } from "../support/temporary.ts";
 import { savedState, startSidecar, until } from "../vault/sidecar.ts";
 import type { Sidecar, SidecarOptions } from "../vault/sidecar.ts";
@@ -112,7 +114,7 @@ describe("a secret_id that came wrapped", () => {
     await web.deliver(text);
     const unwraps = count(/wrapping\/unwrap$/);
     await using sidecar = await web.start();
-    await until(() => sidecar.agent.status().code === "VAULT_DENIED", "the reason");
+    await until(() => sidecar.agent.status().code === "SECRET_INVALID", "the reason");
     assert.match(sidecar.log.lines.join("\n"), /unwrapped before.*somebody else may have it/);
     assert.equal(count(/wrapping\/unwrap$/), unwraps);
     assert.equal(sidecar.agent.published(), false);
@@ -123,9 +125,42 @@ describe("a secret_id that came wrapped", () => {
     await web.deliver(await world.wrapped(secretIds()));
     control().faults({ path: /wrapping\/unwrap$/, dropAnswer: true });
     await using sidecar = await web.start({ random: () => 0 });
-    await until(() => sidecar.agent.status().code === "VAULT_DENIED", "the reason", 20_000);
+    await until(() => sidecar.agent.status().code === "SECRET_INVALID", "the reason", 20_000);
     control().faults();
     assert.match(sidecar.log.lines.join("\n"), /Unless this sidecar took it and lost it since/);
+  });
+
+  test("that is spent after a reboot does not end the sealed set with which the application was started", async () => {
+    await using web = await pod();
+    const [payload, key] = [join(web.folder, "payload"), join(web.folder, "key")];
+    for (const folder of [payload, key]) await mkdir(folder);
+    await writeFile(join(key, "key"), randomBytes(32).toString("base64"));
+    await web.deliver(await world.wrapped(secretIds()));
+    const environment = {
+      EDGESYNC_CHANNEL: "web/stable",
+      EDGESYNC_REPOSITORY: "https://releases.example",
+      EDGESYNC_POD_NAMESPACE: "shop",
+      EDGESYNC_WORKLOAD: "Deployment/web,ServiceAccount/web",
+      EDGESYNC_PAYLOAD_DIR: payload,
+      EDGESYNC_OFFLINE_SECRETS: "24h",
+      EDGESYNC_OFFLINE_KEY_DIR: key,
+    };
+    await using first = await web.start({ environment });
+    await until(() => first.agent.status().sealed?.sealedAt !== undefined, "sealed");
+    await first.stop();
+    await rm(join(web.folder, "volume"), { recursive: true });
+    for (const status of [400, 403]) {
+      control().faults({ path: /wrapping\/lookup$/, status: 503 });
+      await using second = await web.start({ environment, random: () => 0 });
+      await until(() => second.agent.published(), "published from the sealed set");
+      control().faults({ path: /wrapping\/lookup$/, status });
+      await until(() => second.agent.status().code === "SECRET_INVALID", "the reason", 20_000);
+      assert.equal(await second.file("db"), "1");
+      assert.equal(second.agent.published(), true);
+      assert.equal(second.agent.status().sealed?.refused, undefined);
+      await second.stop();
+      await rm(join(web.folder, "volume"), { recursive: true });
+    }
   });
 
   test("must be one of the role: what else was wrapped is left alone", async () => {
@@ -147,6 +182,59 @@ describe("a secret_id that came wrapped", () => {
       await until(() => sidecar.agent.status().code === "SECRET_INVALID", path);
       assert.equal(count(/wrapping\/unwrap$/), unwraps, path);
     }
+  });
+
+  test("may be told with its namespace in front, and with nothing else", async () => {
+    const at = "auth/approle/role/web/secret-id";
+    for (const [path, namespace, isOwn] of [
+      [at, undefined, true],
+      [at, "team-a", true],
+      [`team-a/${at}`, "team-a/", true],
+      [`a/b/${at}`, "a/b", true],
+      ["auth/approle/role/web/custom-secret-id", undefined, true],
+      [`team-b/${at}`, "team-a", false],
+      [`kv/${at}`, undefined, false],
+      [`team-a/kv/${at}`, "team-a", false],
+      [`${at}/lookup`, undefined, false],
+      ["auth/approle/role/web/role-id", undefined, false],
+      ["auth/approle/role/web2/secret-id", undefined, false],
+      ["auth/approle2/role/web/secret-id", undefined, false],
+      ["auth/approle/role/../role/web/secret-id", undefined, false],
+    ] as const) {
+      const sent: string[] = [];
+      const ids = openSecretIds(undefined, () => Promise.resolve());
+      const from = ids.from(
+        JSON.stringify({ wrap_info: { token: "hvs.wrapping" } }),
+        { mount: "approle", role: "web", namespace },
+        (_method, asked) => {
+          sent.push(asked);
+          const data = asked.endsWith("lookup") ? { creation_path: path } : { secret_id: "s" };
+          return Promise.resolve({ body: JSON.stringify({ data }), headers: {} });
+        },
+        AbortSignal.timeout(10_000),
+      );
+      if (isOwn) assert.equal(await from, "s", path);
+      else await assert.rejects(from, { code: "SECRET_INVALID" }, path);
+      assert.equal(sent.length, isOwn ? 2 : 1, path);
+    }
+  });
+
+  test("serves the login also where it cannot be saved, and is saved as soon as it can be", async () => {
+    await using web = await pod();
+    await web.deliver(await world.wrapped(secretIds()));
+    const state = join(web.folder, "volume", "state", "state.json");
+    await mkdir(join(state, "in-the-way"), { recursive: true });
+    await using first = await web.start({ random: () => 0 });
+    await until(() => first.agent.status().loggedIn, "the login");
+    assert.match(first.log.lines.join("\n"), /could not be saved yet.*DISK_FAILED/);
+    await rm(state, { recursive: true });
+    await until(() => first.agent.published(), "published", 20_000);
+    await first.stop();
+    await loseToken(first);
+    const logins = count(/approle\/login$/);
+    await using second = await web.start({ refreshInterval: "1s" });
+    await until(() => count(/approle\/login$/) === logins + 1, "the second login");
+    await until(() => second.agent.status().loggedIn, "the token");
   });
 
   test("is followed by what is delivered next, wrapped or not", async () => {
@@ -192,7 +280,7 @@ describe("a secret_id that came wrapped", () => {
     await first.stop();
     const logins = count(/approle\/login$/);
     await using second = await web.start({ role: "other" });
-    await until(() => second.agent.status().code === "VAULT_DENIED", "the reason");
+    await until(() => second.agent.status().code === "SECRET_INVALID", "the reason");
     assert.equal(count(/approle\/login$/), logins);
   });
 });

@@ -153,7 +153,7 @@ describe("a login by AppRole", () => {
     await using late = await clientOf("approle");
     await replace(late.folder, { secret_id: text });
     const error = await failureOf(late.vault.login(signal));
-    assert.equal(error.code, "VAULT_DENIED");
+    assert.equal(error.code, "SECRET_INVALID");
     assert.match(error.message, /was unwrapped before, or has ended.*somebody else may have it/);
   });
 
