@@ -59,7 +59,7 @@ function judge(
 ): number {
   if (chain.length > MAX_CERTIFICATES || chain.some((der) => der.byteLength > MAX_BYTES))
     throw untrusted("the chain is too large");
-  const [own, ...others] = chain.map((der) => linkOf(der));
+  const [own, ...others] = chain.map((der) => presented(der));
   if (own === undefined) throw untrusted("there is no certificate");
   const wrong = serverProblem(own, host);
   if (wrong !== undefined) throw untrusted(wrong);
@@ -77,6 +77,13 @@ function judge(
 
 function untrusted(what: string, cause?: unknown): EdgeSyncError {
   return new EdgeSyncError("TLS_UNTRUSTED", what, { cause });
+}
+
+/** Node would pass over what stands behind a certificate, and take PEM. */
+function presented(der: Uint8Array): Link {
+  const link = linkOf(der);
+  if (!link.x509.raw.equals(der)) throw untrusted("a certificate is not DER alone");
+  return link;
 }
 
 function linkOf(source: Uint8Array | string): Link {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { connect, createServer } from "node:tls";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { codeOf } from "#core/errors.ts";
 import { judgeChain } from "../../sidecar/network/chain.ts";
 import { CLIENT_AUTH, SERVER_AUTH } from "../support/chains.ts";
@@ -80,6 +80,17 @@ describe("a chain", () => {
     const many = Array.from({ length: 1_000 }, () => own);
     assert.throws(() => judgeChain(many, roots, moment), UNTRUSTED);
     assert.throws(() => judgeChain([new Uint8Array(1 << 20)], roots, moment), UNTRUSTED);
+  });
+
+  test("with anything behind a certificate, or with PEM, is refused", () => {
+    const { host, presented, trusted } = chainOf("ec", { leaf: EXPIRED });
+    const ders = presented.map(({ der }) => der);
+    const roots = trusted.map(({ cert }) => cert);
+    const moment = { host, now: Date.now(), allowanceMs: ALLOWANCE_MS };
+    judgeChain(ders, roots, moment);
+    for (const [index, { der, cert }] of presented.entries())
+      for (const other of [Buffer.concat([der, Buffer.alloc(1)]), Buffer.from(cert)])
+        assert.throws(() => judgeChain(ders.with(index, other), roots, moment), UNTRUSTED);
   });
 
   test("whose authorities issue each other is given up soon", () => {
