@@ -145,3 +145,11 @@ describe("the one command", () => {
     assert.doesNotMatch(source, /^import [^"]*"\.\.\/(webhook|sidecar|publisher)\//m);
   });
 });
+
+describe("the tests", () => {
+  test("draw the cases of their properties from the one seed", async () => {
+    const imports = await importsOf("test");
+    const direct = imports.filter(({ to }) => packageOf(to) === "fast-check");
+    assert.deepEqual([...new Set(direct.map(({ file }) => file))], ["test/support/property.ts"]);
+  });
+});

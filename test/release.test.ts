@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "./support/property.ts";
 import { MANIFEST_LIMIT, formatManifest, parseManifest } from "#core/manifest.ts";
 import type { Entry, ReleaseParts } from "#core/release.ts";
 import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 import { codeOf } from "#core/errors.ts";
 import { END_OF_ARCHIVE, tarEntries, tarHeader, tarPadding } from "#core/ustar.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { nextFollow } from "#core/follow.ts";
 import type { Follow, FollowEvent, FollowStep } from "#core/follow.ts";
 import type { Policy } from "#core/policy.ts";

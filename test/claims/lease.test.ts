@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { mayAct, moveOf, openLease, renewed, sighted, taken } from "#core/claim-lease.ts";
 import type { Lease, Move, Sight } from "#core/claim-lease.ts";
 

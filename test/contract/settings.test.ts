@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { camel, parseAnnotations } from "#core/pod-options.ts";
 import type { AppProbes, Probe } from "#core/probe.ts";
 import {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import * as health from "#core/health-check.ts";
 import type { HealthCheck } from "#core/health-check.ts";
 import { secretFormat } from "#core/secret-format.ts";

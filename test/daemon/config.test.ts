@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { CONFIG_LIMIT, daemonRows, filesOf, parseDaemonConfig } from "#core/daemon-config.ts";
 import { codeOf } from "#core/errors.ts";
 import { camel } from "#core/pod-options.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createCipheriv } from "node:crypto";
 import { describe, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { CODEC, knownCodecs } from "#core/delta/codec-names.ts";
 import { decoderOf } from "#core/delta/codec.ts";
 import { allRead } from "#core/delta/decoder.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { KERNEL_CODE } from "#core/delta/kernel-code.ts";
 import { openKernel } from "#core/delta/kernel.ts";
 import { REGIONS, addressEnd, pageFlags } from "#core/delta/image.ts";

@@ -1,7 +1,7 @@
 /** The kernel's part in the tensor codec: what it decodes is what the JavaScript that it stands for decodes. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { openKernel, openMemory } from "#core/delta/kernel.ts";
 import type { Memory, QuickElements } from "#core/delta/kernel.ts";
 import { METHODS, openSource } from "#core/delta/source.ts";

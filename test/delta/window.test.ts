@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createCipheriv } from "node:crypto";
 import { describe, test } from "node:test";
-import { array, assert as check, integer, nat, property, record } from "fast-check";
+import { array, assert as check, integer, nat, property, record } from "../support/property.ts";
 import { openPieces } from "#core/delta/pieces.ts";
 import { STEP, markOld } from "#core/delta/window.ts";
 import { inMemory, never } from "../support/delta.ts";

@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import process from "node:process";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import {
   FILE_HOLD_MS,
   HOLDS_LIMIT,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { HOOKS, SILENCE_MS, SILENT_RETRY_MS, detailOf, isReached, judge } from "#core/hook.ts";
 import type { HookName, HookReply } from "#core/hook.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { daemonHookTarget, hookTarget } from "#core/hook.ts";
 import { daemonOnUpdate, deliveryOf, onUpdate } from "#core/on-update.ts";
 import { parseAnnotations } from "#core/pod-options.ts";

@@ -1,7 +1,7 @@
 /** What is kept of one decision for the pods that come after: never another answer than each would have got alone. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { openMemory } from "#core/inject/alike.ts";
 import type { Memory } from "#core/inject/alike.ts";
 import { PLAIN_FACTS } from "#core/inject/facts.ts";

@@ -1,7 +1,7 @@
 /** Pods of every shape that Kubernetes allows: whatever comes in, what goes out is a pod that it would take, and nobody has lost anything. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { PLAIN_FACTS } from "#core/inject/facts.ts";
 import type { Facts } from "#core/inject/facts.ts";
 import { inject } from "#core/inject/inject.ts";

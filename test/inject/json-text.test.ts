@@ -1,7 +1,7 @@
 /** JSON whose large parts are written once is the JSON that would be written anew each time. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { admit, fail, refuse, responseText } from "#core/admission-review.ts";
 import type { Operation } from "#core/json-patch.ts";
 import { base64Of, keepText, patchText } from "#core/json-text.ts";

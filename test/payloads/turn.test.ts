@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { STALE_MS, UNKNOWN_MS, ask, follow, initialTurns } from "#core/turn.ts";
 import type { Turns } from "#core/turn.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { parseChannelDocument } from "#core/channel-document.ts";
 import type { ChannelDocument, Releases } from "#core/channel-document.ts";
 import { serialize } from "#core/document.ts";

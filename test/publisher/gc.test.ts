@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { blobPath } from "#core/release.ts";
 import { findChannel, listReleases, readRelease } from "../../publisher/catalog.ts";
 import { releasesOf, rollOut } from "../../publisher/channel-change.ts";

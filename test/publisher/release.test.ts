@@ -3,7 +3,7 @@ import { createCipheriv } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { blobPath } from "#core/release.ts";
 import type { Content, Release } from "#core/release.ts";
 import { verifyRepository } from "../../publisher/verify.ts";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { FAILURES_PER_HOUR } from "#core/circuit.ts";
 import { requestsPerHour } from "#core/lease.ts";
 import { fromEnv } from "#core/settings.ts";

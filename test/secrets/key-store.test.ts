@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { connect, createSecureContext, createServer } from "node:tls";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import type { SecretData } from "#core/secret-file.ts";
 import { secretFormat } from "#core/secret-format.ts";
 import { keyStore } from "../../sidecar/secrets/key-store.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import { isSwappable, mountOf, swapAreas } from "#core/swap.ts";

@@ -3,7 +3,7 @@ import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { assert as check, integer, option, property, uint8Array } from "fast-check";
+import { assert as check, integer, option, property, uint8Array } from "../support/property.ts";
 import {
   endOf,
   formatOfflineSet,

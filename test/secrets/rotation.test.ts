@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { SIDECAR_METRICS } from "#core/metrics.ts";
 import type { OnUpdate } from "#core/on-update.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { parseExactJson, secretFile } from "#core/secret-file.ts";
 import type { PlainFormat, SecretData } from "#core/secret-file.ts";
 

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { promisify } from "node:util";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { hasEnded, seen, socketsOf, unseen } from "#core/presence.ts";
 import type { Network, Presence, Socket } from "#core/presence.ts";
 import { fromEnv } from "#core/settings.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { zstdCompressSync } from "node:zlib";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { NEWS_FIELD, formatNews, newsIn } from "#core/news.ts";
 
 const timestamp = (news: unknown): Buffer =>

@@ -1,7 +1,7 @@
 /** What the webhook makes of the annotations and the operator's settings that say where the repository is and how it is reached. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import * as a from "#core/addresses.ts";
 import { fromEnv } from "#core/settings.ts";
 import type { Value } from "#core/values.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { canonicalize } from "@tufjs/canonical-json";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { canonicalForm } from "#core/trust/canonical.ts";
 
 const INVALID = { code: "METADATA_INVALID" };

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { matchesPattern, rolesFor } from "#core/trust/paths.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";

@@ -8,7 +8,7 @@ import { mkdtemp } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { refresh } from "#core/trust/refresh.ts";
 import { fetchTarget } from "#core/trust/target.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { NO_SKEW, clockSkew } from "#core/clock-skew.ts";
 import type { ClockSkew } from "#core/clock-skew.ts";
 import { refresh } from "#core/trust/refresh.ts";

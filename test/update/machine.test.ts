@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { formatJournal, parseJournal } from "#core/journal.ts";
 import { RESUMPTIONS, next, stepsOf } from "#core/update.ts";
 import type { Event, Step } from "#core/update.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { DAY_MS, NO_USAGE, dayEnd, savedFor, usageAt } from "#core/budget.ts";
 import type { Usage } from "#core/budget.ts";
 import { hold, permission } from "#core/permission.ts";

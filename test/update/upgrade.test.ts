@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { formatJournal, parseJournal } from "#core/journal.ts";
 import { follow, history } from "./support/histories.ts";
 

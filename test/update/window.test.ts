@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { parseCron } from "#core/cron.ts";
 import { instantsOf, offsetAt, offsetsAbout } from "#core/time-zone.ts";
 import { openingOf, windows } from "#core/window.ts";

@@ -12,7 +12,7 @@ import {
   oneof,
   string as text,
   uint8Array,
-} from "fast-check";
+} from "../support/property.ts";
 import type { ReviewResponse } from "#core/admission-review.ts";
 import { podWith } from "../support/inject.ts";
 import { placesIn, replaced } from "../support/json-places.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import * as fc from "fast-check";
+import * as fc from "../support/property.ts";
 import { parseAllDocuments } from "yaml";
 import type { OfflineCommand } from "#core/inject/commands.ts";
 import { EdgeSyncError } from "#core/errors.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { array, assert as check, constantFrom, property } from "fast-check";
+import { array, assert as check, constantFrom, property } from "../support/property.ts";
 import { choose, nextStep, untrusted, wantedKey } from "#core/serving-certificate.ts";
 import type { Identity, Kept, Seen } from "#core/serving-certificate.ts";
 import { makeCertificate } from "../../webhook/certificate.ts";

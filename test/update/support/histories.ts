@@ -1,5 +1,5 @@
 /** Histories of the update machine: events, and what comes of them. */
-import * as fc from "fast-check";
+import * as fc from "../../support/property.ts";
 import type { Veto } from "#core/hook.ts";
 import type { Policy } from "#core/policy.ts";
 import { next } from "#core/update.ts";
