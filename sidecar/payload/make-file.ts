@@ -77,7 +77,10 @@ export async function makeFile(
   }
 }
 
-/** What is made on the way is verified like any file, lies outside of the tree, and goes as soon as the next one is there. */
+/**
+ * What is made on the way is verified like any file, lies outside of the tree, and goes as soon as the next one is there. What comes out
+ * right was made from the right file; only what does not is worth reading the old one for: of a gigabyte, once instead of twice.
+ */
 async function followLinks(
   links: readonly Link[],
   place: FilePlace,
@@ -86,12 +89,11 @@ async function followLinks(
 ): Promise<Trouble> {
   const { disk } = place;
   const [first] = links;
-  const base = first && old.get(first.delta.base);
-  // Before it is used: a delta on top of something else is much work for nothing.
-  if (first !== undefined)
-    if (base === undefined || !(await hasDigest(disk, base.path, first.delta.base, signal)))
-      return { damaged: first.delta.base };
-  let from = base?.path ?? "";
+  if (first === undefined) throw new RangeError("no links to follow");
+  const base = old.get(first.delta.base);
+  if (base === undefined) return { damaged: first.delta.base };
+  const isBaseGood = (): Promise<boolean> => hasDigest(disk, base.path, first.delta.base, signal);
+  let from = base.path;
   /** What was made on the way and is still there. */
   let between: string | undefined;
   try {
@@ -101,8 +103,17 @@ async function followLinks(
       if (!last) await disk.remove(path);
       const target = last ? place : { disk, path, mode: STEP_MODE, unsynced: notKept };
       const bytes = expand(disk, from, link, read, signal);
-      const fits = await unlessInvalid(writeFile(target, link, bytes, signal));
-      if (!fits) return { rejected: link.delta.sha256 };
+      const fits = await unlessInvalid(writeFile(target, link, bytes, signal)).catch(
+        async (error: unknown) => {
+          // Of the two files it may be the old one that cannot be read.
+          if (index > 0 || codeOf(error) !== "DISK_FAILED" || (await isBaseGood())) throw error;
+          return false;
+        },
+      );
+      if (!fits)
+        return index > 0 || (await isBaseGood())
+          ? { rejected: link.delta.sha256 }
+          : { damaged: first.delta.base };
       if (between !== undefined) await disk.remove(between);
       between = last ? undefined : path;
       from = path;

@@ -63,6 +63,15 @@ export async function openFuzzer(): Promise<Fuzzer> {
       if (depth < 0.2) {
         const { old, size, intact, delta } = mutateSegments(chance, small);
         outcome = await outcomeOf({ old, size, sha256: digestOf(intact) }, delta, name);
+      } else if (depth < 0.3) {
+        // The old file is not what it was: nobody looks before the new one has come out wrong.
+        const { length } = subject.old;
+        const mutated = mutateBytes(chance, subject.old);
+        const old = Buffer.concat([mutated, subject.old.subarray(mutated.length)]).subarray(
+          0,
+          length,
+        );
+        outcome = await outcomeOf({ ...subject, old }, subject.delta, name);
       } else {
         const delta =
           depth < 0.8 ? mutateStreams(chance, subject) : mutateBytes(chance, subject.delta);

@@ -5,10 +5,15 @@ import { chmod, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import { describe, test } from "node:test";
+import { CODEC } from "#core/delta/codec-names.ts";
+import { encodeDelta } from "#core/delta/encode.ts";
+import { matchHere } from "#core/delta/match.ts";
+import { openSharedMemory } from "#core/delta/shared-memory.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { makePlan } from "#core/plan.ts";
 import { formatManifest } from "#core/manifest.ts";
 import type { Entry, Release } from "#core/release.ts";
+import { collect, inMemory } from "../support/delta.ts";
 import { handMadeRelease } from "../support/release.ts";
 import type { HandMadeContent } from "../support/release.ts";
 import { temporaryFolder } from "../support/temporary.ts";
@@ -92,6 +97,13 @@ async function build(
   }
   return setback;
 }
+
+const CREW = {
+  run: <T>(work: () => Promise<T>): Promise<T> => work(),
+  search: matchHere,
+  memory: openSharedMemory(),
+  advance: (): void => undefined,
+};
 
 const fine: Setback = { damaged: [], rejected: [] };
 
@@ -248,6 +260,69 @@ describe("a bank", () => {
     const made = handMade({ a: { text: "new text".repeat(100), delta } });
     const setback = await build(bench, made, old);
     assert.deepEqual(setback, { damaged: [digest("old text")], rejected: [] });
+  });
+
+  describe("from a delta that is good", () => {
+    const text = { old: "a".repeat(9_000) + "b".repeat(9_000), new: "a".repeat(9_000) + "c" };
+
+    /** A bench, a file at `path` that is said to be the old one, and what is to be built from it. */
+    async function prepare(bench: Bench, content: string) {
+      const path = join(bench.folder, "old");
+      await writeFile(path, content);
+      const base = digest(text.old);
+      const [from, to] = [inMemory(Buffer.from(text.old)), inMemory(Buffer.from(text.new))];
+      const blob = await collect(encodeDelta(from, to, CREW, signal));
+      const delta = { base, codec: CODEC, sha256: digest(blob), size: blob.length };
+      const made = handMade({ a: { text: text.new, blob: Buffer.alloc(999), delta } });
+      made.blobs.set(delta.sha256, blob);
+      return { path, base, made, old: new Map([[base, { path, foreign: false }]]) };
+    }
+
+    test("does not ask for more of the base than it copies", async () => {
+      await using bench = await openBench();
+      const { made, old } = await prepare(bench, `${text.old.slice(0, -1)}?`);
+      assert.deepEqual(await build(bench, made, old), fine);
+      assert.equal(readFileSync(join(bench.folder, "banks/bank/dir/a"), "utf8"), text.new);
+    });
+
+    test("is the base's fault when the base is another, or cannot be read", async () => {
+      await using bench = await openBench();
+      const { base, made, old } = await prepare(bench, `?${text.old.slice(1)}`);
+      assert.deepEqual(await build(bench, made, old), { damaged: [base], rejected: [] });
+
+      const unreadable: Disk = {
+        ...nodeDisk,
+        async openRead(path) {
+          const file = await nodeDisk.openRead(path);
+          if (basename(path) !== "old" || file === undefined) return file;
+          const fail = async (): Promise<never> => {
+            throw new EdgeSyncError("DISK_FAILED", "EIO");
+          };
+          return {
+            size: file.size,
+            read: fail,
+            readInto: fail,
+            [Symbol.asyncDispose]: () => file[Symbol.asyncDispose](),
+          };
+        },
+      };
+      await using bad = await openBench(unreadable);
+      const again = await prepare(bad, text.old);
+      const setback = await build(bad, again.made, again.old);
+      assert.deepEqual(setback, { damaged: [base], rejected: [] });
+    });
+
+    test("is nobody's fault when the new file cannot be written", async () => {
+      const worn: Disk = {
+        ...nodeDisk,
+        create: async () => {
+          throw new EdgeSyncError("DISK_FAILED", "EIO");
+        },
+      };
+      await using bench = await openBench(worn);
+      const { made, old } = await prepare(bench, text.old);
+      await assert.rejects(build(bench, made, old), { code: "DISK_FAILED" });
+    });
   });
 
   for (const [what, blob] of [
