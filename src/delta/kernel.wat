@@ -157,6 +157,12 @@
       (i32.ge_s (local.get $index) (global.get $copy_from))
       (i32.lt_s (local.get $index) (global.get $copy_to))))
 
+  ;; The same, or whether it is before what is written: half of a block is, for a short copy.
+  (func $passed (param $at i32) (param $here i32) (param $target i32) (result i32)
+    (i32.or
+      (i32.le_s (i32.add (local.get $at) (i32.const 4)) (global.get $first))
+      (call $stays (local.get $at) (local.get $here) (local.get $target))))
+
   ;; 32 bits, as far as they are to be written.
   (func $write (param $at i32) (param $value i32)
     (local $end i32)
@@ -314,7 +320,7 @@
                       (i32.load offset=2 (local.get $here))))
                   (br_if $operand (i32.eqz (call $flags_at (local.get $target))))
                   (if (i32.eqz
-                        (call $stays
+                        (call $passed
                           (i32.add (local.get $at) (i32.const 2))
                           (local.get $value)
                           (local.get $target)))
@@ -343,7 +349,7 @@
                         (i32.eq (i32.and (local.get $byte) (i32.const 0xc7)) (i32.const 0x05))))))
                 (local.set $at (i32.add (local.get $field) (i32.const 3)))
                 (br_if $tried
-                  (call $stays (local.get $field) (local.get $here) (local.get $target)))
+                  (call $passed (local.get $field) (local.get $here) (local.get $target)))
                 (call $write
                   (local.get $field)
                   (i32.sub
