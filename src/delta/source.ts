@@ -235,8 +235,10 @@ function decompressed(method: number, pull: Pull): Native {
   return {
     pull: next,
     close() {
+      // Another thread may still write to where the last piece stands; the collector waits for that, a release would not.
+      const rests = ended || (hungry && stream?.writableEnded === false);
       stream?.destroy();
-      releaseUnlessShared(shown, undefined);
+      if (rests) releaseUnlessShared(shown, undefined);
       shown = undefined;
     },
   };
