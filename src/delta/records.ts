@@ -49,22 +49,30 @@ export function anchorOf(anchors: Anchors, region: Region, blockStart: number): 
   return anchors[block] ?? -1;
 }
 
-/** A window that moves forward over a region. */
-function openWindow(file: RandomAccess, region: Region) {
-  const window = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, region.size));
-  let start = 0;
-  let end = 0;
-  /** Index in the window of `count` bytes at an offset in the region; -1 when the region ends before. */
-  async function at(offset: number, count: number): Promise<number> {
-    if (offset + count > region.size) return -1;
-    if (offset < start || offset + count > end) {
-      start = offset;
-      end = Math.min(region.size, offset + window.length);
-      await file.readInto(window.subarray(0, end - start), region.offset + start);
-    }
-    return offset - start;
-  }
-  return { window, at };
+/** A part of a region in memory, which moves forward over it. */
+interface Window {
+  readonly bytes: Buffer;
+  /** Of the region, where it begins and ends. */
+  readonly start: number;
+  readonly end: number;
+  /** Moves it to an offset before the region's end. */
+  move(offset: number, signal: AbortSignal): Promise<void>;
+}
+
+function openWindow(file: RandomAccess, region: Region): Window {
+  const bytes = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, region.size));
+  const window = {
+    bytes,
+    start: 0,
+    end: 0,
+    async move(offset: number, signal: AbortSignal) {
+      signal.throwIfAborted();
+      window.start = offset;
+      window.end = Math.min(region.size, offset + bytes.length);
+      await file.readInto(bytes.subarray(0, window.end - offset), region.offset + offset);
+    },
+  };
+  return window;
 }
 
 /** Bytes of a record that hold addresses, its length included. */
@@ -76,17 +84,17 @@ export async function findFrames(
   signal: AbortSignal,
 ): Promise<Anchors> {
   const { anchors, add } = collectAnchors(region);
-  const { window, at } = openWindow(file, region);
-  for (let offset = 0; ;) {
-    signal.throwIfAborted();
-    const index = await at(offset, 4);
-    if (index < 0) return anchors;
-    const length = window.readUInt32LE(index);
+  const window = openWindow(file, region);
+  for (let offset = 0; offset + 4 <= region.size;) {
+    // Only where it must: a promise for each record costs more than all else that is done with it.
+    if (offset + 4 > window.end) await window.move(offset, signal);
+    const length = window.bytes.readUInt32LE(offset - window.start);
     if (length > 0) add(offset);
     // Lengths of 2^32 - 1 announce 64 bits; nobody writes them.
-    if (length > 0x10_0000) return anchors;
+    if (length > 0x10_0000) break;
     offset += 4 + length;
   }
+  return anchors;
 }
 
 /**
@@ -134,14 +142,13 @@ export async function findFunctions(
   signal: AbortSignal,
 ): Promise<Anchors> {
   const { anchors, add } = collectAnchors(region);
-  const { window, at } = openWindow(file, region);
-  for (let offset = 0; ;) {
-    signal.throwIfAborted();
-    const index = await at(offset, FUNCTION_BYTES);
-    if (index < 0) return anchors;
+  const window = openWindow(file, region);
+  for (let offset = 0; offset + FUNCTION_BYTES <= region.size;) {
+    if (offset + FUNCTION_BYTES > window.end) await window.move(offset, signal);
     add(offset);
-    offset += recordBytes(window, index);
+    offset += recordBytes(window.bytes, offset - window.start);
   }
+  return anchors;
 }
 
 /** Records are aligned to 8 bytes. */
