@@ -14,6 +14,8 @@
  * The loops over copies and over wrong bytes call nothing that waits. They stop where a stream or the old file must be waited for, and
  * go on from there: a delta may have as many copies as it has bytes.
  */
+import { openCorrections } from "./corrections.ts";
+import type { QuickCorrections } from "./corrections.ts";
 import { invalid } from "./invalid.ts";
 import { PART_BYTES } from "./new-code.ts";
 import type { Turn } from "./new-code.ts";
@@ -43,20 +45,22 @@ export interface CopyTask {
   readonly streams: readonly ByteSource[];
   /** Where pieces are made, {@link PIECE_BYTES} or as much as is needed. */
   readonly output: Buffer;
+  /** Corrects the output, for what it can. */
+  readonly quick?: QuickCorrections | undefined;
   /** Turns new bytes of the output, the first of which stands at a position of the new file, into what they should be. */
   readonly turn?: Turn;
 }
 
 /** The new bytes in pieces; each is valid until the next is asked for. @throws EdgeSyncError DELTA_INVALID */
 export async function* decodeCopies(
-  { old, size, streams, output, turn }: CopyTask,
+  { old, size, streams, output, quick, turn }: CopyTask,
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   const [literals, lengths, sources, gaps, changes, bytes] = streams;
   if (!literals || !lengths || !sources || !gaps || !changes || !bytes)
     throw invalid("a stream is missing");
   const plan = openPlan({ old, size, output, turn, literals, lengths, sources, bytes });
-  const corrections = openCorrections(output, gaps, changes);
+  const corrections = openCorrections(output, gaps, changes, quick);
   for (let made = 0; made < size;) {
     const room = Math.min(output.length, size - made);
     for (let full = false; !full;) {
@@ -208,42 +212,4 @@ export function putBytes(
 ): void {
   if (count > FEW_BYTES) into.set(new Uint8Array(from.buffer, from.byteOffset + start, count), at);
   else for (let index = 0; index < count; index++) into[at + index] = from[start + index] ?? 0;
-}
-
-interface Corrections {
-  /** Corrects copied bytes of the output from `at` to `end`; returns where it must wait for {@link ready}. */
-  run(at: number, end: number): number;
-  ready(signal: AbortSignal): Promise<void>;
-}
-
-function openCorrections(output: Uint8Array, gaps: ByteSource, changes: ByteSource): Corrections {
-  /** Bytes until the next wrong one; -1 before it was read. */
-  let gap = -1;
-  return {
-    run(at, end) {
-      let position = at;
-      for (;;) {
-        if (gap < 0) {
-          if (isShort(gaps)) return position;
-          gap = gaps.at === gaps.end ? Number.POSITIVE_INFINITY : readNumber(gaps);
-        }
-        if (gap >= end - position) {
-          gap -= end - position;
-          return end;
-        }
-        if (changes.at === changes.end) return position;
-        position += gap;
-        output[position] = (output[position] ?? 0) + (changes.buffer[changes.at++] ?? 0);
-        position++;
-        gap = -1;
-      }
-    },
-    async ready(signal) {
-      if (gap < 0) await gaps.ready(NUMBER_BYTES, signal);
-      else {
-        await changes.ready(1, signal);
-        if (changes.at === changes.end) throw invalid("a stream ends too early");
-      }
-    },
-  };
 }

@@ -5,7 +5,7 @@
 import { COPY_STREAMS, PIECE_BYTES, decodeCopies } from "./copies.ts";
 import { addressEnd, pageFlags, readImage } from "./image.ts";
 import { invalid } from "./invalid.ts";
-import { openKernel, openMemory } from "./kernel.ts";
+import { CORRECTION_BYTES, openKernel, openMemory } from "./kernel.ts";
 import { openMoves, readShifts, wordsOfMoves } from "./moves.ts";
 import { turnBack } from "./new-code.ts";
 import { NUMBER_BYTES, isShort, readNumber } from "./numbers.ts";
@@ -52,7 +52,8 @@ async function* decodeExecutable(
   const piece = Math.min(PIECE_BYTES, size);
   const words = wordsOfMoves(starting, single, end).map((count) => 4 * count);
   using cleanup = new DisposableStack();
-  const kernel = openKernel([...words, flags.length, piece, ...bytesOfView(old.size)]);
+  const sizes = [...words, flags.length, piece, ...bytesOfView(old.size), ...CORRECTION_BYTES];
+  const kernel = openKernel(sizes);
   const memory = kernel ?? openMemory();
   cleanup.defer(() => {
     memory.close();
@@ -72,7 +73,13 @@ async function* decodeExecutable(
   cleanup.defer(() => {
     view.close();
   });
-  const copies = { old: view, size, streams: streams.slice(0, COPY_STREAMS.length) };
+  const copies = {
+    old: view,
+    size,
+    streams: streams.slice(0, COPY_STREAMS.length),
+    output: memory.bytes(piece),
+    quick: kernel?.corrections(),
+  };
   const turn = layout && places && { turn: turnBack(layout, places, kernel?.turn(layout, places)) };
-  yield* decodeCopies({ ...copies, ...turn, output: memory.bytes(piece) }, signal);
+  yield* decodeCopies({ ...copies, ...turn }, signal);
 }

@@ -3,6 +3,7 @@
  * so from the first block on. The bytes that it works on stand in its memory.
  */
 import { unreachable } from "../errors.ts";
+import type { QuickCorrections } from "./corrections.ts";
 import type { Copied } from "./fields.ts";
 import { ADDRESS_LIMIT } from "./image.ts";
 import type { Image, Region } from "./image.ts";
@@ -53,7 +54,12 @@ export interface Kernel extends Memory {
   /** As {@link turnBack} does; false for what is left to it. */
   turn(layout: Layout, places: Places): QuickTurn;
   readonly elements: QuickElements;
+  /** For an output in its memory; takes {@link CORRECTION_BYTES} of that. */
+  corrections(): QuickCorrections;
 }
+
+const LODGING_BYTES = 16 * 1024;
+export const CORRECTION_BYTES: readonly number[] = [LODGING_BYTES, LODGING_BYTES, 3 * 4];
 
 /**
  * Decodes elements of tensors, as tensor-symbols.ts does.
@@ -93,6 +99,7 @@ type Exports = Readonly<
     | "go_types"
     | "turn_x86"
     | "turn_aarch64"
+    | "correct"
     | "elements",
     Call
   >
@@ -153,6 +160,33 @@ export function openKernel(sizes: readonly number[]): Kernel | undefined {
     },
     open(image, flags, tables, places) {
       return openQuick(room, image, flags, tables, places);
+    },
+    corrections() {
+      const [gapRoom, changeRoom] = [0, 1].map(() => Buffer.from(buffer, take(LODGING_BYTES), LODGING_BYTES)) as [Buffer, Buffer]; // prettier-ignore
+      const state = new Int32Array(buffer, take(12), 3);
+      return {
+        gaps: gapRoom,
+        changes: changeRoom,
+        run({ byteOffset }, at, end, gaps, changes, gap) {
+          const [first, second] = [gapRoom.byteOffset, changeRoom.byteOffset];
+          const to = exports.correct(
+            byteOffset + at,
+            byteOffset + end,
+            first + gaps.at,
+            first + gaps.end,
+            second + changes.at,
+            second + changes.end,
+            gap,
+            state.byteOffset,
+          );
+          gaps.at = (state[0] ?? 0) - first;
+          changes.at = (state[1] ?? 0) - second;
+          return (to ?? 0) - byteOffset;
+        },
+        get gap() {
+          return state[2] ?? -1;
+        },
+      };
     },
     elements: (elements, from, to, classes, { arena, at, bits }) =>
       exports.elements(

@@ -1,4 +1,4 @@
-;; What x86.ts, aarch64.ts, new-code.ts, tensor-symbols.ts, tables.ts, the tables of records.ts and go-tables.ts, and the mover in rebase.ts do, for
+;; What x86.ts, aarch64.ts, new-code.ts, corrections.ts, tensor-symbols.ts, tables.ts, the tables of records.ts and go-tables.ts, and the mover in rebase.ts do, for
 ;; whole stretches at a time. Those are the reference: this must write the same bytes, and a test compares them on random bytes. Built into kernel-code.ts by `npm run kernel`.
 ;;
 ;; Positions are indices: byte i of the old file that is looked at stands at $bytes + i, and goes to $skew + i.
@@ -1167,6 +1167,65 @@
                         (i32.const 5)))))))))
         (local.set $at (i32.add (local.get $at) (i32.const 4)))
         (br $words))))
+
+  ;; Corrects copied bytes from $at to $end, see corrections.ts. $gaps, $changes: where the streams go on, and where what is ready of them ends. $gap: bytes
+  ;; until the next wrong one, or -1. Leaves at $state where the streams go on, and the gap.
+  ;; Returns $end, or how far it came before it had too few bytes, or a number of more than four.
+  (func (export "correct")
+    (param $at i32) (param $end i32) (param $gaps i32) (param $gaps_end i32)
+    (param $changes i32) (param $changes_end i32) (param $gap i32) (param $state i32) (result i32)
+    (local $word i32)
+    (block $done
+      (loop $each
+        (if (i32.lt_s (local.get $gap) (i32.const 0))
+          (then
+            (br_if $done
+              (i32.lt_s (i32.sub (local.get $gaps_end) (local.get $gaps)) (i32.const 7)))
+            (local.set $word (i32.load (local.get $gaps)))
+            (block $number
+              (local.set $gap (i32.and (local.get $word) (i32.const 0x7f)))
+              (local.set $gaps (i32.add (local.get $gaps) (i32.const 1)))
+              (br_if $number (i32.eqz (i32.and (local.get $word) (i32.const 0x80))))
+              (local.set $gap
+                (i32.or
+                  (local.get $gap)
+                  (i32.and (i32.shr_u (local.get $word) (i32.const 1)) (i32.const 0x3f80))))
+              (local.set $gaps (i32.add (local.get $gaps) (i32.const 1)))
+              (br_if $number (i32.eqz (i32.and (local.get $word) (i32.const 0x8000))))
+              (local.set $gap
+                (i32.or
+                  (local.get $gap)
+                  (i32.and (i32.shr_u (local.get $word) (i32.const 2)) (i32.const 0x1fc000))))
+              (local.set $gaps (i32.add (local.get $gaps) (i32.const 1)))
+              (br_if $number (i32.eqz (i32.and (local.get $word) (i32.const 0x800000))))
+              (local.set $gap
+                (i32.or
+                  (local.get $gap)
+                  (i32.and (i32.shr_u (local.get $word) (i32.const 3)) (i32.const 0xfe00000))))
+              (local.set $gaps (i32.add (local.get $gaps) (i32.const 1)))
+              (br_if $number (i32.ge_s (local.get $word) (i32.const 0)))
+              (local.set $gaps (i32.sub (local.get $gaps) (i32.const 4)))
+              (local.set $gap (i32.const -1))
+              (br $done))))
+        (if (i32.ge_s (local.get $gap) (i32.sub (local.get $end) (local.get $at)))
+          (then
+            (local.set $gap
+              (i32.sub (local.get $gap) (i32.sub (local.get $end) (local.get $at))))
+            (local.set $at (local.get $end))
+            (br $done)))
+        (br_if $done (i32.ge_s (local.get $changes) (local.get $changes_end)))
+        (local.set $at (i32.add (local.get $at) (local.get $gap)))
+        (i32.store8
+          (local.get $at)
+          (i32.add (i32.load8_u (local.get $at)) (i32.load8_u (local.get $changes))))
+        (local.set $changes (i32.add (local.get $changes) (i32.const 1)))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (local.set $gap (i32.const -1))
+        (br $each)))
+    (i32.store (local.get $state) (local.get $gaps))
+    (i32.store offset=4 (local.get $state) (local.get $changes))
+    (i32.store offset=8 (local.get $state) (local.get $gap))
+    (local.get $at))
 
   ;; Elements of tensors, see tensor-symbols.ts, from $at to $to of those that stand at $elements, 2 or 4 bytes each. $classes: kinds, shifts and streams of
   ;; gaps, shifts and streams of values, eight bytes of each; then how many elements of each class stay, and the classes of the keys. $lanes: where each
