@@ -267,7 +267,7 @@ function openQuick(
           exports.aarch64(source, skew, first, last, phase, lowest, end, address, conditional);
         } else {
           const absolute = parameter ? low : 0;
-          exports.x86(source, skew, first, last, phase, lowest, end, address, absolute, oldBase, newBase); // prettier-ignore
+          exports.x86(source, skew, first, last, phase, lowest, end, address, absolute, oldBase, newBase, (position + first - ((first + phase) % BLOCK_BYTES)) / BLOCK_BYTES); // prettier-ignore
         }
         return true;
       }

@@ -23,6 +23,9 @@
   (global $near_shift (mut i32) (i32.const 0))
   (global $copy_from (mut i32) (i32.const 0))
   (global $copy_to (mut i32) (i32.const 0))
+  ;; The number of the block of x86 code that was looked at last, and from which of its bytes on it has not been.
+  (global $seen_block (mut i32) (i32.const -1))
+  (global $seen_to (mut i32) (i32.const 0))
   ;; Bytes from $first to $last are written.
   (global $skew (mut i32) (i32.const 0))
   (global $first (mut i32) (i32.const 0))
@@ -41,7 +44,8 @@
     (global.set $near_from (i32.const 0))
     (global.set $near_to (i32.const 0))
     (global.set $copy_from (i32.const 0))
-    (global.set $copy_to (i32.const 0)))
+    (global.set $copy_to (i32.const 0))
+    (global.set $seen_block (i32.const -1)))
 
   ;; The bases, as halves of 32 bits.
   (func (export "bases")
@@ -188,14 +192,15 @@
   (func $larger (param $a i32) (param $b i32) (result i32)
     (select (local.get $a) (local.get $b) (i32.gt_s (local.get $a) (local.get $b))))
 
-  ;; Blocks of 512 bytes between two positions of a region.
-  ;; $phase: of position 0 in its block. $lowest: where the region, or what is there of it, begins. $end: where the region ends.
+  ;; Blocks of 512 bytes between two positions of a region. What begins in one goes by what was found before it there: a copy that goes on behind the
+  ;; last one goes on from there.
+  ;; $phase: of position 0 in its block. $block: the number of that of $from, in the file. $lowest: where the region, or what is there of it, begins. $end: where the region ends.
   ;; $address: of position 0. $absolute: 0 when operands never are, else 1, and 2 when addresses can be as low as 32 bits.
   (func (export "x86")
     (param $bytes i32) (param $skew i32) (param $from i32) (param $to i32)
     (param $phase i32) (param $lowest i32) (param $end i32) (param $address i32)
-    (param $absolute i32) (param $base i32) (param $new_base i32)
-    (local $block_end i32)
+    (param $absolute i32) (param $base i32) (param $new_base i32) (param $block i32)
+    (local $block_end i32) (local $start i32) (local $seen i32)
     (global.set $skew (local.get $skew))
     (block $done
       (loop $blocks
@@ -208,23 +213,36 @@
             (i32.const 512)))
         (global.set $first (local.get $from))
         (global.set $last (call $smaller (local.get $block_end) (local.get $to)))
-        (call $x86_block
-          (local.get $bytes)
-          (call $larger (i32.sub (local.get $block_end) (i32.const 528)) (local.get $lowest))
-          (global.get $last)
-          (call $smaller (i32.add (local.get $block_end) (i32.const 80)) (local.get $end))
-          (local.get $address)
-          (local.get $absolute)
-          (local.get $base)
-          (local.get $new_base))
+        (local.set $start (i32.sub (local.get $block_end) (i32.const 528)))
+        (local.set $seen
+          (i32.add (i32.sub (local.get $block_end) (i32.const 512)) (global.get $seen_to)))
+        (if (i32.and
+              (i32.eq (global.get $seen_block) (local.get $block))
+              (i32.le_s (local.get $seen) (local.get $from)))
+          (then (local.set $start (local.get $seen))))
+        (local.set $seen
+          (call $x86_block
+            (local.get $bytes)
+            (call $larger (local.get $start) (local.get $lowest))
+            (global.get $last)
+            (call $smaller (i32.add (local.get $block_end) (i32.const 80)) (local.get $end))
+            (local.get $address)
+            (local.get $absolute)
+            (local.get $base)
+            (local.get $new_base)))
+        (global.set $seen_block (local.get $block))
+        (global.set $seen_to
+          (i32.sub (local.get $seen) (i32.sub (local.get $block_end) (i32.const 512))))
+        (local.set $block (i32.add (local.get $block) (i32.const 1)))
         (local.set $from (local.get $block_end))
         (br $blocks))))
 
+  ;; Returns from where on it has found nothing.
   (func $x86_block
     (param $bytes i32) (param $at i32) (param $to i32) (param $limit i32) (param $address i32)
-    (param $absolute i32) (param $base i32) (param $new_base i32)
+    (param $absolute i32) (param $base i32) (param $new_base i32) (result i32)
     (local $group i32) (local $mask i32) (local $byte i32) (local $field i32) (local $modrm i32)
-    (local $target i32) (local $value i32) (local $here i32)
+    (local $target i32) (local $value i32) (local $here i32) (local $used i32)
     (local $v v128) (local $hits v128)
     (local $c7 v128) (local $fe v128) (local $f0 v128) (local $f8 v128)
     (local.set $c7 (i8x16.splat (i32.const 0xc7)))
@@ -232,6 +250,7 @@
     (local.set $f0 (i8x16.splat (i32.const 0xf0)))
     (local.set $f8 (i8x16.splat (i32.const 0xf8)))
     (local.set $to (call $smaller (local.get $to) (i32.sub (local.get $limit) (i32.const 5))))
+    (local.set $used (local.get $at))
     (block $done
       (loop $groups
         (br_if $done (i32.ge_s (local.get $at) (local.get $to)))
@@ -367,6 +386,7 @@
               (local.set $at (i32.add (local.get $field) (i32.const 3))))
             ;; $at is the last byte that has been used up.
             (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (local.set $used (local.get $at))
             (br_if $groups
               (i32.ge_s (local.get $at) (i32.add (local.get $group) (i32.const 16))))
             (local.set $mask
@@ -375,7 +395,8 @@
                 (i32.shl (i32.const -1) (i32.sub (local.get $at) (local.get $group)))))
             (br $hit)))
         (local.set $at (i32.add (local.get $group) (i32.const 16)))
-        (br $groups))))
+        (br $groups)))
+    (call $larger (local.get $used) (local.get $to)))
 
   ;; Bytes of a ModRM byte and what belongs to it: SIB byte and displacement.
   (func $operand_bytes (param $modrm i32) (param $sib i32) (result i32)

@@ -51,12 +51,19 @@ export function openPages(file: RandomAccess, memory: Buffer): Pages {
   /** Reads pages that follow each other to a place in the landing, and puts those into slots that have one. */
   async function read(first: number, pages: number, place: number): Promise<void> {
     const from = first * PAGE_BYTES;
-    const bytes = landing.subarray(place, place + Math.min(pages * PAGE_BYTES, size - from));
-    await file.readInto(bytes, from);
-    for (let index = 0; index < pages; index++) {
+    const end = place + Math.min(pages * PAGE_BYTES, size - from);
+    await file.readInto(landing.subarray(place, end), from);
+    let at = place;
+    for (let index = 0; index < pages;) {
       const slot = slots.find(first + index);
-      const at = index * PAGE_BYTES;
-      if (slot !== NONE) memory.set(bytes.subarray(at, at + PAGE_BYTES), slot * PAGE_BYTES);
+      // Pages that follow each other here, too, are copied together.
+      let count = 1;
+      if (slot !== NONE)
+        while (index + count < pages && slots.find(first + index + count) === slot + count) count++;
+      const until = Math.min(at + count * PAGE_BYTES, end);
+      if (slot !== NONE) landing.copy(memory, slot * PAGE_BYTES, at, until);
+      at = until;
+      index += count;
     }
   }
 
