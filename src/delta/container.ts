@@ -20,6 +20,8 @@ export const CHUNK_BYTES = 16 * 1024;
 const MAX_BYTES = 2 ** 48;
 /** Chunks that came before they were asked for; a decoder with other buffers than the encoder's needs a few. */
 const MAX_WAITING = 64;
+/** In a segment of so many compressed bytes each stream is read whole before it is decompressed. */
+const SMALL_BYTES = 256 * 1024;
 
 export interface StreamHeader {
   readonly method: number;
@@ -108,9 +110,11 @@ export async function* decodeSegment(
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   using cleanup = new DisposableStack();
+  const compressed = streams.reduce((sum, { length }) => sum + length, 0);
+  const small = compressed <= SMALL_BYTES ? true : undefined;
   const sources = streams.map(({ method, length }, stream): ByteSource => {
     const pull: Pull = (signal) => chunks.pull(stream, signal);
-    const source = openSource(method, pull, length);
+    const source = openSource(method, pull, length, small);
     cleanup.defer(() => source.close());
     return source;
   });

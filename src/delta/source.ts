@@ -45,12 +45,18 @@ export type Pull = (signal: AbortSignal) => Promise<Uint8Array | undefined>;
 
 /**
  * @param length bytes that `pull` gives altogether; a stored stream needs no more room
+ * @param whole whether all of them may be held at once
  * @throws EdgeSyncError DELTA_INVALID when the method is not known
  */
-export function openSource(method: number, pull: Pull, length: number): ByteSource {
+export function openSource(
+  method: number,
+  pull: Pull,
+  length: number,
+  whole: boolean = length <= FEW_BYTES,
+): ByteSource {
   if (method === METHODS.stored) return buffered(pull, () => undefined, length);
   if (method === METHODS.brotli || method === METHODS.zstd) {
-    const native = length <= FEW_BYTES ? few(method, pull) : decompressed(method, pull);
+    const native = whole ? few(method, pull, length) : decompressed(method, pull);
     return buffered(native.pull, native.close, Number.POSITIVE_INFINITY);
   }
   throw invalid(`compression method ${method} is not known`);
@@ -111,6 +117,10 @@ function buffered(pull: Pull, close: () => void, length: number): ByteSource {
 
 /** A stream of so many compressed bytes comes in one piece. */
 const FEW_BYTES = 16 * 1024;
+/** What a short stream makes at most, to be made at once. */
+const FEW_MAKE_BYTES = 4 * PIECE_BYTES;
+/** The same for one that is not quite as short, as a multiple of its length. */
+const FEW_MAKE = 4;
 
 interface Native {
   readonly pull: Pull;
@@ -118,40 +128,52 @@ interface Native {
 }
 
 /**
- * A short stream, decompressed by this thread and at once when it fits in a piece: most streams of most deltas do, and an
+ * A short stream, decompressed by this thread and at once when it makes little: most streams of most deltas do, and an
  * asynchronous decompressor takes longer to come up than they do. Whatever cannot be done so is done from the beginning by one.
  */
-function few(method: number, pull: Pull): Native {
-  let input: Uint8Array | undefined;
+function few(method: number, pull: Pull, length: number): Native {
+  let input: Buffer | undefined;
   let output: Buffer | undefined;
   let begun = false;
-  const native = decompressed(method, async (signal) => {
-    const first = input;
+  const native = decompressed(method, async () => {
+    const whole = input;
     input = undefined;
-    return first ?? (await pull(signal));
+    return whole;
   });
   return {
     async pull(signal) {
       if (!begun) {
         begun = true;
-        input = await pull(signal);
-        if (input === undefined) return undefined;
+        input = await collect(pull, length, signal);
+        if (input.length === 0) return undefined;
         output = decompressFew(method, input);
         if (output !== undefined) return output;
       }
       if (output === undefined) return await native.pull(signal);
-      releaseUnlessShared(output, undefined);
+      release(output);
       return undefined;
     },
     close() {
       native.close();
-      releaseUnlessShared(output, undefined);
+      release(output);
     },
   };
 }
 
-function decompressFew(method: number, input: Uint8Array): Buffer | undefined {
-  const limits = { chunkSize: PIECE_BYTES, maxOutputLength: PIECE_BYTES };
+async function collect(pull: Pull, length: number, signal: AbortSignal): Promise<Buffer> {
+  const whole = Buffer.allocUnsafeSlow(length);
+  let done = 0;
+  for (let part = await pull(signal); part !== undefined; part = await pull(signal)) {
+    whole.set(part, done);
+    done += part.length;
+    if (done === length) break;
+  }
+  return whole.subarray(0, done);
+}
+
+function decompressFew(method: number, input: Buffer): Buffer | undefined {
+  const maxOutputLength = Math.max(FEW_MAKE_BYTES, FEW_MAKE * input.length);
+  const limits = { chunkSize: PIECE_BYTES, maxOutputLength };
   try {
     if (method === METHODS.zstd) return zstdDecompressSync(input, { ...limits, params: ZSTD });
     checkWindow(input);
@@ -210,7 +232,8 @@ function decompressed(method: number, pull: Pull): Native {
       if (output !== undefined) {
         const piece = output;
         output = undefined;
-        shown = releaseUnlessShared(shown, piece);
+        if (shown?.buffer !== piece.buffer) release(shown);
+        shown = piece;
         // The next piece is made meanwhile, as far as the input goes.
         stream?.resume();
         return piece;
@@ -238,28 +261,21 @@ function decompressed(method: number, pull: Pull): Native {
       // Another thread may still write to where the last piece stands; the collector waits for that, a release would not.
       const rests = ended || (hungry && stream?.writableEnded === false);
       stream?.destroy();
-      if (rests) releaseUnlessShared(shown, undefined);
+      if (rests) release(shown);
       shown = undefined;
     },
   };
 }
 
 /**
- * Gives the memory below `old` back at once when `piece` does not stand in it: zlib makes a new buffer whenever one is full, and the
- * collector would let tens of megabytes of them come together.
+ * Gives the memory of a piece back at once: zlib makes a new buffer whenever one is full, and the collector would let tens of megabytes
+ * of them come together.
  */
-function releaseUnlessShared(
-  old: Buffer | undefined,
-  piece: Buffer | undefined,
-): Buffer | undefined {
-  const memory = old?.buffer;
-  if (
-    memory instanceof ArrayBuffer &&
-    memory !== piece?.buffer &&
-    memory.byteLength === PIECE_BYTES
-  )
-    memory.transfer(0);
-  return piece;
+function release(piece: Buffer | undefined): void {
+  const memory = piece?.buffer;
+  if (!(memory instanceof ArrayBuffer) || memory.detached) return;
+  // Never what is shared with others: Node's pool.
+  if (memory.byteLength === PIECE_BYTES || memory.byteLength === piece?.length) memory.transfer(0);
 }
 
 /** RFC 7932, section 9.1: the window of a brotli stream stands in its first bits. */
