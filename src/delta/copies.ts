@@ -19,7 +19,7 @@ import type { QuickCorrections } from "./corrections.ts";
 import { invalid } from "./invalid.ts";
 import { PART_BYTES } from "./new-code.ts";
 import type { Turn } from "./new-code.ts";
-import { NUMBER_BYTES, isShort, readNumber, signed } from "./numbers.ts";
+import { NUMBER_BYTES, isShort, readNumber, roomForNumbers, signed } from "./numbers.ts";
 import type { ByteSource } from "./source.ts";
 
 export const COPY_STREAMS = ["literals", "lengths", "sources", "gaps", "changes", "bytes"] as const;
@@ -102,7 +102,7 @@ interface PlanTask extends Pick<CopyTask, "old" | "size" | "output"> {
 /** The next copies, which are still to be made; new bytes are put into the output at once. */
 interface Plan {
   readonly at: Int32Array;
-  readonly from: Float64Array;
+  readonly from: Int32Array | Float64Array;
   readonly length: Int32Array;
   /** How many; whoever has made them sets it to 0. */
   count: number;
@@ -131,7 +131,7 @@ function openPlan({ old, size, output, turn, literals, lengths, sources, bytes }
   let unturned = 0;
   const plan = {
     at: new Int32Array(most),
-    from: new Float64Array(most),
+    from: roomForNumbers(old.size, most),
     length: new Int32Array(most),
     count: 0,
     end: 0,

@@ -272,27 +272,24 @@ function openQuick(
         return true;
       }
       exports.range(skew, first, last);
-      /** Where the first entry begins that reaches here. */
-      const entry = (bytes: number): number =>
-        origin + Math.max(0, Math.ceil((first - bytes + 1 - origin) / bytes)) * bytes;
       switch (name) {
         case "pointers":
-          exports.pointers(source, entry(8), end);
+          exports.pointers(source, firstEntry(8, first, origin), end);
           break;
         case "relocations":
-          exports.relocations(source, entry(ENTRY_BYTES), end, ...parameters);
+          exports.relocations(source, firstEntry(ENTRY_BYTES, first, origin), end, ...parameters);
           break;
         case "symbols":
-          exports.symbols(source, entry(ENTRY_BYTES), end, ...parameters);
+          exports.symbols(source, firstEntry(ENTRY_BYTES, first, origin), end, ...parameters);
           break;
         case "frameIndex":
-          exports.frame_index(source, Math.max(entry(4), origin + 12), end, region.address, ...parameters); // prettier-ignore
+          exports.frame_index(source, Math.max(firstEntry(4, first, origin), origin + 12), end, region.address, ...parameters); // prettier-ignore
           break;
         case "offsets":
-          exports.offsets(source, entry(4), end, ...parameters);
+          exports.offsets(source, firstEntry(4, first, origin), end, ...parameters);
           break;
         case "goTable":
-          exports.go_table(source, entry(4), end, origin, ...parameters);
+          exports.go_table(source, firstEntry(4, first, origin), end, origin, ...parameters);
           break;
         case "goTypes":
           exports.go_types(source, first, last, phase, origin, end, ...parameters);
@@ -322,6 +319,11 @@ function openQuick(
       return true;
     },
   };
+}
+
+/** Where the first entry of a table begins that reaches to `first`. No closure: that would be allocated for every copy. */
+function firstEntry(bytes: number, first: number, origin: number): number {
+  return origin + Math.max(0, Math.ceil((first - bytes + 1 - origin) / bytes)) * bytes;
 }
 
 /** The first record of all blocks of a range, as an offset in the region; -1 when they have none. */

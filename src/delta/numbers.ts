@@ -44,6 +44,11 @@ export function zigzag(value: number): number {
   return value < 0 ? -2 * value - 1 : 2 * value;
 }
 
+/** Room for numbers up to `most`, as integers of 32 bits when they can be: what stands in a Float64Array is allocated when it is read. */
+export function roomForNumbers(most: number, count: number): Int32Array | Float64Array {
+  return most < 2 ** 31 ? new Int32Array(count) : new Float64Array(count);
+}
+
 /** Bytes that grow. */
 export interface Writer {
   byte(value: number): void;

@@ -5,6 +5,7 @@
 import { putBytes } from "./copies.ts";
 import { allRead } from "./decoder.ts";
 import type { RandomAccess } from "./decoder.ts";
+import { roomForNumbers } from "./numbers.ts";
 
 /** Small, because copies of new code jump about: each jump costs a page. */
 const PAGE_BYTES = 4 * 1024;
@@ -33,6 +34,11 @@ export interface Pages {
   close(): void;
 }
 
+/** As a division that comes out even: V8 allocates for each number that has been a fraction or 2^31, until it has compiled what works with it. */
+function pageOf(position: number): number {
+  return (position - (position % PAGE_BYTES)) / PAGE_BYTES;
+}
+
 /** Bytes of the memory for a file of a size. */
 export function bytesOfPages(size: number): number {
   return Math.min(PAGES, Math.ceil(size / PAGE_BYTES)) * PAGE_BYTES;
@@ -43,7 +49,7 @@ export function openPages(file: RandomAccess, memory: Buffer): Pages {
   const { size } = file;
   const count = memory.length / PAGE_BYTES;
   const landing = Buffer.allocUnsafeSlow(Math.min(READS * RUN, count) * PAGE_BYTES);
-  const slots = openSlots(count);
+  const slots = openSlots(count, roomForNumbers(pageOf(size), count));
   let missing: number[] = [];
   /** The page that was wanted last. */
   let last = NONE;
@@ -70,8 +76,8 @@ export function openPages(file: RandomAccess, memory: Buffer): Pages {
   return {
     size,
     want(from, to) {
-      const first = Math.floor(from / PAGE_BYTES);
-      const end = Math.floor((to - 1) / PAGE_BYTES);
+      const first = pageOf(from);
+      const end = pageOf(to - 1);
       if (first === last && end === last) return true;
       if (!slots.hasRoom(end - first + 1)) return false;
       for (let page = first; page <= end; page++) if (!slots.want(page)) missing.push(page);
@@ -107,7 +113,7 @@ export function openPages(file: RandomAccess, memory: Buffer): Pages {
     },
     copy(into, at, from, to) {
       for (let position = from; position < to;) {
-        const page = Math.floor(position / PAGE_BYTES);
+        const page = pageOf(position);
         const slot = slots.find(page);
         if (slot === NONE) throw new RangeError(`page ${page} was not loaded`);
         const start = slot * PAGE_BYTES - page * PAGE_BYTES;
@@ -117,7 +123,7 @@ export function openPages(file: RandomAccess, memory: Buffer): Pages {
       }
     },
     locate(from, to) {
-      const page = Math.floor(from / PAGE_BYTES);
+      const page = pageOf(from);
       if (to > (page + 1) * PAGE_BYTES) return -1;
       return slots.find(page) * PAGE_BYTES + from - page * PAGE_BYTES;
     },
@@ -138,13 +144,14 @@ interface Slots {
   forget(): void;
 }
 
-function openSlots(count: number): Slots {
+/** @param pages room for the page in each slot */
+function openSlots(count: number, pages: Int32Array | Float64Array): Slots {
   /** Slots of the pages that share a bucket are a list. */
   const heads = new Int16Array(BUCKETS).fill(NONE);
   const next = new Int16Array(count);
-  const pages = new Float64Array(count).fill(NONE);
+  pages.fill(NONE);
   /** The round in which a slot was wanted last. */
-  const rounds = new Float64Array(count);
+  const rounds = new Uint32Array(count);
   /** Wanted since the hand passed; it gets a second chance. */
   const used = new Uint8Array(count);
   let round = 1;
