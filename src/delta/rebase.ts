@@ -210,6 +210,10 @@ function firstBehind(scanners: readonly Scanner[], position: number): number {
   return low;
 }
 
+function endOf(scanner: Scanner | undefined): number | undefined {
+  return scanner && scanner.region.offset + scanner.region.size;
+}
+
 /** Where the bytes begin, and end, that the view between two positions depends on. */
 export function before(from: number): number {
   return Math.max(0, from - (from % BLOCK_BYTES) - LEAD);
@@ -239,10 +243,17 @@ export function openRebase(
   quick: QuickRebase = JAVASCRIPT,
 ): Rebase {
   const mover = openMover(moves, newBase, placing);
+  // Where a copy begins, the next one mostly does too: between the end of the region before it, and its own.
+  let [first, start, end] = [0, 0, 0];
   return (bytes, position, from, to, into, at, goal) => {
     if (!quick.copy(bytes, position, from, to, into, at, goal))
       putBytes(into, at, bytes, from - position, to - from);
-    for (let index = firstBehind(scanners, from); index < scanners.length; index++) {
+    if (from < start || from >= end) {
+      first = firstBehind(scanners, from);
+      start = endOf(scanners[first - 1]) ?? 0;
+      end = endOf(scanners[first]) ?? Number.MAX_SAFE_INTEGER;
+    }
+    for (let index = first; index < scanners.length; index++) {
       const scanner = scanners[index];
       if (scanner === undefined || scanner.region.offset >= to) return;
       if (quick.move(scanner, bytes, position, from, to, into, at, goal)) continue;
