@@ -1,7 +1,7 @@
 /** An HTTP client that shows a certificate of its own, for servers that ask for one (mutual TLS). */
 import { X509Certificate, createPrivateKey } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { EdgeSyncError } from "#core/errors.ts";
+import { readProof } from "../disk/proof-file.ts";
 import { openHttp } from "./http.ts";
 import type { Http, HttpOptions, Identity } from "./http.ts";
 
@@ -68,8 +68,8 @@ async function readIdentity(folder: string): Promise<Identity> {
 }
 
 async function readPair(folder: string): Promise<Identity> {
-  const cert = await readFile(`${folder}/tls.crt`, "utf8");
-  const key = await readFile(`${folder}/tls.key`, "utf8");
+  const cert = await readProof(`${folder}/tls.crt`);
+  const key = await readProof(`${folder}/tls.key`);
   if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key)))
     throw new TypeError("the key is of another certificate");
   return { cert, key };

@@ -2,11 +2,11 @@
  * How the agent proves to Vault who it is. What proves it is read anew for each login, because others replace it: the kubelet a token, a
  * controller a certificate, an operator a secret_id.
  */
-import { readFile, stat } from "node:fs/promises";
 import { X509Certificate } from "node:crypto";
 import { EdgeSyncError } from "#core/errors.ts";
 import { jsonObject } from "#core/json.ts";
 import type { Settings } from "#core/settings.ts";
+import { readProof } from "../disk/proof-file.ts";
 import type { Http } from "../network/http.ts";
 
 export type LoginMethod =
@@ -116,18 +116,11 @@ export async function proofOf(
   }
 }
 
-/** Bytes. Kubernetes' tokens have about one kilobyte. */
-const CREDENTIAL_LIMIT = 65_536;
-
 /** @param otherwise stands for a file that is not there, or empty */
 async function readCredential(file: string, otherwise?: string): Promise<string> {
   let text: string;
   try {
-    const found = await stat(file);
-    // Of a pipe or a device nobody knows when it ends: to read it could take for ever, or all memory.
-    if (!found.isFile()) throw new TypeError("not a regular file");
-    if (found.size > CREDENTIAL_LIMIT) throw new RangeError(`${found.size} bytes`);
-    text = (await readFile(file, "utf8")).trim();
+    text = (await readProof(file)).trim();
   } catch (cause) {
     const absent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
     if (absent && otherwise !== undefined) return otherwise;

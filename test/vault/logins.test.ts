@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { rename, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { EdgeSyncError } from "#core/errors.ts";
@@ -124,6 +125,21 @@ describe("a login by certificate", () => {
     assert.equal((await failureOf(client.vault.login(signal))).code, "CONFIG_INVALID");
     await replace(client.folder, { "tls.crt": "" });
     assert.equal((await failureOf(client.vault.login(signal))).code, "CONFIG_INVALID");
+  });
+});
+
+describe("a file of a certificate", () => {
+  test("that is a pipe or a device is not waited for", async () => {
+    for (const name of ["tls.crt", "tls.key"]) {
+      await using client = await clientOf("cert");
+      const file = join(client.folder, name);
+      await rm(file);
+      execFileSync("mkfifo", [file]);
+      assert.equal((await failureOf(client.vault.login(signal))).code, "CONFIG_INVALID");
+      await rm(file);
+      await symlink("/dev/zero", file);
+      assert.equal((await failureOf(client.vault.login(signal))).code, "CONFIG_INVALID");
+    }
   });
 });
 
