@@ -22,7 +22,7 @@ describe("on a shared volume", () => {
     assert.equal(readlinkSync(link), before);
     assert.deepEqual([pod.phase(), restarts], ["settled", 0]);
     assert.equal(pod.volume.own.settled(), registered);
-    await rm(join(claim.folder, "banks/one"), { recursive: true });
+    await rm(join(claim.folder, "banks/one"), { recursive: true, maxRetries: 5 });
     await pod.round();
     assert.equal(pod.volume.own.known(), undefined);
   });

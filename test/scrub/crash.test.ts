@@ -49,7 +49,7 @@ before(async () => {
   const bank = bankOf(damaged);
   flip(join(bank, "data/model.bin"), 1_234);
   await truncate(join(bank, "bin/run"), 2);
-  await rm(join(bank, "data/deep"), { recursive: true });
+  await rm(join(bank, "data/deep"), { recursive: true, maxRetries: 5 });
   await rm(join(bank, "latest"));
   await symlink("health", join(bank, "latest"));
   await writeFile(join(bank, "data/more"), "x");

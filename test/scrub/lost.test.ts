@@ -46,8 +46,7 @@ async function noticed(site: Site, kind: string): Promise<void> {
 }
 
 /** At once: what is being repaired cannot be emptied. */
-async function lose(bank: string): Promise<void> {
-  const gone = join(bank, "../../..", `gone-${count}`);
+async function lose(bank: string, gone = join(bank, "../../..", `gone-${count}`)): Promise<void> {
   await rename(bank, gone);
   await rm(gone, { recursive: true, maxRetries: 5 });
 }
@@ -183,7 +182,7 @@ describe("a site whose bank is gone", () => {
   test("builds it from the list of files that the repository has, where that is gone too", async () => {
     await using site = await scrubbing(world, payload);
     await site.looked();
-    await rm(join(payload, "banks"), { recursive: true });
+    await lose(join(payload, "banks"), join(memory.path, `gone-${count}`));
     await noticed(site, "bank");
     await site.until("the bank", ({ release }) => release !== null);
     assert.ok(existsSync(join(payload, "current/health")));

@@ -78,11 +78,14 @@ const DAMAGES: Readonly<Record<string, readonly [Damage, (bank: string) => unkno
   ],
   "a file that has lost its end": ["content", (bank) => truncate(join(bank, "data/model.bin"), 9)],
   "a file that is gone": ["missing", (bank) => rm(join(bank, "data/model.bin"))],
-  "a directory that is gone": ["missing", (bank) => rm(join(bank, "data"), { recursive: true })],
+  "a directory that is gone": [
+    "missing",
+    (bank) => rm(join(bank, "data"), { recursive: true, maxRetries: 5 }),
+  ],
   "a file where there should be a directory": [
     "kind",
     async (bank) => {
-      await rm(join(bank, "data/deep"), { recursive: true });
+      await rm(join(bank, "data/deep"), { recursive: true, maxRetries: 5 });
       await writeFile(join(bank, "data/deep"), "x");
     },
   ],
