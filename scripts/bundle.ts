@@ -6,6 +6,7 @@
 import { readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import process from "node:process";
+import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import type { BuildResult, Metafile, Plugin } from "esbuild";
@@ -183,8 +184,10 @@ function atStart(outputs: Metafile["outputs"]): ReadonlySet<string> {
 }
 
 if (import.meta.main) {
+  // Nothing but a folder: an option is no name of one.
+  const [folder = join(ROOT, "dist")] = parseArgs({ allowPositionals: true }).positionals;
   let layer = 0;
-  for (const { path, bytes } of await bundle(resolve(process.argv[2] ?? join(ROOT, "dist")))) {
+  for (const { path, bytes } of await bundle(resolve(folder))) {
     layer += gzipSync(await readFile(path)).length;
     process.stdout.write(`${basename(path)} ${Math.ceil(bytes / 1000)} kB\n`);
   }
