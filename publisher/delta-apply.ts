@@ -12,7 +12,7 @@ import {
   readHead,
   replaceFile,
 } from "./delta-file.ts";
-import { openRandom } from "./files.ts";
+import { openRandom, refuseNoFile } from "./files.ts";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 
 export async function applyDelta(
@@ -29,6 +29,7 @@ export async function applyDelta(
     const expected = head.folder ? "a folder" : "a file";
     throw new EdgeSyncError("USAGE", `${oldPath} is not ${expected}; expected what the delta was made from`); // prettier-ignore
   }
+  if (!head.folder) await refuseNoFile(newPath);
   const folders = head.folder ? await import("./delta-folder.ts") : undefined;
   await using old = await (folders?.openFolder(oldPath, signal) ?? openRandom(oldPath));
   const { size } = head;

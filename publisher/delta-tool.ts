@@ -15,7 +15,7 @@ import {
   refuseSame,
 } from "./delta-file.ts";
 import { openFolder } from "./delta-folder.ts";
-import { openRandom, readRange } from "./files.ts";
+import { openRandom, readRange, refuseNoFile } from "./files.ts";
 import { openMatching } from "./matching.ts";
 import type { Progress } from "./work.ts";
 import { openSlots } from "./work.ts";
@@ -40,6 +40,7 @@ export async function makeDelta(
       `${oldPath} and ${newPath} must both be files or both folders`,
     );
   await refuseSame(deltaPath, [oldPath, newPath]);
+  await refuseNoFile(deltaPath);
   const [folder] = folders;
   await using old = await (folder ? openFolder(oldPath, signal) : openRandom(oldPath));
   await using target = await (folder ? openFolder(newPath, signal) : openRandom(newPath));

@@ -3,7 +3,7 @@
  * reaches. It has the layout of the repository, so that whatever reads one reads the other.
  */
 import { rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { channelPath, versionFor } from "#core/channel-document.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { manifestFilesOf } from "#core/release-document.ts";
@@ -11,7 +11,7 @@ import { blobPath, filesOf } from "#core/release.ts";
 import { END_OF_ARCHIVE, tarHeader, tarPadding } from "#core/ustar.ts";
 import { appRole, channelRole, findRelease, listChannels } from "./catalog.ts";
 import type { ListedChannel } from "./catalog.ts";
-import { place, readRange, spool } from "./files.ts";
+import { place, readRange, refuseNoFile, spool } from "./files.ts";
 import { requireKeys } from "./keys.ts";
 import type { Keyring } from "./keys.ts";
 
@@ -110,19 +110,6 @@ export async function exportBundle(
     ...written,
     expires: firstExpiry(repository, channels, wanted.app, own.expires),
   };
-}
-
-/** @throws EdgeSyncError USAGE */
-async function refuseNoFile(output: string): Promise<void> {
-  const folder = await stat(dirname(output)).catch(() => undefined);
-  if (folder?.isDirectory() !== true)
-    throw new EdgeSyncError(
-      "USAGE",
-      `--output: ${dirname(output)} is not a folder; expected one that exists`,
-    );
-  const found = await stat(output).catch(() => undefined);
-  if (found?.isFile() === false)
-    throw new EdgeSyncError("USAGE", `--output: ${output} is not a file; expected a file's name`);
 }
 
 async function channelsOf(

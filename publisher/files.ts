@@ -1,7 +1,7 @@
 /** Files that are whole or absent, whatever happens to the machine. */
 import { createHash } from "node:crypto";
 import { constants, readSync, writeSync } from "node:fs";
-import { mkdir, open, rename, stat } from "node:fs/promises";
+import { lstat, mkdir, open, rename, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import type { FileHandle } from "node:fs/promises";
@@ -140,6 +140,24 @@ export async function refuseNoFolder(path: string, what: string): Promise<void> 
   });
   if (found?.isDirectory() === false)
     throw new EdgeSyncError("USAGE", `${path} is not a folder; expected ${what}`);
+}
+
+/**
+ * Refuses what can be no output: a place without a folder, and what a file would replace and is none, such as a folder or a device.
+ *
+ * @throws EdgeSyncError USAGE
+ */
+export async function refuseNoFile(output: string): Promise<void> {
+  const folder = await stat(dirname(output)).catch(() => undefined);
+  if (folder?.isDirectory() !== true)
+    throw new EdgeSyncError(
+      "USAGE",
+      `--output: ${dirname(output)} is not a folder; expected one that exists`,
+    );
+  // Not what a symlink leads to: the link would be replaced, which may be /dev/stdout.
+  const found = await lstat(output).catch(() => undefined);
+  if (found?.isFile() === false || output.endsWith("/"))
+    throw new EdgeSyncError("USAGE", `--output: ${output} is not a file; expected a file's name`);
 }
 
 /** Bytes of a file; `undefined` when there is none. */

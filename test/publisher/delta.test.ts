@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   chmod,
   lstat,
@@ -148,5 +149,29 @@ describe("edgesync delta", () => {
     assert.equal(await readFile(path("old"), "utf8"), text(200));
     assert.equal(await readFile(path("new"), "utf8"), text(210));
     assert.deepEqual(await readFile(path("delta")), before);
+  });
+
+  test("writes to no place that is none for a file, and replaces nothing that is none", async () => {
+    await using folder = await temporaryFolder();
+    const path = (name: string): string => join(folder.path, name);
+    await writeFile(path("old"), text(200));
+    await writeFile(path("new"), text(210));
+    await mkdir(path("tree"));
+    execFileSync("mkfifo", [path("pipe")]);
+    await symlink("elsewhere", path("link"));
+    await writeFile(path("elsewhere"), "mine");
+    await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    const there = (await readdir(folder.path)).toSorted();
+    for (const out of ["pipe", "link", "tree", "tree/", "fresh/", "old/below", "nope/below"])
+      for (const [command, second] of [
+        ["make", "new"],
+        ["apply", "delta"],
+      ] as const) {
+        const ran = await edgesync(["delta", command, path("old"), path(second), "-o", path(out)]);
+        assert.match(ran.stderr, /^edgesync: USAGE: --output: .*expected/, `${command} ${out}`);
+      }
+    assert.ok((await lstat(path("pipe"))).isFIFO());
+    assert.equal(await readlink(path("link")), "elsewhere");
+    assert.deepEqual((await readdir(folder.path)).toSorted(), there);
   });
 });
