@@ -1,7 +1,7 @@
 /** The file of a delta that is used as a tool: what stands before the delta, and how such files and what is made of them are written. */
 import { createHash } from "node:crypto";
-import { rename, rm, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdtemp, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { diskError, errnoOf, openRandom, spool, syncFolder } from "./files.ts";
@@ -80,6 +80,22 @@ export async function digestOfFile(file: RandomAccess, signal: AbortSignal): Pro
 }
 
 /**
+ * A folder of its own beside a path, for what is to get that name when it is whole. Its name is free for certain: what stands there
+ * under any other may be somebody's only copy.
+ */
+export async function roomBeside(
+  path: string,
+): Promise<{ readonly path: string } & AsyncDisposable> {
+  const room = await mkdtemp(join(dirname(path), ".edgesync-")).catch((error: unknown) => {
+    throw diskError(error, path);
+  });
+  return {
+    path: room,
+    [Symbol.asyncDispose]: () => rm(room, { recursive: true, force: true }),
+  };
+}
+
+/**
  * Whole or not at all.
  *
  * @param check is told what was written, before it gets its name
@@ -89,10 +105,8 @@ export async function replaceFile(
   content: () => AsyncIterable<Uint8Array>,
   check: (spooled: Spooled) => void,
 ): Promise<Spooled> {
-  const partial = `${path}.partial`;
-  await rm(partial, { force: true });
-  await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => rm(partial, { force: true }));
+  await using room = await roomBeside(path);
+  const partial = join(room.path, basename(path));
   const spooled = await spool(partial, content());
   check(spooled);
   await rename(partial, path);

@@ -2,12 +2,13 @@
  * A folder as one file, so that a delta of it is solid: an index, then the contents of the files in the order of their paths. The index
  * is JSON with a length of four bytes before it.
  */
-import { lstat, mkdir, open, readdir, readlink, rename, rm, symlink } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { lstat, mkdir, open, readdir, readlink, rename, symlink } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 import type { Parted } from "#core/delta/plan.ts";
 import { EdgeSyncError } from "#core/errors.ts";
 import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
+import { roomBeside } from "./delta-file.ts";
 import { openRandom } from "./files.ts";
 
 const LENGTH_BYTES = 4;
@@ -130,11 +131,12 @@ export async function unpackFolder(
 ): Promise<void> {
   if ((await lstat(folder).catch(() => undefined)) !== undefined)
     throw new EdgeSyncError("TREE_INVALID", `${folder} exists already`);
-  const partial = `${folder}.partial`;
-  await rm(partial, { recursive: true, force: true });
-  await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => rm(partial, { recursive: true, force: true }));
-  await mkdir(partial, { recursive: true });
+  // Without a slash at its end.
+  const place = resolve(folder);
+  await mkdir(dirname(place), { recursive: true });
+  await using room = await roomBeside(place);
+  const partial = join(room.path, basename(place));
+  await mkdir(partial);
   const bytes = openBytes(pieces);
   const length = (await bytes.collect(LENGTH_BYTES)).readUInt32LE(0);
   if (length > MAX_INDEX) throw notAFolder();
@@ -150,7 +152,7 @@ export async function unpackFolder(
     }
   }
   await bytes.end();
-  await rename(partial, folder);
+  await rename(partial, place);
 }
 
 function notAFolder(): EdgeSyncError {

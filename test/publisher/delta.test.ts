@@ -174,4 +174,43 @@ describe("edgesync delta", () => {
     assert.equal(await readlink(path("link")), "elsewhere");
     assert.deepEqual((await readdir(folder.path)).toSorted(), there);
   });
+
+  test("touches nothing that stands beside its output", async () => {
+    await using folder = await temporaryFolder();
+    const path = (...names: string[]): string => join(folder.path, ...names);
+    // Names that a download of the same thing would have.
+    await writeFile(path("new.partial"), text(200));
+    await writeFile(path("new"), text(210));
+    for (const [name, lines] of [
+      ["tree.partial", 200],
+      ["other", 210],
+    ] as const) {
+      await mkdir(path(name));
+      await writeFile(path(name, "file"), text(lines));
+    }
+    await mkdir(path("delta.partial"));
+    for (const [old, next, delta, out] of [
+      ["new.partial", "new", "delta", "new"],
+      ["tree.partial", "other", "folder-delta", "tree/"],
+    ] as const) {
+      const made = await edgesync(["delta", "make", path(old), path(next), "-o", path(delta)]);
+      assert.equal(made.status, 0, made.stderr);
+      const applied = await edgesync(["delta", "apply", path(old), path(delta), "-o", path(out)]);
+      assert.equal(applied.status, 0, applied.stderr);
+    }
+    assert.equal(await readFile(path("new.partial"), "utf8"), text(200));
+    assert.equal(await readFile(path("new"), "utf8"), text(210));
+    assert.equal(await readFile(path("tree.partial", "file"), "utf8"), text(200));
+    assert.equal(await readFile(path("tree", "file"), "utf8"), text(210));
+    assert.deepEqual((await readdir(folder.path)).toSorted(), [
+      "delta",
+      "delta.partial",
+      "folder-delta",
+      "new",
+      "new.partial",
+      "other",
+      "tree",
+      "tree.partial",
+    ]);
+  });
 });
