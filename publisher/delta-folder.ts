@@ -104,18 +104,24 @@ function findPart(parts: readonly { readonly offset: number }[], position: numbe
 
 async function listEntries(folder: string, signal: AbortSignal): Promise<readonly Entry[]> {
   const entries: Entry[] = [];
-  for (const path of await readdir(folder, { recursive: true })) {
-    signal.throwIfAborted();
-    const found = await lstat(join(folder, path));
-    if (!isTreePath(path)) throw new EdgeSyncError("TREE_INVALID", `${path} is no usable path`);
-    if (found.isDirectory()) entries.push({ path, type: "directory" });
-    else if (found.isSymbolicLink())
-      entries.push({ path, type: "link", target: await readlink(join(folder, path)) });
-    else if (found.isFile()) {
-      const executable = (found.mode & 0o111) !== 0;
-      entries.push({ path, type: "file", executable, size: found.size });
-    } else throw new EdgeSyncError("TREE_INVALID", `${path} is no file, folder or link`);
-  }
+  // Level by level: a recursive readdir goes through links to folders, also to those outside.
+  const folders = [""];
+  for (const parent of folders)
+    for (const name of await readdir(join(folder, parent))) {
+      signal.throwIfAborted();
+      const path = parent === "" ? name : `${parent}/${name}`;
+      const found = await lstat(join(folder, path));
+      if (!isTreePath(path)) throw new EdgeSyncError("TREE_INVALID", `${path} is no usable path`);
+      if (found.isDirectory()) {
+        entries.push({ path, type: "directory" });
+        folders.push(path);
+      } else if (found.isSymbolicLink())
+        entries.push({ path, type: "link", target: await readlink(join(folder, path)) });
+      else if (found.isFile()) {
+        const executable = (found.mode & 0o111) !== 0;
+        entries.push({ path, type: "file", executable, size: found.size });
+      } else throw new EdgeSyncError("TREE_INVALID", `${path} is no file, folder or link`);
+    }
   return entries.sort((a, b) => comparePaths(a.path, b.path));
 }
 

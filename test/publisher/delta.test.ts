@@ -213,4 +213,27 @@ describe("edgesync delta", () => {
       "tree.partial",
     ]);
   });
+
+  test("takes links to folders for links, and not for what they lead to", async () => {
+    await using folder = await temporaryFolder();
+    const path = (...names: string[]): string => join(folder.path, ...names);
+    for (const [name, lines] of [
+      ["old", 200],
+      ["new", 210],
+    ] as const) {
+      await mkdir(path(name, "lib"), { recursive: true });
+      await writeFile(path(name, "lib", "file"), text(lines));
+      await symlink("lib", path(name, "lib64"));
+      await symlink("..", path(name, "lib", "up"));
+    }
+    await symlink(folder.path, path("old", "out"));
+    const made = await edgesync(["delta", "make", path("old"), path("new"), "-o", path("delta")]);
+    assert.equal(made.status, 0, made.stderr);
+    const ran = await edgesync(["delta", "apply", path("old"), path("delta"), "-o", path("made")]);
+    assert.equal(ran.status, 0, ran.stderr);
+    assert.deepEqual((await readdir(path("made"))).toSorted(), ["lib", "lib64"]);
+    assert.equal(await readlink(path("made", "lib64")), "lib");
+    assert.equal(await readlink(path("made", "lib", "up")), "..");
+    assert.equal(await readFile(path("made", "lib", "file"), "utf8"), text(210));
+  });
 });
