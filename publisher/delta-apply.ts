@@ -31,7 +31,7 @@ export async function applyDelta(
   }
   if (!head.folder) await refuseNoFile(newPath);
   const folders = head.folder ? await import("./delta-folder.ts") : undefined;
-  await using old = await (folders?.openFolder(oldPath, signal) ?? openRandom(oldPath));
+  await using old = await (folders?.openFolder(oldPath, "old", signal) ?? openRandom(oldPath));
   const { size } = head;
   await using delta = await openRandom(deltaPath);
   const pieces = decoder().apply(old, bodyOf(delta), size, signal);

@@ -10,6 +10,7 @@ import { EdgeSyncError } from "#core/errors.ts";
 import { comparePaths, isTreePath, staysInside } from "#core/tree-path.ts";
 import { roomBeside } from "./delta-file.ts";
 import { openRandom } from "./files.ts";
+import { linkProblem } from "./tree.ts";
 
 const LENGTH_BYTES = 4;
 /** Far more than any tree needs. Bytes. */
@@ -25,12 +26,22 @@ type Entry =
       readonly size: number;
     };
 
-/** @throws EdgeSyncError TREE_INVALID for what is neither file nor folder nor link */
+/**
+ * @param role a new one is refused when {@link unpackFolder} would not make it; of an old one only the bytes matter
+ * @throws EdgeSyncError TREE_INVALID also for what is neither file nor folder nor link
+ */
 export async function openFolder(
   folder: string,
+  role: "old" | "new",
   signal: AbortSignal,
 ): Promise<Parted & AsyncDisposable> {
   const entries = await listEntries(folder, signal);
+  if (role === "new")
+    for (const entry of entries) {
+      const problem = entry.type === "link" ? linkProblem(entry.path, entry.target) : undefined;
+      if (problem !== undefined)
+        throw new EdgeSyncError("TREE_INVALID", `${entry.path} ${problem}`);
+    }
   const text = Buffer.from(JSON.stringify(entries));
   const index = Buffer.alloc(LENGTH_BYTES + text.length);
   index.writeUInt32LE(text.length, 0);
@@ -110,8 +121,10 @@ async function listEntries(folder: string, signal: AbortSignal): Promise<readonl
     for (const name of await readdir(join(folder, parent))) {
       signal.throwIfAborted();
       const path = parent === "" ? name : `${parent}/${name}`;
+      // What is no UTF-8 comes as U+FFFD, and there is nothing of that name.
+      if (name.includes("\uFFFD") || !isTreePath(path))
+        throw new EdgeSyncError("TREE_INVALID", `${JSON.stringify(path)} is no usable path`);
       const found = await lstat(join(folder, path));
-      if (!isTreePath(path)) throw new EdgeSyncError("TREE_INVALID", `${path} is no usable path`);
       if (found.isDirectory()) {
         entries.push({ path, type: "directory" });
         folders.push(path);

@@ -42,8 +42,8 @@ export async function makeDelta(
   await refuseSame(deltaPath, [oldPath, newPath]);
   await refuseNoFile(deltaPath);
   const [folder] = folders;
-  await using old = await (folder ? openFolder(oldPath, signal) : openRandom(oldPath));
-  await using target = await (folder ? openFolder(newPath, signal) : openRandom(newPath));
+  await using old = await (folder ? openFolder(oldPath, "old", signal) : openRandom(oldPath));
+  await using target = await (folder ? openFolder(newPath, "new", signal) : openRandom(newPath));
   await using matching = openMatching();
   progress.expect(target.size);
   const crew = {

@@ -174,7 +174,8 @@ function refuseAlike(folder: string, names: readonly string[], problems: string[
   }
 }
 
-function linkProblem(path: string, target: string): string | undefined {
+/** What is wrong with a symlink of a tree, after its path. */
+export function linkProblem(path: string, target: string): string | undefined {
   if (target.includes("\uFFFD") || Buffer.byteLength(target) > 4096)
     return "is a symlink whose target is not a path";
   if (!staysInside(path, target))

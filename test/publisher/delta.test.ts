@@ -7,6 +7,7 @@ import {
   readFile,
   readdir,
   readlink,
+  rm,
   symlink,
   writeFile,
 } from "node:fs/promises";
@@ -235,5 +236,31 @@ describe("edgesync delta", () => {
     assert.equal(await readlink(path("made", "lib64")), "lib");
     assert.equal(await readlink(path("made", "lib", "up")), "..");
     assert.equal(await readFile(path("made", "lib", "file"), "utf8"), text(210));
+  });
+
+  test("makes no delta to a folder that applying it would not make", async () => {
+    await using folder = await temporaryFolder();
+    const path = (...names: string[]): string => join(folder.path, ...names);
+    for (const name of ["old", "new"]) await mkdir(path(name, "below"), { recursive: true });
+    // Nothing is made of what the old one has.
+    await symlink("/etc/hostname", path("old", "link"));
+    const make = ["delta", "make", path("old"), path("new"), "-o", path("delta")];
+    for (const target of ["/etc/hostname", "../../file", "below/../file", Buffer.from([0xff])]) {
+      await symlink(target, path("new", "below", "link"));
+      const ran = await edgesync(make);
+      assert.match(ran.stderr, /^edgesync: TREE_INVALID: below\/link is a symlink/, String(target));
+      await rm(path("new", "below", "link"));
+    }
+    const name = Buffer.concat([Buffer.from(path("new/")), Buffer.from([0xff])]);
+    await writeFile(name, "of a name that is no text");
+    const named = await edgesync(make);
+    assert.match(named.stderr, /^edgesync: TREE_INVALID: "\uFFFD" is no usable path/);
+    await rm(name);
+    await symlink("..", path("new", "below", "link"));
+    const made = await edgesync(make);
+    assert.equal(made.status, 0, made.stderr);
+    const ran = await edgesync(["delta", "apply", path("old"), path("delta"), "-o", path("out")]);
+    assert.equal(ran.status, 0, ran.stderr);
+    assert.equal(await readlink(path("out", "below", "link")), "..");
   });
 });
