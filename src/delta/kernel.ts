@@ -107,7 +107,7 @@ type Exports = Readonly<
 
 const WASM_PAGE = 65_536;
 /** The kernel looks at so many bytes behind what it works on. */
-const BEHIND_BYTES = 64;
+const BEHIND_BYTES = 128;
 const ALIGNMENT = 8;
 /** Farther than any buffer reaches; indexes stay small enough for 32 bits. */
 const FAR = 2 ** 30;

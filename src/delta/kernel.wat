@@ -89,12 +89,13 @@
     (call $search
       (i32.load (local.get $page)) (i32.load offset=4 (local.get $page)) (local.get $address)))
 
-  ;; The last from $low to $high that is at or before an address.
+  ;; The last from $low to $high that is at or before an address, as 4 times its index: by halves as long as there are many, then eight
+  ;; are compared at once. How far to go is hard to foretell, and foretold wrongly costs more than all else here.
   (func $search (param $low i32) (param $high i32) (param $address i32) (result i32)
-    (local $middle i32)
-    (block $found
+    (local $middle i32) (local $here i32) (local $v v128)
+    (block $few
       (loop $search
-        (br_if $found (i32.ge_s (local.get $low) (local.get $high)))
+        (br_if $few (i32.lt_s (i32.sub (local.get $high) (local.get $low)) (i32.const 9)))
         (local.set $middle
           (i32.shr_u (i32.add (i32.add (local.get $low) (local.get $high)) (i32.const 1)) (i32.const 1)))
         (if (i32.le_s
@@ -103,7 +104,22 @@
           (then (local.set $low (local.get $middle)))
           (else (local.set $high (i32.sub (local.get $middle) (i32.const 1)))))
         (br $search)))
-    (i32.shl (local.get $low) (i32.const 2)))
+    (local.set $v (i32x4.splat (local.get $address)))
+    (local.set $here (i32.add (global.get $addresses) (i32.shl (local.get $low) (i32.const 2))))
+    (i32.shl
+      (i32.add
+        (local.get $low)
+        (i32.popcnt
+          (i32.and
+            (i32.sub
+              (i32.shl (i32.const 1) (i32.sub (local.get $high) (local.get $low)))
+              (i32.const 1))
+            (i32.or
+              (i32x4.bitmask (i32x4.le_s (v128.load offset=4 (local.get $here)) (local.get $v)))
+              (i32.shl
+                (i32x4.bitmask (i32x4.le_s (v128.load offset=20 (local.get $here)) (local.get $v)))
+                (i32.const 4))))))
+      (i32.const 2)))
 
   ;; Where an address has moved to.
   (func $target (param $address i32) (result i32)
@@ -241,72 +257,111 @@
   (func $x86_block
     (param $bytes i32) (param $at i32) (param $to i32) (param $limit i32) (param $address i32)
     (param $absolute i32) (param $base i32) (param $new_base i32) (result i32)
-    (local $group i32) (local $mask i32) (local $byte i32) (local $field i32) (local $modrm i32)
+    (local $group i32) (local $part i32) (local $mask i64) (local $byte i32) (local $field i32) (local $modrm i32)
     (local $target i32) (local $value i32) (local $here i32) (local $used i32)
     (local $v v128) (local $hits v128)
-    (local $c7 v128) (local $fe v128) (local $f0 v128) (local $f8 v128)
+    (local $c7 v128) (local $fe v128) (local $f0 v128) (local $f8 v128) (local $lift v128) (local $most v128) (local $reach i32)
     (local.set $c7 (i8x16.splat (i32.const 0xc7)))
     (local.set $fe (i8x16.splat (i32.const 0xfe)))
     (local.set $f0 (i8x16.splat (i32.const 0xf0)))
     (local.set $f8 (i8x16.splat (i32.const 0xf8)))
+    ;; From here to a known page it is less than so many times 16 MiB, forwards or backwards: most of what is no operand is told apart by its last byte.
+    (local.set $reach
+      (call $smaller
+        (i32.add
+          (i32.shr_u
+            (call $larger
+              (i32.shl (global.get $known) (i32.const 12))
+              (i32.add (local.get $address) (local.get $limit)))
+            (i32.const 24))
+          (i32.const 1))
+        (i32.const 127)))
+    (local.set $lift (i8x16.splat (local.get $reach)))
+    (local.set $most
+      (i8x16.splat
+        (select
+          (i32.shl (local.get $reach) (i32.const 1))
+          (i32.const 255)
+          (i32.lt_s (local.get $reach) (i32.const 127)))))
     (local.set $to (call $smaller (local.get $to) (i32.sub (local.get $limit) (i32.const 5))))
     (local.set $used (local.get $at))
     (block $done
       (loop $groups
         (br_if $done (i32.ge_s (local.get $at) (local.get $to)))
-        ;; Which of 16 bytes may be the last of an opcode.
+        ;; Which of 64 bytes may be the last of an opcode: where the next one is, is as hard to foretell as how many there are, so there are many at once.
         (local.set $group (local.get $at))
-        (local.set $here (i32.add (local.get $bytes) (local.get $at)))
-        (local.set $v (v128.load (local.get $here)))
-        (local.set $hits
-          (v128.or
+        (local.set $mask (i64.const 0))
+        (local.set $part (i32.const 48))
+        (loop $parts
+          (local.set $here
+            (i32.add (local.get $bytes) (i32.add (local.get $group) (local.get $part))))
+          (local.set $v (v128.load (local.get $here)))
+          (local.set $hits
             (v128.or
-              (i8x16.eq
-                (v128.and (local.get $v) (local.get $fe)) (i8x16.splat (i32.const 0xe8)))
-              (i8x16.eq
-                (v128.and (local.get $v) (local.get $c7)) (i8x16.splat (i32.const 0x05))))
-            (v128.and
-              (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x0f)))
-              (i8x16.eq
-                (v128.and (v128.load offset=1 (local.get $here)) (local.get $f0))
-                (i8x16.splat (i32.const 0x80))))))
-        (if (local.get $absolute)
-          (then
-            (local.set $hits
-              (v128.or
+              (v128.and
                 (v128.or
-                  (v128.or
-                    (local.get $hits)
-                    (i8x16.eq
-                      (v128.and (local.get $v) (local.get $f8)) (i8x16.splat (i32.const 0xb8))))
-                  (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x68))))
-                (v128.or
-                  (v128.or
-                    (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0xc7)))
-                    (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x81))))
                   (i8x16.eq
-                    (v128.and (local.get $v) (local.get $c7)) (i8x16.splat (i32.const 0x04))))))))
-        (local.set $mask (i8x16.bitmask (local.get $hits)))
+                    (v128.and (local.get $v) (local.get $fe)) (i8x16.splat (i32.const 0xe8)))
+                  (i8x16.eq
+                    (v128.and (local.get $v) (local.get $c7)) (i8x16.splat (i32.const 0x05))))
+                (i8x16.le_u
+                  (i8x16.add (v128.load offset=4 (local.get $here)) (local.get $lift))
+                  (local.get $most)))
+              (v128.and
+                (v128.and
+                  (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x0f)))
+                  (i8x16.eq
+                    (v128.and (v128.load offset=1 (local.get $here)) (local.get $f0))
+                    (i8x16.splat (i32.const 0x80))))
+                (i8x16.le_u
+                  (i8x16.add (v128.load offset=5 (local.get $here)) (local.get $lift))
+                  (local.get $most)))))
+          (if (local.get $absolute)
+            (then
+              (local.set $hits
+                (v128.or
+                  (v128.or
+                    (v128.or
+                      (local.get $hits)
+                      (i8x16.eq
+                        (v128.and (local.get $v) (local.get $f8)) (i8x16.splat (i32.const 0xb8))))
+                    (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x68))))
+                  (v128.or
+                    (v128.or
+                      (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0xc7)))
+                      (i8x16.eq (local.get $v) (i8x16.splat (i32.const 0x81))))
+                    (i8x16.eq
+                      (v128.and (local.get $v) (local.get $c7)) (i8x16.splat (i32.const 0x04))))))))
+          (local.set $mask
+            (i64.or
+              (i64.shl (local.get $mask) (i64.const 16))
+              (i64.extend_i32_u (i8x16.bitmask (local.get $hits)))))
+          (local.set $part (i32.sub (local.get $part) (i32.const 16)))
+          (br_if $parts (i32.ge_s (local.get $part) (i32.const 0))))
         (block $next_group
           (loop $hit
-            (br_if $next_group (i32.eqz (local.get $mask)))
-            (local.set $at (i32.add (local.get $group) (i32.ctz (local.get $mask))))
+            (br_if $next_group (i64.eqz (local.get $mask)))
+            (local.set $at
+              (i32.add (local.get $group) (i32.wrap_i64 (i64.ctz (local.get $mask)))))
             (br_if $done (i32.ge_s (local.get $at) (local.get $to)))
             (local.set $here (i32.add (local.get $bytes) (local.get $at)))
             (local.set $byte (i32.load8_u (local.get $here)))
-            (local.set $field (i32.add (local.get $at) (i32.const 1)))
+            ;; 0F has another byte behind it.
+            (local.set $field
+              (i32.add
+                (i32.add (local.get $at) (i32.const 1))
+                (i32.eq (local.get $byte) (i32.const 0x0f))))
             (block $tried
               (block $operand
                 ;; E8 CALL, E9 JMP, 0F and the next Jcc: to code. A ModRM byte for [RIP + disp32]: to anything.
                 (block $relative
+                  (br_if $relative (i32.eqz (local.get $absolute)))
                   (br_if $relative
-                    (i32.eq (i32.and (local.get $byte) (i32.const 0xfe)) (i32.const 0xe8)))
-                  (br_if $relative
-                    (i32.eq (i32.and (local.get $byte) (i32.const 0xc7)) (i32.const 0x05)))
-                  (if (i32.eq (local.get $byte) (i32.const 0x0f))
-                    (then
-                      (local.set $field (i32.add (local.get $at) (i32.const 2)))
-                      (br $relative)))
+                    (i32.or
+                      (i32.eq (i32.and (local.get $byte) (i32.const 0xfe)) (i32.const 0xe8))
+                      (i32.or
+                        (i32.eq (i32.and (local.get $byte) (i32.const 0xc7)) (i32.const 0x05))
+                        (i32.eq (local.get $byte) (i32.const 0x0f)))))
                   ;; MOV, PUSH with an operand of 32 bits
                   (br_if $operand
                     (i32.eq (i32.and (local.get $byte) (i32.const 0xf8)) (i32.const 0xb8)))
@@ -388,13 +443,15 @@
             (local.set $at (i32.add (local.get $at) (i32.const 1)))
             (local.set $used (local.get $at))
             (br_if $groups
-              (i32.ge_s (local.get $at) (i32.add (local.get $group) (i32.const 16))))
+              (i32.ge_s (local.get $at) (i32.add (local.get $group) (i32.const 64))))
             (local.set $mask
-              (i32.and
+              (i64.and
                 (local.get $mask)
-                (i32.shl (i32.const -1) (i32.sub (local.get $at) (local.get $group)))))
+                (i64.shl
+                  (i64.const -1)
+                  (i64.extend_i32_u (i32.sub (local.get $at) (local.get $group))))))
             (br $hit)))
-        (local.set $at (i32.add (local.get $group) (i32.const 16)))
+        (local.set $at (i32.add (local.get $group) (i32.const 64)))
         (br $groups)))
     (call $larger (local.get $used) (local.get $to)))
 

@@ -31,6 +31,9 @@ const TELLING = [
   0x14, 0x17, 0x94, 0x90, 0xb0, 0xd0, 0x91, 0xf9, 0x3d, 0x54, 0x34, 0x36, 0x40, 0xc0, 0, 1, 2,
 ];
 
+/** Known addresses that are more than a few times 16 MiB away, as many as the last byte of an operand can be told by, and next to all. */
+const FARAWAY = [2 ** 24 - 4096, 2 ** 25, 2 ** 30 + 2 ** 28, 2 ** 31 - 2 ** 17];
+
 /** A little of everything: random bytes, opcodes, small numbers as operands, ADRP with an instruction that takes its register. */
 const code = fc.nat().map((seed): Buffer => {
   const chance = chanceFrom(seed);
@@ -41,8 +44,11 @@ const code = fc.nat().map((seed): Buffer => {
     if (kind < 4) bytes.writeUInt8(TELLING[value % TELLING.length] ?? 0, at++);
     else if (kind === 4) bytes.writeUInt8(value & 255, at++);
     else if (kind === 5) at = bytes.writeInt32LE(value | 0, at);
-    else if (kind === 6) at = bytes.writeInt32LE((value % 18_000) - 9000, at);
-    else if (kind < 9) {
+    else if (kind === 6) {
+      const far = FARAWAY[bits() % 40] ?? 0;
+      const near = (value % 18_000) - 9000;
+      at = bytes.writeInt32LE((value & 1) === 0 ? near + far : near - far, at);
+    } else if (kind < 9) {
       at += -at & 3;
       const near = (value % 2048) << 5;
       const operand = (value & 0x8000) === 0 ? near : 0xff_ffff - near;
@@ -141,7 +147,10 @@ const images = fc
     ),
     areas: fc.array(
       fc.record({
-        address: fc.nat(12_000),
+        address: fc.oneof(
+          { weight: 9, arbitrary: fc.nat(12_000) },
+          { weight: 1, arbitrary: fc.constantFrom(...FARAWAY) },
+        ),
         size: fc.nat(30_000),
         executable: fc.boolean(),
       }),
@@ -275,6 +284,7 @@ describe("the kernel of WebAssembly", () => {
       readonly calls?: readonly number[];
       readonly words?: Readonly<Record<number, number>>;
       readonly size?: number;
+      readonly address?: number;
       readonly from?: number;
       readonly to?: number;
       readonly layout?: Layout;
@@ -285,12 +295,21 @@ describe("the kernel of WebAssembly", () => {
     /** Old bytes, all 0x10 but for what is given, moved by both alike. */
     async function moved(
       name: "x86" | "aarch64",
-      { calls = [], words = {}, size = 1200, from = 0, to = size, layout, earlier = [] }: Given,
+      {
+        calls = [],
+        words = {},
+        size = 1200,
+        address = 0,
+        from = 0,
+        to = size,
+        layout,
+        earlier = [],
+      }: Given,
     ): Promise<Buffer> {
       const old = Buffer.alloc(size, 0x10);
       for (const at of calls) old.writeUInt8(0xe8, at);
       for (const [at, word] of Object.entries(words)) old.writeInt32LE(word, Number(at));
-      const region = { name, offset: 0, size, address: 0, parameters: [0] };
+      const region = { name, offset: 0, size, address, parameters: [0] };
       const areas = [{ address: 0, size: 2 ** 29, executable: true }];
       const image: Image = { oldBase: 0, newBase: 0, areas, regions: [region] };
       const kernel = openKernel([KERNEL_BYTES]);
@@ -376,6 +395,31 @@ describe("the kernel of WebAssembly", () => {
       assert.notEqual(near.readInt32LE(508), adrp);
       const far = await moved("aarch64", { words: { 508: adrp, 576: 0x9100_0021 | 0 }, to: 512 });
       assert.equal(far.readInt32LE(508), adrp);
+    });
+
+    test("what is known is found however far it is, and nothing behind it", async () => {
+      const before = 2 ** 24 + 100;
+      for (const [target, known] of [
+        [2 ** 29 - 1, true],
+        [2 ** 29, false],
+        [2 ** 29 + 2 ** 24, false],
+        [before, true],
+        [-1, false],
+      ] as const) {
+        const bytes = await moved("x86", { calls: [150], words: { 151: target - 155 } });
+        const shift = known ? SHIFT : 0;
+        assert.equal(bytes.readInt32LE(151), target - 155 + shift, `to ${target}`);
+      }
+      // A jump with a condition, and a call: only the last byte of the operand is that of an address.
+      const operands = { 152: 0x180_0000 - 156, 201: 0x180_0000 - 205 };
+      const both = await moved("x86", { calls: [200], words: { 150: 0x840f, ...operands } });
+      assert.equal(both.readInt32LE(152), operands[152] + SHIFT);
+      assert.equal(both.readInt32LE(201), operands[201] + SHIFT);
+      // From code behind all that is known, which moves as it does.
+      const address = 2 ** 30 + 2 ** 28;
+      const words = { 151: 200 - address - 155 };
+      const bytes = await moved("x86", { calls: [150], words, address });
+      assert.equal(bytes.readInt32LE(151), words[151] - SHIFT);
     });
 
     test("what leads to the first or the last byte of its own copy stays, and no other", async () => {
