@@ -10,6 +10,8 @@ export interface Program {
   readonly functions: readonly number[];
   /** 0 when it can be loaded anywhere. */
   readonly base: number;
+  /** Whether a function loads the addresses of variables as they are: x86-64 that is loaded at its base. */
+  readonly absolute?: (seed: number) => boolean;
 }
 
 interface Section {
@@ -23,7 +25,7 @@ const PAGE = 4096;
 /** Bytes of code with one call and one use of a variable. */
 const BLOCK = 40;
 
-export function makeElf({ machine, functions, base }: Program): Buffer {
+export function makeElf({ machine, functions, base, absolute }: Program): Buffer {
   const isX86 = machine === X86_64;
   const size = (seed: number): number => 64 + 4 * (seed % 40);
   let end = 0;
@@ -60,6 +62,10 @@ export function makeElf({ machine, functions, base }: Program): Buffer {
         code.writeInt32LE(textAt + other - place - 5, at + 1);
         code.writeUInt32LE(0x05_8d48, at + 8);
         code.writeInt32LE(variable - place - 15, at + 11);
+        if (absolute?.(seed) === true) {
+          code.writeUInt8(0xb8, at + 20);
+          code.writeInt32LE(base + variable, at + 21);
+        }
       } else {
         code.writeUInt32LE(
           (0x9400_0000 | (((textAt + other - place) >> 2) & 0x3ff_ffff)) >>> 0,
