@@ -4,7 +4,7 @@ import { mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { RandomAccess } from "#core/delta/decoder.ts";
 import { EdgeSyncError } from "#core/errors.ts";
-import { diskError, errnoOf, openRandom, spool, syncFolder } from "./files.ts";
+import { diskError, errnoOf, openRandom, spool } from "./files.ts";
 import type { Spooled } from "./files.ts";
 
 /**
@@ -96,7 +96,8 @@ export async function roomBeside(
 }
 
 /**
- * Whole or not at all.
+ * Whole or not at all, whatever ends the command. The disk may have it later, as with any tool that makes a file: what must outlive a
+ * power cut at once is a matter of repositories and banks.
  *
  * @param check is told what was written, before it gets its name
  */
@@ -110,6 +111,5 @@ export async function replaceFile(
   const spooled = await spool(partial, content());
   check(spooled);
   await rename(partial, path);
-  await syncFolder(dirname(path));
   return spooled;
 }

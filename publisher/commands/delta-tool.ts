@@ -26,7 +26,7 @@ const deltaMake: Command = {
 const deltaApply: Command = {
   name: "delta apply",
   summary:
-    "Makes the new file or folder from the old one and a delta; it is whole and verified, or absent.",
+    "Makes the new file or folder from the old one and a delta; whatever ends it, it is whole and verified, or absent.",
   example: "edgesync delta apply ./app-1.4.0 app.delta --output ./app-1.5.0",
   positionals: ["<old>", "<delta>"],
   options: { output: "file or folder to make; also -o" },
