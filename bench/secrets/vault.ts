@@ -168,7 +168,7 @@ export function simulatedVault(clock: Clock, random: () => number): SimulatedVau
       case "maintenance":
         return { status: 503, retryAfter: new Date(outage.endsAt).toUTCString() };
       case "denied":
-        return { status: 403 };
+        return { status: 403, body: { errors: ["permission denied"] } };
       case undefined:
       default:
         return undefined;

@@ -154,6 +154,22 @@ function nothingAt(path: string): EdgeSyncError {
   return new EdgeSyncError("SECRET_INVALID", `${path}: Vault answers without data`);
 }
 
+/** How Vault tells of an error; where there is something to tell beside it, as an answer like others. */
+const ownError = v.union([
+  v.object({ errors: v.array(v.unknown()) }),
+  v.object({ request_id: v.string() }),
+]);
+
+/** Whether Vault itself has written the body of an error. */
+export function isError(body: string): boolean {
+  try {
+    return v.is(ownError, JSON.parse(body));
+  } catch {
+    // No JSON, so not of Vault.
+    return false;
+  }
+}
+
 /** A version of KV version 2 that is gone: Vault answers 404, and its metadata. */
 const goneVersion = v.object({
   data: v.object({

@@ -11,7 +11,7 @@ import type { VaultRequest } from "#core/secret-request.ts";
 import { readBody } from "../network/http.ts";
 import { proofOf } from "./login.ts";
 import type { LoginMethod, VaultHttp } from "./login.ts";
-import { absence, grantOf, parseAnswer, readSecret, seconds } from "./reading.ts";
+import { absence, grantOf, isError, parseAnswer, readSecret, seconds } from "./reading.ts";
 import type { Answer, Secret, Send } from "./reading.ts";
 import { openSecretIds } from "./secret-id.ts";
 import type { SecretIds } from "./secret-id.ts";
@@ -130,11 +130,9 @@ export function openVault(http: VaultHttp, options: VaultOptions): Vault {
       );
       const body = await readBody(response, BODY_LIMIT_BYTES, limited);
       const { status, headers } = response;
-      if (status < 200 || status > 299) {
-        const why = status === 404 ? absence(body.toString("utf8")) : "";
-        throw refusal(`${method} ${path}`, status, why, headers, isLogin);
-      }
-      return { body: body.toString("utf8"), headers };
+      const answer = { body: body.toString("utf8"), headers };
+      if (status < 200 || status > 299) throw refusal(`${method} ${path}`, status, answer, isLogin);
+      return answer;
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof EdgeSyncError) throw error;
@@ -207,16 +205,22 @@ const MEANINGS: Readonly<Record<number, ErrorCode>> = {
 const REDIRECTED =
   ", a redirect, which is not followed: vault-address must be that of the active node, or of what leads to it";
 
-/** Everything else may pass: 412 behind, 429 too many, 472 and 473 standby, 503 sealed, a redirect to another node. */
+/** A firewall's page, or an ingress that has lost Vault: it says nothing of the token, the lease or the path. */
+const NOT_VAULTS = ", but not in Vault's own form: something on the way to it has answered";
+
+/**
+ * Everything else may pass: 412 behind, 429 too many, 472 and 473 standby, 503 sealed, a redirect to another node; and whatever is not
+ * said by Vault.
+ */
 function refusal(
   what: string,
   status: number,
-  why: string,
-  headers: IncomingHttpHeaders,
+  { body, headers }: Answer,
   isLogin: boolean,
 ): EdgeSyncError {
-  const code =
-    (isLogin ? LOGIN_MEANINGS[status] : undefined) ?? MEANINGS[status] ?? "VAULT_UNAVAILABLE";
+  const meant = (isLogin ? LOGIN_MEANINGS[status] : undefined) ?? MEANINGS[status];
+  const isVaults = meant === undefined || isError(body);
+  const code = (isVaults ? meant : undefined) ?? "VAULT_UNAVAILABLE";
   const retryAfterMs = retryAfterOf(headers);
   const at = Date.parse(headers.date ?? "");
   const cause: Answered = {
@@ -224,7 +228,8 @@ function refusal(
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
     ...(!isLogin || Number.isNaN(at) ? {} : { at }),
   };
-  const meaning = status >= 300 && status < 400 ? REDIRECTED : why;
+  const why = status === 404 ? absence(body) : "";
+  const meaning = status >= 300 && status < 400 ? REDIRECTED : isVaults ? why : NOT_VAULTS;
   return new EdgeSyncError(code, `${what}: Vault answers ${status}${meaning}`, { cause });
 }
 

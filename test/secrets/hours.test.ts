@@ -35,7 +35,8 @@ function scriptedVault(clock: ManualClock) {
     async request({ url }) {
       const path = new URL(url).pathname.replace("/v1/", "");
       requests.push({ path, at: clock.monotonic() });
-      const { status, body = {}, headers = {} } = await state.script(path);
+      const scripted = await state.script(path);
+      const { status, body = status === 200 ? {} : { errors: [] }, headers = {} } = scripted;
       const bytes = Buffer.from(JSON.stringify(body));
       return {
         status,

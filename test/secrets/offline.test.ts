@@ -182,6 +182,19 @@ describe("after a reboot without a link", () => {
     await until(() => refusal(again) === "absent", "no set");
   });
 
+  test("a proxy's page in place of Vault's refusal takes nothing away", async () => {
+    await using machine = await cutOff();
+    const sealed = await machine.sealed();
+    control().seal(false);
+    for (const status of [403, 404]) {
+      control().faults({ path: /login$/, status, body: "<html>no backend</html>" });
+      await using sidecar = await machine.start();
+      await until(() => sidecar.agent.published(), `published with ${status}`);
+      assert.equal(await sidecar.file("web"), CANARY);
+    }
+    assert.equal(await machine.sealed(), sealed);
+  });
+
   test("a set in use is withdrawn when Vault refuses the login", async () => {
     await using machine = await cutOff();
     await using sidecar = await machine.start();
