@@ -53,8 +53,13 @@ const wrappedAnswer = v.object({
   }),
 });
 
+/** Seconds since the epoch: the end of the year 9999, which is how a certificate says that it has no end (RFC 5280, 4.1.2.5). */
+const LAST_END = 253_402_300_799;
 /** A certificate, from a PKI engine: it has an end and no lease. */
-const certificate = v.object({ certificate: v.string(), expiration: seconds });
+const certificate = v.object({
+  certificate: v.string(),
+  expiration: v.pipe(v.number(), v.minValue(0), v.maxValue(LAST_END)),
+});
 /** A secret_id of AppRole, which has an end unless that is 0, and no lease either. */
 const secretId = v.object({
   secret_id: v.string(),

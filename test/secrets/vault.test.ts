@@ -311,6 +311,16 @@ describe("the data of a secret", () => {
     assert.deepEqual(secret.grant, { durationMs: 3_600_000, renewable: false });
   });
 
+  test("of a certificate without an end (RFC 5280, 4.1.2.5) is not asked for anew all the time", async () => {
+    const date = "Sun, 01 Mar 2037 00:00:00 GMT";
+    const endMs = Date.parse("9999-12-31T23:59:59Z");
+    const secret = await read(
+      { data: { certificate: "pem", expiration: endMs / 1_000 } },
+      { date },
+    );
+    assert.equal(secret.grant?.durationMs, endMs - Date.parse(date));
+  });
+
   test("of a static role is read again once it was rotated", async () => {
     const secret = await read({ data: { password: "p", ttl: 40, rotation_period: 3_600 } });
     assert.equal(secret.grant, undefined);
