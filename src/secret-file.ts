@@ -117,7 +117,10 @@ function issuerOf({ issuing_ca: issuer }: SecretData): readonly string[] {
 
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** For a shell's `.` and systemd's EnvironmentFile; what needs it is in single quotes. */
+/**
+ * For a shell's `.` and systemd's EnvironmentFile, which read alike what is in single quotes; but behind `'\''` systemd takes the next
+ * quote as it is, so what holds one is in double quotes.
+ */
 function envFile(data: SecretData): string {
   const lines = Object.entries(data)
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
@@ -138,9 +141,8 @@ function quoted(value: string): string {
       "SECRET_INVALID",
       "a field of the secret holds a NUL character, which no variable can hold",
     );
-  return /^[A-Za-z0-9_./:@%+,=-]*$/.test(value)
-    ? value
-    : `'${value.replaceAll("'", String.raw`'\''`)}'`;
+  if (/^[A-Za-z0-9_./:@%+,=-]*$/.test(value)) return value;
+  return value.includes("'") ? `"${value.replaceAll(/["\\$`]/g, String.raw`\$&`)}"` : `'${value}'`;
 }
 
 /** A text as it is, bytes in base64, everything else as JSON. */

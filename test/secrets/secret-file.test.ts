@@ -52,6 +52,16 @@ describe("a secret as variables", () => {
     );
   });
 
+  test("has what holds a single quote in double ones: systemd does not read '\\'' as a shell does", () => {
+    const data = { PASSWORD: "it's", TRAP: "'$HOME`\"\\", SAFE: '$HOME`"\\' };
+    assert.deepEqual(rendered(data, { kind: "env" }).split("\n"), [
+      `PASSWORD="it's"`,
+      "SAFE='$HOME`\"\\'",
+      'TRAP="\'\\$HOME\\`\\"\\\\"',
+      "",
+    ]);
+  });
+
   test("writes numbers, flags and lists as JSON, and nothing for null", () => {
     const data = { PORT: 5432, TLS: true, HOSTS: ["a", "b"], NONE: null };
     assert.equal(
