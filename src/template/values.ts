@@ -110,6 +110,8 @@ export function typeOf(value: GoValue): string {
 
 /** What `if` and `with` go by: whether it is other than the zero of its type. A number of a secret is a text, so `0` is true. */
 export function isTrue(value: GoValue): boolean {
+  // Not a number is no zero, other than in JavaScript.
+  if (typeof value === "number") return value !== 0;
   if (typeof value !== "object" || value === null) return Boolean(value);
   switch (value.kind) {
     case "int":
