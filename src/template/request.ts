@@ -20,7 +20,8 @@ export function requestOf({ path, query, parameters }: TemplateCall, name: strin
     parameters,
   };
   const read = secretRequest.parse(secretRequest.format(request));
-  if (read?.kind !== "vault" || Object.keys(more).length > 0)
+  // The path may be what another secret says: a space in it must not begin what is written, nor a word of our own.
+  if (read?.kind !== "vault" || read.path !== path || Object.keys(more).length > 0)
     throw new EdgeSyncError(
       "TEMPLATE_FAILED",
       `${name}: it calls for what is no path of Vault, or writes a path with ?version`,
