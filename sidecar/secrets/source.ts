@@ -95,17 +95,18 @@ export function openSource(
 
   if (resumed !== undefined) {
     const { data, leaseId, generation, lease } = resumed;
-    credential = resumedCredential(lease, start, deps.refreshMs, part);
-    const expiresAt = expiryOf(credential);
-    current = {
-      data,
-      files: deps.filesOf(secrets, data),
-      leaseId,
-      generation,
-      grant: lease,
-      expiresAt,
-    };
-    proven = generation;
+    const held = resumedCredential(lease, start, deps.refreshMs, part);
+    const version = { data, leaseId, generation, grant: lease, expiresAt: expiryOf(held) };
+    try {
+      current = { ...version, files: deps.filesOf(secrets, data) };
+      credential = held;
+      proven = generation;
+    } catch (error) {
+      // Another form is declared than that of the process before; what is at the path may have changed with it.
+      code = codeOf(error);
+      log.warn({ secret: names, code, err: error }, "what was kept does not fit; it is read anew");
+      deps.replaced({ ...version, files: [] });
+    }
   }
 
   const apply = (event: Event, at: number = clock.monotonic()): void => {

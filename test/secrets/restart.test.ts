@@ -57,6 +57,28 @@ describe("a sidecar that is killed and started again", () => {
     assert.equal(world.broker.created() - users, 1);
   });
 
+  test("with another form declared reads anew what it has kept in vain, and keeps all others", async () => {
+    const path = `${world.names.kv}/data/web/form`;
+    await world.configure("POST", path, { data: { "no-variable": "1" } });
+    const db = { request: creds(), format: "raw:username" };
+    await using first = await startSidecar(world, { secrets: { db, form: { request: path } } });
+    await until(() => first.agent.published(), "published");
+    const user = await first.file("db");
+    await first.stop();
+    await using second = await startSidecar(world, {
+      folder: first.folder,
+      refreshInterval: "1s",
+      random: () => 0,
+      secrets: { db, form: { request: path, format: "env" } },
+    });
+    const code = (): unknown =>
+      second.agent.status().secrets.find(({ name }) => name === "form")?.code;
+    await until(() => code() === "SECRET_INVALID", "the code");
+    await world.configure("POST", path, { data: { VARIABLE: "2" } });
+    await until(async () => (await second.file("form")) === "VARIABLE=2\n", "the form", 30_000);
+    assert.equal(await second.file("db"), user);
+  });
+
   test("shows its set at once, also while Vault is away", async () => {
     await using folder = await temporaryFolder("/dev/shm");
     const options = { folder: folder.path, secrets: { db: { request: creds() } } };
