@@ -61,7 +61,8 @@ export function approleMethod(deps: AuthDeps): AuthMethod {
           const id = randomUUID();
           const uses = Number(role["secret_id_num_uses"] ?? 0);
           secrets.set(id, { role: name, uses });
-          return answer({ data: { secret_id: id, secret_id_num_uses: uses, secret_id_ttl: 0 } });
+          const about = { secret_id_accessor: randomUUID(), secret_id_num_uses: uses };
+          return answer({ data: { secret_id: id, ...about, secret_id_ttl: 0 } });
         }
         case "write secret-id/destroy":
           secrets.delete(text(call.fields, "secret_id") ?? "");

@@ -64,7 +64,7 @@ const certificate = v.object({
 const secretId = v.object({
   secret_id: v.string(),
   secret_id_accessor: v.string(),
-  secret_id_ttl: v.pipe(seconds, v.minValue(1)),
+  secret_id_ttl: seconds,
 });
 /** The password of a static role, which is the same for everybody until it is rotated, by a period or by a schedule. */
 const rotated = v.object({ ttl: seconds, last_vault_rotation: v.string() });
@@ -95,7 +95,7 @@ export async function readSecret(
   const answer = parseAnswer(secretAnswer, body, path);
   if (answer.data === null || answer.data === undefined) throw nothingAt(path);
   const data = made === undefined ? answer.data : made.joined(answer.data);
-  const readAgainMs = rotationOf(data);
+  const readAgainMs = isEndless(data) ? Number.POSITIVE_INFINITY : rotationOf(data);
   return answer.lease_id === ""
     ? { data, leaseId: undefined, grant: validityOf(data, headers), readAgainMs }
     : { data, leaseId: answer.lease_id, grant: grantOf(answer), readAgainMs };
@@ -209,11 +209,19 @@ export function grantOf(answer: { lease_duration: number; renewable: boolean }):
 
 /** How long a certificate, or a secret_id, is good. A certificate's end is measured against the time of Vault, and not of this node, whose clock may be wrong. */
 function validityOf(data: SecretData, headers: IncomingHttpHeaders): Grant | undefined {
-  if (v.is(secretId, data)) return { durationMs: data.secret_id_ttl * 1_000, renewable: false };
+  if (v.is(secretId, data))
+    return isEndless(data)
+      ? undefined
+      : { durationMs: data.secret_id_ttl * 1_000, renewable: false };
   const serverTime = Date.parse(headers.date ?? "");
   if (!v.is(certificate, data) || Number.isNaN(serverTime)) return undefined;
   const durationMs = data.expiration * 1_000 - serverTime;
   return durationMs > 0 ? { durationMs, renewable: false } : undefined;
+}
+
+/** What was made for whoever asked, and never ends: to read it again is to have another made, and the one before stays in Vault. */
+export function isEndless(data: SecretData): boolean {
+  return v.is(secretId, data) && data.secret_id_ttl === 0;
 }
 
 /** Milliseconds after a static role's rotation at which its new password is read. */

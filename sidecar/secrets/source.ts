@@ -17,6 +17,7 @@ import type { SecretFile } from "./publication.ts";
 import { outcomeOf } from "./turnstile.ts";
 import type { Outcome, Turnstile } from "./turnstile.ts";
 import { answeredOf } from "./vault.ts";
+import { isEndless } from "./reading.ts";
 import type { Secret } from "./reading.ts";
 import type { Vault } from "./vault.ts";
 import type { Token, TokenKeeper } from "./vault-token.ts";
@@ -99,7 +100,8 @@ export function openSource(
     const version = { data, leaseId, generation, grant: lease, expiresAt: expiryOf(held) };
     try {
       current = { ...version, files: deps.filesOf(secrets, data) };
-      credential = held;
+      const kept = { kind: "acquired", grant: undefined, readAgainMs: Infinity } as const;
+      credential = isEndless(data) ? next(held, kept, start, 0) : held;
       proven = generation;
     } catch (error) {
       // Another form is declared than that of the process before; what is at the path may have changed with it.

@@ -79,6 +79,31 @@ describe("a sidecar that is killed and started again", () => {
     assert.equal(await second.file("db"), user);
   });
 
+  test("has one secret_id for all its lives, where that has no end", async () => {
+    const request = `auth/${world.names.approle}/role/web/secret-id metadata={}`;
+    const watched = `${world.names.kv}/data/web/watched`;
+    const reads = (): number => count(/data\/web\/watched$/);
+    const made = count(/role\/web\/secret-id$/);
+    await using folder = await temporaryFolder("/dev/shm");
+    await world.configure("POST", watched, { data: { value: "1" } });
+    const ids = new Set<string>();
+    for (let life = 0; life < 2; life++) {
+      const before = reads();
+      await using sidecar = await startSidecar(world, {
+        folder: folder.path,
+        refreshInterval: "1s",
+        secrets: {
+          id: { request, format: "raw:secret_id" },
+          watched: { request: watched, format: "raw:value" },
+        },
+      });
+      await until(() => reads() - before >= 2, "two reads of what is read again");
+      ids.add(await sidecar.file("id"));
+    }
+    assert.equal(ids.size, 1);
+    assert.equal(count(/role\/web\/secret-id$/) - made, 1);
+  });
+
   test("shows its set at once, also while Vault is away", async () => {
     await using folder = await temporaryFolder("/dev/shm");
     const options = { folder: folder.path, secrets: { db: { request: creds() } } };

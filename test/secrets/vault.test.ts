@@ -335,7 +335,8 @@ describe("the data of a secret", () => {
   test("of a secret_id ends when that does", async () => {
     const data = { secret_id: "s", secret_id_accessor: "a", secret_id_ttl: 600 };
     assert.deepEqual((await read({ data })).grant, { durationMs: 600_000, renewable: false });
-    const endless = { ...data, secret_id_ttl: 0 };
-    assert.equal((await read({ data: endless })).grant, undefined);
+    const endless = await read({ data: { ...data, secret_id_ttl: 0 } });
+    assert.equal(endless.grant, undefined);
+    assert.equal(endless.readAgainMs, Infinity);
   });
 });

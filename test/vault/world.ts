@@ -271,7 +271,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
   };
 }
 
-function policyText({ kv, plain, broker, pki }: World["names"]): string {
+function policyText({ kv, plain, broker, pki, approle }: World["names"]): string {
   return `
 # What the role web may do.
 path "${kv}/data/web/*" { capabilities = ["read"] }
@@ -281,6 +281,7 @@ path "${plain}/web/*" { capabilities = ["read", "update", "create"] }
 path "${broker}/creds/app" { capabilities = ["read"] }
 path "${pki}/issue/ec" { capabilities = ["update"] }
 path "${pki}/sign/web" { capabilities = ["update"] }
+path "auth/${approle}/role/web/secret-id" { capabilities = ["update"] }
 path "sys/leases/revoke" { capabilities = ["update"] }
 `;
 }
