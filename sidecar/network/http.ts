@@ -169,6 +169,8 @@ function exchange(
   const explain = (cause: unknown): unknown => {
     if (signal.aborted) return signal.reason;
     if (cause instanceof EdgeSyncError) return cause;
+    // The answer as it came, which Node's parser adds to what it throws: whoever shows the error must not show that.
+    if (cause instanceof Error && "rawPacket" in cause) delete cause.rawPacket;
     const code = refusesCertificate(outgoing) ? "TLS_UNTRUSTED" : unavailable;
     const what = cause instanceof Error ? cause.message : String(cause);
     return new EdgeSyncError(code, `${request.method} ${origin}${pathname}: ${what}`, { cause });

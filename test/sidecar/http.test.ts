@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { inspect } from "node:util";
 import { authority } from "../support/certificates.ts";
 import { byteServer, closedPort, httpServer } from "../support/server.ts";
 import { openHttp, readBody } from "../../sidecar/network/http.ts";
@@ -261,6 +262,25 @@ describe("a link that fails", () => {
     for (const url of [`http://127.0.0.1:${await closedPort()}/`, server.url])
       await assert.rejects(http.request(get(url), forever), { code: "ORIGIN_UNAVAILABLE" });
   });
+
+  for (const [where, answer] of [
+    ["headers", "HTTP/1.1 200 OK\r\nContent-Length: of-hvs.CANARY\r\n\r\n"],
+    ["body", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nhvs.CANARY\r\n"],
+  ] as const)
+    test(`is not shown by the error when its ${where} cannot be read`, async () => {
+      await using server = await byteServer((socket) => {
+        socket.once("data", () => socket.write(answer));
+      });
+      using http = client();
+      await assert.rejects(text(http, get(server.url)), (error: Error) => {
+        assert.ok(error.cause instanceof Error);
+        assert.doesNotMatch(
+          inspect(error, { depth: null, showHidden: true }),
+          /CANARY|43 41 4e 41/,
+        );
+        return true;
+      });
+    });
 
   test("says so when the name cannot be resolved", async () => {
     using http = client({ unavailable: "VAULT_UNAVAILABLE" });
