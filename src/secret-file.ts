@@ -54,7 +54,10 @@ function encode(text: string): Uint8Array {
   return Buffer.from(text, "utf8");
 }
 
-/** As Go writes maps, so that equal data is equal bytes whatever order a server chose; bytes as Kubernetes writes them. */
+/**
+ * In one order, so that equal data is equal bytes whatever order a server chose: that of names, behind those that are whole numbers,
+ * which JavaScript's objects have first. Bytes are as Kubernetes writes them.
+ */
 function sorted(value: unknown): unknown {
   if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
   if (Array.isArray(value)) return value.map(sorted);
